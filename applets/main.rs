@@ -1,0 +1,2 @@
+//! The `mantle` binary.
+fn main() {}

@@ -1,0 +1,18 @@
+//! The library behind mantle's applets: everything that is not a command line.
+//!
+//! Layering, top to bottom; a module may use those below it, never above:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `platform` | drivers (one folder each) behind the traits `Flight`, `Cluster`, `Machine`, and the registry |
+//! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
+//! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
+//! | `journal`, `ssh` | the guest as seen through its sshd |
+//! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
+//! | `process` | children that cannot outlive us |
+//! | `log`, `output`, `shutdown` | messages, data, signals |
+
+pub mod log;
+pub mod output;
+pub mod process;
+pub mod shutdown;
