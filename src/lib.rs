@@ -12,6 +12,7 @@
 //! | `process` | children that cannot outlive us |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
+pub mod conf;
 pub mod log;
 pub mod output;
 pub mod process;
