@@ -4,6 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `applet`, `args`, `config`, `error` | what all command lines share: dispatch, options, configuration files, failures |
 //! | `platform` | drivers (one folder each) behind the traits `Flight`, `Cluster`, `Machine`, and the registry |
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
@@ -12,7 +13,11 @@
 //! | `process` | children that cannot outlive us |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
+pub mod applet;
+pub mod args;
 pub mod conf;
+pub mod config;
+pub mod error;
 pub mod log;
 pub mod output;
 pub mod process;
