@@ -22,3 +22,4 @@ pub mod log;
 pub mod output;
 pub mod process;
 pub mod shutdown;
+pub mod ssh;
