@@ -397,7 +397,7 @@ pub fn render(
 fn not_translated(text: &str) -> Error {
     if text.trim_start().starts_with('{')
         && let Err(fault) = serde_json::from_str::<serde::de::IgnoredAny>(text)
-        && serde_yaml::from_str::<serde::de::IgnoredAny>(text).is_err()
+        && yaml::parse(text, &[]).is_err()
     {
         return Error::Json(fault);
     }

@@ -11,10 +11,23 @@ use super::Error;
 /// Bounds what aliases may expand to, in bytes of text plus [`NODE`] for every value.
 const BUDGET: usize = 64 << 20;
 const NODE: usize = 64;
+/// The YAML scanner's time grows with the square of the depth, so absurd depths never reach it.
+const MAX_OPEN: usize = 5_000;
 
 /// Reads one document; none at all is null. Aliases and merge keys (`<<`) are resolved. In the top-level
 /// `sections`, themselves spelt with `_`, a `-` in a key is read as `_`, as coreos-cloudinit does.
 pub(super) fn parse(text: &str, sections: &[&str]) -> Result<Value, Error> {
+    let mut open = 0_usize;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > MAX_OPEN {
+            return Err(Error::invalid("", "more open brackets than a config can need"));
+        }
+    }
     let budget = Cell::new(BUDGET);
     let node = Node { budget: &budget, sections, level: Level::Top };
     node.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(Error::Yaml)
