@@ -19,6 +19,7 @@ pub mod conf;
 pub mod config;
 pub mod error;
 pub mod log;
+pub mod network;
 pub mod output;
 pub mod process;
 pub mod shutdown;
