@@ -122,6 +122,17 @@ impl Inner {
 }
 
 impl Client {
+    pub(super) async fn with_session<T: Send + 'static>(
+        &self,
+        job: impl Fn(&Link, oneshot::Sender<Result<T, Failure>>) -> bool + Clone + Send + 'static,
+    ) -> Result<(T, Busy), Error> {
+        self.0.with_session(job).await
+    }
+
+    pub(super) fn give_back(&self, busy: Busy) {
+        self.0.give_back(busy);
+    }
+
     /// A pool for the machine at `address` (port 22 unless it has one). Nothing is connected before the first
     /// command; `connect_timeout` bounds dial, banner, handshake and login together.
     pub fn new(

@@ -13,6 +13,7 @@ mod connect;
 mod files;
 mod key;
 mod session;
+mod shell;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub use agent::{Agent, agent_keys};
 pub use client::{Client, Stream};
 pub use files::{install_file, read_file};
 pub use key::Key;
+pub use shell::restore_terminal;
 
 /// The cause of an error: from the system, from libssh2 or from OpenSSL.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;

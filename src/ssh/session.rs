@@ -242,7 +242,7 @@ impl Link {
         }
     }
 
-    fn wait(&self, flags: PollFlags) -> Result<(), Error> {
+    pub(super) fn wait(&self, flags: PollFlags) -> Result<(), Error> {
         wait(&mut [PollFd::new(self.socket.as_fd(), flags)], None).map_err(|e| self.lost(e))
     }
 

@@ -1,5 +1,6 @@
 //! Against the system's sshd on loopback, started per connection as `sshd -i`.
 
+use std::io::Write;
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
@@ -383,4 +384,58 @@ async fn the_systems_ssh_logs_in_through_the_agent() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && output.stdout == b"hello\n", "{errors}");
     agent.close().await.unwrap();
+}
+
+/// Reads the far end of a terminal until `text` has come, on a thread of its own.
+async fn expect(master: &std::fs::File, text: &'static str) -> String {
+    let mut master = master.try_clone().unwrap();
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut seen, mut buffer) = (String::new(), [0; 1024]);
+        while !seen.contains(text) {
+            let n = std::io::Read::read(&mut master, &mut buffer).unwrap();
+            seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        }
+        seen
+    });
+    tokio::time::timeout(LONG, read).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shell_has_the_terminal_to_itself() {
+    use nix::sys::termios::{LocalFlags, tcgetattr};
+    let server = server!();
+    let client = server.client();
+    let size = |ws_col, ws_row| nix::pty::Winsize { ws_row, ws_col, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = nix::pty::openpty(&size(101, 33), None).unwrap();
+    let master = std::fs::File::from(pty.master);
+    let cooked = |tty: &OwnedFd| tcgetattr(tty).unwrap().local_flags.contains(LocalFlags::ICANON);
+    let tty = || shell::Tty::new(pty.slave.try_clone().unwrap(), pty.slave.try_clone().unwrap());
+    let shell = client.clone();
+    let task = {
+        let tty = tty();
+        tokio::spawn(async move { shell.shell_on("vt220", tty).await })
+    };
+    (&master).write_all(b"echo begin $TERM $(stty size; stty speed)\n").unwrap();
+    expect(&master, "begin vt220 33 101 115200").await;
+    assert!(!cooked(&pty.slave));
+    nix::ioctl_write_ptr_bad!(resize, libc::TIOCSWINSZ, libc::winsize);
+    #[expect(unsafe_code, reason = "test: sets the size of our own terminal")]
+    // SAFETY: the descriptor is open and the pointer is to a winsize.
+    unsafe { resize(std::os::fd::AsRawFd::as_raw_fd(&master), &size(77, 22)) }.unwrap();
+    nix::sys::signal::raise(nix::sys::signal::Signal::SIGWINCH).unwrap();
+    let command = b"until stty size | grep '22 77'; do sleep 0.05; done; echo e''nd; exit 3\n";
+    (&master).write_all(command).unwrap();
+    expect(&master, "end").await;
+    tokio::time::timeout(LONG, task).await.unwrap().unwrap().unwrap();
+    assert!(cooked(&pty.slave));
+    client.run("true").await.unwrap();
+    assert_eq!(client.logins(), 1);
+
+    // A dropped shell leaves the terminal as it was, too.
+    let mut shell = Box::pin(client.shell_on("vt220", tty()));
+    while cooked(&pty.slave) {
+        let _ = tokio::time::timeout(Duration::from_millis(20), &mut shell).await;
+    }
+    drop(shell);
+    assert!(cooked(&pty.slave));
 }
