@@ -15,7 +15,7 @@ mod key;
 mod session;
 mod shell;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
