@@ -18,6 +18,7 @@ pub mod args;
 pub mod conf;
 pub mod config;
 pub mod error;
+pub mod harness;
 pub mod journal;
 pub mod log;
 pub mod network;
