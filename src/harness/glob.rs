@@ -111,11 +111,6 @@ impl Pattern {
             }
         }
     }
-
-    /// Whether the pattern can match anything but one exact name.
-    pub fn is_literal(&self) -> bool {
-        self.0.iter().all(|token| matches!(token, Token::Literal(_)))
-    }
 }
 
 /// Whether `name` matches `pattern`.
@@ -210,11 +205,5 @@ mod tests {
     fn many_stars_stay_cheap() {
         let pattern = format!("{}b", "*a".repeat(200));
         assert_eq!(matches(&pattern, &"a".repeat(5000)), Ok(false));
-    }
-
-    #[test]
-    fn literal_patterns_are_recognised() {
-        assert!(Pattern::new("cl.ba\\*sic").unwrap().is_literal());
-        assert!(!Pattern::new("cl.ba*").unwrap().is_literal());
     }
 }

@@ -38,12 +38,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use names::rewrite;
 pub use outcome::{Fault, Outcome, Panicked, Skip, Stopped, skip};
 pub use report::{Error as ReportError, Event, Progress, Record};
 pub use state::T;
 
 use names::Names;
+use panics::Owned;
 use report::{Heading, Out, Recorder};
 use slots::{Class, Slots};
 
@@ -172,12 +172,14 @@ async fn run_to(
     let suite = Arc::new(Suite {
         recorder: Recorder::new(&options.output_dir, &heading, options.progress, out),
         output_dir: options.output_dir.clone(),
-        cancel: cancel.clone(),
+        cancel: cancel.child_token(),
         slots: Slots::new(options.parallel),
         names: Mutex::default(),
         late: AtomicBool::new(false),
     });
 
+    // Should this future be dropped, sub-tests must not go on alone.
+    let _stop = suite.cancel.clone().drop_guard();
     let mut running = JoinSet::new();
     let mut queued = Vec::new();
     for case in cases {
@@ -219,7 +221,7 @@ async fn supervise(t: &T, case: Case) {
     let deadline = Instant::now().checked_add(case.timeout);
     let state = t.clone();
     // A task of its own: blocking code in it must not stop the timer.
-    let mut owner = tokio::spawn(panics::watched(async move { (case.run)(state).await }));
+    let mut owner = Owned::spawn(panics::watched(async move { (case.run)(state).await }));
     let limit = async {
         match deadline {
             Some(deadline) => sleep_until(deadline).await,
@@ -228,13 +230,13 @@ async fn supervise(t: &T, case: Case) {
     };
     let ended = tokio::select! {
         biased;
-        ended = &mut owner => ended,
+        ended = owner.ended() => ended,
         () = limit => {
             t.time_out(case.timeout);
-            owner.await
+            owner.ended().await
         }
     };
-    t.settle(panics::joined(ended));
+    t.settle(ended);
 }
 
 async fn checkpoint(suite: &Arc<Suite>) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use color_eyre::eyre;
 use futures_util::FutureExt;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::outcome::Panicked;
 
@@ -74,12 +74,35 @@ pub fn watched_call<R>(f: impl FnOnce() -> R) -> Result<R, Panicked> {
     ended.map_err(|payload| error(&place, &*payload))
 }
 
-/// The result of a task that ran [`watched`] code.
-pub fn joined(ended: Result<eyre::Result<()>, JoinError>) -> eyre::Result<()> {
-    match ended.map_err(JoinError::try_into_panic) {
-        Ok(result) => result,
-        // Only a destructor can still panic.
-        Err(Ok(payload)) => Err(Panicked(format!("panicked: {}", message(&*payload))).into()),
-        Err(Err(aborted)) => Err(eyre::Report::new(aborted)),
+/// A task that runs [`watched`] code and ends with this value.
+pub struct Owned(JoinHandle<eyre::Result<()>>);
+
+impl Owned {
+    pub fn spawn<F>(future: F) -> Self
+    where
+        F: Future<Output = eyre::Result<()>> + Send + 'static,
+    {
+        Self(tokio::spawn(future))
+    }
+
+    /// Asks the task to end at its next await point.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Waits for the end; not to be called again after that.
+    pub async fn ended(&mut self) -> eyre::Result<()> {
+        match (&mut self.0).await.map_err(JoinError::try_into_panic) {
+            Ok(result) => result,
+            // Only a destructor can still panic.
+            Err(Ok(payload)) => Err(Panicked(format!("panicked: {}", message(&*payload))).into()),
+            Err(Err(aborted)) => Err(eyre::Report::new(aborted)),
+        }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

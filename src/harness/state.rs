@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Suite;
 use super::outcome::{Fault, Outcome, Stopped, is_skip};
-use super::panics;
+use super::panics::{self, Owned};
 use super::report::{Event, Record};
 use super::slots::{Class, Slot};
 
@@ -158,15 +158,6 @@ struct Joining<'a>(&'a T);
 impl Drop for Joining<'_> {
     fn drop(&mut self) {
         self.0.lock().joining -= 1;
-    }
-}
-
-/// Aborts the task unless it has ended: nobody else can once its owner is dropped.
-struct Owned(tokio::task::JoinHandle<eyre::Result<()>>);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -319,10 +310,10 @@ impl T {
         if let Some(stop) = self.stopped() {
             return Err(stop.into());
         }
-        let mut task = Owned(tokio::spawn(panics::watched(future)));
+        let mut task = Owned::spawn(panics::watched(future));
         let ended = tokio::select! {
             biased;
-            ended = &mut task.0 => Some(panics::joined(ended)),
+            ended = task.ended() => Some(ended),
             () = self.0.token.cancelled() => None,
         };
         // A failure at the very moment of the stop is most likely its reaction.
@@ -335,15 +326,12 @@ impl T {
             (None, stop) => stop.unwrap_or(Stopped::Interrupted),
         };
         let grace = if self.lock().waiting { Duration::ZERO } else { GRACE };
-        match timeout(grace, &mut task.0).await {
-            Ok(ended) => {
-                if let Err(late) = panics::joined(ended) {
-                    self.record(None, &format!("{late:#}"), false);
-                }
-            }
+        match timeout(grace, task.ended()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reaction)) => self.record(None, &format!("{reaction:#}"), false),
             Err(_) => {
-                task.0.abort();
-                if timeout(ABORT_GRACE, &mut task.0).await.is_err() {
+                task.abort();
+                if timeout(ABORT_GRACE, task.ended()).await.is_err() {
                     let text = "the test blocks its thread and cannot be stopped; it is left running";
                     self.record(None, text, true);
                 }

@@ -1,7 +1,7 @@
 //! What runs right now, at the bottom of a terminal.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -23,10 +23,7 @@ impl Progress {
     pub fn detect() -> Self {
         let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
         let plain = set("NO_COLOR") || std::env::var_os("TERM").is_none_or(|t| t.is_empty() || t == "dumb");
-        Self {
-            bars: !plain && std::io::stderr().is_terminal(),
-            color: !plain && std::io::stdout().is_terminal(),
-        }
+        Self { bars: !plain && io::stderr().is_terminal(), color: !plain && io::stdout().is_terminal() }
     }
 }
 
@@ -47,7 +44,7 @@ impl Bars {
         let lines = multi.clone();
         crate::log::set_sink(Some(Box::new(move |line| {
             // A terminal that went away has no reader for the line.
-            let _ = lines.println(line);
+            let _ = lines.suspend(|| writeln!(io::stderr().lock(), "{line}"));
         })));
         Self { multi, all, running: HashMap::new(), failed: 0 }
     }

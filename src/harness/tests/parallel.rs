@@ -190,3 +190,31 @@ async fn wrong_use_of_parallel_fails_the_test() {
     assert_eq!(ran.text.matches(text).count(), 2);
     assert_eq!(ran.summary().failed, 1);
 }
+
+/// Three levels of sub-tests, every other one parallel.
+fn tree(t: T, depth: u32) -> BoxFuture<'static, eyre::Result<()>> {
+    Box::pin(async move {
+        for i in 0..4 {
+            t.run(&format!("n{i}"), move |t| async move {
+                if i % 2 == 0 {
+                    t.parallel().await;
+                }
+                tokio::task::yield_now().await;
+                if depth > 0 { tree(t, depth - 1).await } else { Ok(()) }
+            })
+            .await;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tests_on_many_threads_neither_hang_nor_get_lost() {
+    for parallel in [1, 2, 7] {
+        let cases = (0..8).map(|i| case(&format!("t{i}"), |t| tree(t, 2))).collect();
+        let ran = run_cases(cases, parallel).await;
+        assert_eq!(ran.summary().passed, 8);
+        let report = ran.file("reports/report.json");
+        assert_eq!(report.matches(r#""result":"PASS","duration""#).count(), 8 * (1 + 4 + 16 + 64));
+    }
+}

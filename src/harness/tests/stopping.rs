@@ -221,3 +221,25 @@ async fn an_interruption_while_cleaning_up_changes_no_result() {
     assert_eq!(ran.summary(), Summary { passed: 1, interrupted: true, ..Summary::default() });
     assert!(ran.result.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_run_leaves_no_task() {
+    let (alive, mut ended) = tokio::sync::mpsc::channel(1);
+    let run = run_cases(
+        vec![Case::new("a", LONG, |t| async move {
+            let (body, held) = (t.clone(), alive);
+            t.body(async move {
+                body.run("sub", |_| async move {
+                    let _held: tokio::sync::mpsc::Sender<()> = held;
+                    std::future::pending().await
+                })
+                .await;
+                Ok(())
+            })
+            .await
+        })],
+        1,
+    );
+    assert!(tokio::time::timeout(Duration::from_secs(5), run).await.is_err());
+    assert!(ended.recv().await.is_none());
+}
