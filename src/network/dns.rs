@@ -12,9 +12,9 @@ use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use super::hosts::{self, Hosts, PREFIX_V4, PREFIX_V6};
+use super::serve;
 use crate::{debug, trace, warning};
 
 const LOG: &str = "network/dns";
@@ -26,8 +26,7 @@ pub(super) const DOMAIN: &str = "br0.local";
 const TTL: u32 = 0;
 /// Largest UDP message we take, a size that is never fragmented.
 const PAYLOAD: u16 = 1232;
-/// TCP connections served at a time, and how long one may be idle (RFC 7766, 6.2).
-const CONNECTIONS: usize = 64;
+/// How long a TCP connection may be idle (RFC 7766, 6.2).
 const IDLE: Duration = Duration::from_secs(10);
 
 static ZONE: LazyLock<Name> =
@@ -158,20 +157,7 @@ pub(super) fn reply(hosts: &Hosts, packet: &[u8]) -> Option<Vec<u8>> {
 
 /// Serves TCP connections (RFC 7766) until aborted.
 pub(super) async fn serve_tcp(listener: TcpListener, hosts: Arc<Hosts>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(converse(stream, hosts.clone()))),
-                Err(e) => {
-                    warning!(LOG, "cannot accept a connection: {e}");
-                    // Out of descriptors, most likely: give others time to close some.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-        }
-    }
+    serve::connections(listener, LOG, |stream| converse(stream, hosts.clone())).await;
 }
 
 async fn converse(mut stream: TcpStream, hosts: Arc<Hosts>) {

@@ -2,24 +2,23 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{Domain, Socket, Type};
 use tokio::net::UdpSocket;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::hosts::{self, BRIDGE, Hosts, PREFIX_V4, PREFIX_V6};
 use super::links::Netlink;
-use super::{Dialer, Error, Lease, Namespace, dhcp, dns, ntp, ra};
-use crate::{debug, notice, warning};
+use super::{Dialer, Error, Lease, Namespace, dhcp, discovery, dns, ntp, ra, serve};
+use crate::{notice, warning};
 
 const LOG: &str = "network";
 /// The bridge's name inside the namespace; also in the domain of the machines, `br0.local`.
 const BRIDGE_NAME: &str = "br0";
-/// Longest datagram read: more than any Ethernet frame of the bridge carries.
-const DATAGRAM: usize = 2048;
 
 /// A flight's private network: a namespace with the bridge `br0` (10.0.0.1/16, fd00::1/64) and, on it, DHCPv4,
 /// DNS, IPv6 router advertisements and NTP. There is no way out of it.
@@ -34,6 +33,7 @@ pub struct LocalNet {
     ipv6: bool,
     hosts: Arc<Hosts>,
     ntp: Arc<ntp::Server>,
+    discovery: OnceCell<Arc<discovery::Server>>,
     namespace: Namespace,
 }
 
@@ -43,7 +43,10 @@ impl LocalNet {
     /// # Errors
     /// [`Error::NotPermitted`] without root; otherwise what the kernel refused (a missing bridge module, say).
     pub async fn new() -> Result<Self, Error> {
-        let namespace = Namespace::new()?;
+        Self::inside(Namespace::new()?).await
+    }
+
+    pub(super) async fn inside(namespace: Namespace) -> Result<Self, Error> {
         let netlink = Netlink::open(&namespace).await?;
         netlink.up("lo").await?;
         let bridge = netlink.add_bridge(BRIDGE_NAME, hosts::mac(BRIDGE)).await?;
@@ -70,6 +73,7 @@ impl LocalNet {
             ipv6,
             hosts: Hosts::new(),
             ntp: Arc::new(ntp::Server::new()),
+            discovery: OnceCell::new(),
             namespace,
         };
         net.start().await?;
@@ -79,13 +83,13 @@ impl LocalNet {
     async fn start(&self) -> Result<(), Error> {
         let dhcp_socket = self.bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, dhcp::PORT)).await?;
         let hosts = self.hosts.clone();
-        self.spawn(serve(dhcp_socket, "network/dhcp", move |packet, _| {
+        self.spawn(serve::datagrams(dhcp_socket, "network/dhcp", move |packet, _| {
             dhcp::reply(&hosts, packet).map(|(bytes, to)| (bytes, to.into()))
         }));
 
         let dns_socket = self.udp(dns::PORT).await?;
         let hosts = self.hosts.clone();
-        self.spawn(serve(dns_socket, "network/dns", move |packet, from| {
+        self.spawn(serve::datagrams(dns_socket, "network/dns", move |packet, from| {
             dns::reply(&hosts, packet).map(|bytes| (bytes, from))
         }));
         let listener = self.listen(dns::PORT).await?;
@@ -167,6 +171,8 @@ impl LocalNet {
                 there.add_address(index, lease.ipv6.into(), PREFIX_V6).await?;
                 lease.has_ipv6();
             }
+            // Programs that join a namespace expect its loopback to work.
+            there.up("lo").await?;
             there.up(name).await
         };
         let finished = finish.await;
@@ -230,32 +236,26 @@ impl LocalNet {
         self.ntp.clone()
     }
 
+    /// A URL at which a cluster of `size` etcd members can find each other (`$discovery` in userdata). The
+    /// service starts with the first call.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot listen, [`Error::StoreFull`] after thousands of keys.
+    pub async fn discovery_url(&self, size: usize) -> Result<String, Error> {
+        let start = async || {
+            let listener = self.listen(0).await?;
+            let address = listener.local_addr().map_err(Error::io("read the address of a socket"))?;
+            let server = Arc::new(discovery::Server::new(address));
+            self.spawn(server.clone().serve(listener));
+            Ok(server)
+        };
+        self.discovery.get_or_try_init(start).await?.new_url(size)
+    }
+
     /// Ends the services and waits for that. Interfaces and connections stay until the namespace goes, which is
     /// when this value, its dialers and all programs and sockets in it are gone.
     pub async fn destroy(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-    }
-}
-
-/// Answers datagrams until aborted.
-async fn serve(
-    socket: UdpSocket,
-    log: &'static str,
-    reply: impl Fn(&[u8], SocketAddr) -> Option<(Vec<u8>, SocketAddr)>,
-) {
-    let mut buffer = [0; DATAGRAM];
-    loop {
-        // An error of the socket is reported once and then cleared, so this cannot spin.
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, from)) => {
-                if let Some((bytes, to)) = reply(&buffer[..length], from)
-                    && let Err(e) = socket.send_to(&bytes, to).await
-                {
-                    debug!(log, "cannot answer {to}: {e}");
-                }
-            }
-            Err(e) => warning!(log, "cannot receive: {e}"),
-        }
     }
 }

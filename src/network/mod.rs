@@ -5,6 +5,7 @@
 //! `kill -9` nothing stays behind, and two flights never meet.
 
 mod dhcp;
+pub mod discovery;
 mod dns;
 mod hosts;
 mod links;
@@ -12,6 +13,7 @@ mod local;
 mod namespace;
 pub mod ntp;
 mod ra;
+mod serve;
 
 #[cfg(test)]
 mod tests;
@@ -55,6 +57,9 @@ pub enum Error {
     /// A host name that cannot be a label of a domain name.
     #[error("{0:?} is not a host name")]
     HostName(String),
+    /// The key store for etcd discovery has reached its bound.
+    #[error("the etcd discovery service has no room for another cluster")]
+    StoreFull,
 }
 
 impl Error {

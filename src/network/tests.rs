@@ -1,5 +1,6 @@
 //! Real namespaces, bridges and packets. They need root and skip without it.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Stdio;
@@ -315,4 +316,94 @@ async fn frames_reach_a_tap() {
     let frame = arp.await.unwrap();
     assert_eq!(frame[..12], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 1]);
     assert_eq!(frame[38..42], [10, 0, 0, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chrony_believes_the_ntp_server() {
+    let net = network!();
+    program!("chronyd");
+    let other = Namespace::new().unwrap();
+    let lease = net.allocate().unwrap();
+    net.veth(&lease, &other, "eth0").await.unwrap();
+    net.ntp().set_time(Some(SystemTime::now() + Duration::from_secs(3600)));
+    let folder = tempfile::tempdir().unwrap();
+    let pidfile = format!("pidfile {}", folder.path().join("pid").display());
+    // -Q: print the offset and leave the clock alone.
+    let out = Command::new("chronyd")
+        .args(["-Q", "-t", "30", "-U", "-u", "root", "-f", "/dev/null", &pidfile])
+        .arg("server 10.0.0.1 iburst maxsamples 1")
+        .in_namespace(other.fd())
+        .output(LONG)
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stderr) + String::from_utf8_lossy(&out.stdout);
+    let wrong = text.split("wrong by ").nth(1).and_then(|rest| rest.split(' ').next());
+    let seconds: f64 = wrong.unwrap_or_else(|| panic!("no offset: {text}")).parse().unwrap();
+    assert!((seconds - 3600.0).abs() < 1.0, "{text}");
+}
+
+/// Whether etcd, asked from inside, says that its cluster has a leader.
+async fn healthy(net: &LocalNet, address: Ipv4Addr) -> bool {
+    let dialer = net.dialer();
+    let ask = move || -> std::io::Result<String> {
+        let mut stream = dialer.dial(&format!("{address}:2379"), LONG)?;
+        stream.set_read_timeout(Some(LONG))?;
+        stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
+        std::io::read_to_string(stream)
+    };
+    let answer = tokio::task::spawn_blocking(ask).await.unwrap().unwrap_or_default();
+    answer.contains(r#""health":"true""#)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_members_find_each_other() {
+    let net = network!();
+    program!("etcd");
+    let url = net.discovery_url(2).await.unwrap();
+    assert!(url.starts_with("http://10.0.0.1:"), "{url}");
+    let folder = tempfile::tempdir().unwrap();
+    let mut members = Vec::new();
+    for name in ["one", "two"] {
+        let (machine, lease) = (Namespace::new().unwrap(), net.allocate().unwrap());
+        net.veth(&lease, &machine, "eth0").await.unwrap();
+        let (client, peer) = (format!("http://{}:2379", lease.ipv4), format!("http://{}:2380", lease.ipv4));
+        let data = folder.path().join(name);
+        let etcd = Command::new("etcd")
+            .args(["--name", name, "--discovery", &url, "--data-dir", data.to_str().unwrap()])
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .stderr(std::fs::File::create(folder.path().join(format!("{name}.log"))).unwrap())
+            .in_namespace(machine.fd());
+        members.push((etcd.spawn().await.unwrap(), lease, machine));
+    }
+    let formed = async {
+        for (_, lease, _) in &members {
+            let mut pause = Duration::from_millis(50);
+            while !healthy(&net, lease.ipv4).await {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    };
+    let formed = tokio::time::timeout(LONG, formed).await;
+    let log = std::fs::read_to_string(folder.path().join("two.log")).unwrap();
+    assert!(formed.is_ok() && members.iter().all(|(etcd, ..)| etcd.exited().is_none()), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_may_be_disabled() {
+    let disabled = || {
+        let namespace = Namespace::new()?;
+        let disable = || std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        namespace.run_blocking(disable)?.map(|()| namespace).map_err(Error::io("write to /proc/sys/net"))
+    };
+    let (namespace, other) = match (disabled(), disabled()) {
+        (Ok(namespace), Ok(other)) => (namespace, other),
+        (failed, _) => return println!("skipped: {:?}", failed.err()),
+    };
+    let net = LocalNet::inside(namespace).await.unwrap();
+    let lease = net.allocate().unwrap();
+    net.veth(&lease, &other, "eth0").await.unwrap();
+    let answer = exchange(&other, "10.0.0.1:53", query("10-0-0-2.br0.local.", RecordType::ANY)).await;
+    assert_eq!(records(&answer), ["10.0.0.2"]);
 }
