@@ -291,6 +291,7 @@ async fn a_machine_makes_itself_an_ipv6_address() {
         }
     };
     tokio::time::timeout(LONG, seen).await.expect("no address from router advertisements");
+    watch.stop(LONG).await;
     let routes = inside(&other, &["ip", "-6", "route"]).await;
     assert!(!routes.contains("default"), "{routes}");
 }
@@ -388,6 +389,9 @@ async fn etcd_members_find_each_other() {
     let formed = tokio::time::timeout(LONG, formed).await;
     let log = std::fs::read_to_string(folder.path().join("two.log")).unwrap();
     assert!(formed.is_ok() && members.iter().all(|(etcd, ..)| etcd.exited().is_none()), "{log}");
+    for (etcd, ..) in members {
+        etcd.stop(LONG).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
