@@ -570,8 +570,11 @@ fn collect(command: &Command, prefix: &str, depth: usize, settings: &Settings, i
         if general && !settings.contains_key(&format!("{prefix}{long}")) {
             continue; // shown once, at the top
         }
-        let (values, origin) = effective(arg, &format!("{prefix}{long}"), settings);
         let key = format!("{prefix}{long}");
+        let (values, origin) = effective(arg, &key, settings);
+        if arg.is_hide_set() && matches!(origin, Origin::Unset | Origin::BuiltIn) {
+            continue;
+        }
         into.push(Entry { key, values, list: is_list(arg), secret: args::is_secret(arg), origin });
     }
     for below in sections(command) {

@@ -1,8 +1,8 @@
 //! `kola`: the test runner for Container Linux and its kin.
 
-use ::mantle::applet::{Applet, Context, Manual};
-use ::mantle::error::{Result, usage};
 use clap::{ArgMatches, Command};
+use mantle::applet::{Applet, Context, Manual};
+use mantle::error::{Result, usage};
 
 /// The applet's record.
 pub const APPLET: Applet = Applet {
