@@ -11,6 +11,7 @@
 //! | `journal`, `ssh` | the guest as seen through its sshd |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `process` | children that cannot outlive us |
+//! | `sdk` | where things lie in the Container Linux SDK |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod applet;
@@ -23,6 +24,8 @@ pub mod journal;
 pub mod log;
 pub mod network;
 pub mod output;
+pub mod platform;
 pub mod process;
+pub mod sdk;
 pub mod shutdown;
 pub mod ssh;

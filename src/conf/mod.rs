@@ -126,6 +126,11 @@ impl UserData {
         Self::new(Kind::Ignition, text)
     }
 
+    /// An Ignition config that does nothing.
+    pub fn no_op(version: IgnitionVersion) -> Self {
+        Self::ignition(ignition::noop(version))
+    }
+
     /// A cloud-config, with its first line `#cloud-config`.
     pub fn cloud_config(text: impl Into<String>) -> Self {
         Self::new(Kind::CloudConfig, text)
@@ -351,12 +356,12 @@ pub fn render(
     private_ipv4: &str,
     add: &Additions,
 ) -> Result<Conf, Error> {
-    let noop;
+    let no_op;
     let user_data = match user_data {
         Some(user_data) => user_data,
         None => {
-            noop = UserData::ignition(ignition::noop(default));
-            &noop
+            no_op = UserData::no_op(default);
+            &no_op
         }
     };
     let keys = keys::unique(user_data.keys.iter().chain(&add.keys));

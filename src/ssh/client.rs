@@ -32,6 +32,9 @@ struct Inner {
     pool: Mutex<Pool>,
     logins: Semaphore,
     threads: TaskTracker,
+    /// Answers in place of a machine.
+    #[cfg(feature = "test-platform")]
+    responder: Option<Arc<dyn super::Responder>>,
 }
 
 #[derive(Default)]
@@ -147,7 +150,20 @@ impl Client {
             pool: Mutex::default(),
             logins: Semaphore::new(LOGINS),
             threads: TaskTracker::new(),
+            #[cfg(feature = "test-platform")]
+            responder: None,
         }))
+    }
+
+    /// A client whose commands are answered in this process.
+    #[cfg(feature = "test-platform")]
+    pub fn scripted(responder: Arc<dyn super::Responder>) -> Self {
+        let login = Login::password("core", "");
+        let mut client = Self::new(Arc::new(super::Direct), "192.0.2.1", login, Duration::ZERO);
+        if let Some(inner) = Arc::get_mut(&mut client.0) {
+            inner.responder = Some(responder);
+        }
+        client
     }
 
     /// A pool for the same machine and another user.
@@ -204,6 +220,10 @@ impl Client {
         command: &str,
         input: impl Into<Vec<u8>>,
     ) -> Result<RawOutput, Error> {
+        #[cfg(feature = "test-platform")]
+        if let Some(responder) = &self.0.responder {
+            return responder.answer(command, &input.into()).await;
+        }
         let work: Arc<(String, Vec<u8>)> = Arc::new((command.to_owned(), input.into()));
         let ((ending, stdout, stderr), busy) = self
             .0
@@ -230,10 +250,17 @@ impl Client {
     pub async fn stream(&self, command: &str) -> Result<Stream, Error> {
         // A few pieces of at most 64 KiB: a slow reader slows the command down, as a pipe would.
         let (pieces, received) = mpsc::channel(8);
+        #[cfg(feature = "test-platform")]
+        if let Some(responder) = &self.0.responder {
+            // The journal, whole; then nothing, until the stream is dropped.
+            let _ = pieces.send(Ok(responder.journal())).await;
+            tokio::spawn(async move { pieces.closed().await });
+            return Ok(Stream { pieces: received, _busy: None });
+        }
         let command = command.to_owned();
         let ((), busy) =
             self.0.with_session(move |link, ready| stream(link, &command, ready, &pieces)).await?;
-        Ok(Stream { pieces: received, _busy: busy })
+        Ok(Stream { pieces: received, _busy: Some(busy) })
     }
 
     /// Forgets all idle sessions, and those now at work when they are done: the machine reboots.
@@ -326,7 +353,7 @@ fn stream(
 /// The stdout of a running command. Dropping it ends the command at once.
 pub struct Stream {
     pieces: mpsc::Receiver<Piece>,
-    _busy: Busy,
+    _busy: Option<Busy>,
 }
 
 impl Stream {

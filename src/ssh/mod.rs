@@ -152,6 +152,22 @@ impl Error {
         }
     }
 
+    /// What the command wrote to stdout before it failed, trimmed.
+    pub fn stdout(&self) -> &str {
+        match self {
+            Self::Exit { stdout, .. } | Self::Signal { stdout, .. } => stdout,
+            _ => "",
+        }
+    }
+
+    /// What the command wrote to stderr before it failed, trimmed.
+    pub fn stderr(&self) -> &str {
+        match self {
+            Self::Exit { stderr, .. } | Self::Signal { stderr, .. } => stderr,
+            _ => "",
+        }
+    }
+
     /// The command's exit status, if it ran to its end.
     pub fn exit_status(&self) -> Option<i32> {
         match self {
@@ -203,6 +219,20 @@ impl Dial for Direct {
         }
         Err(last)
     }
+}
+
+/// Stands in for a machine, in tests of what is above SSH.
+#[cfg(feature = "test-platform")]
+#[async_trait::async_trait]
+pub trait Responder: Send + Sync {
+    /// What the command would have done.
+    ///
+    /// # Errors
+    /// What would have gone wrong.
+    async fn answer(&self, command: &str, input: &[u8]) -> Result<RawOutput, Error>;
+
+    /// The journal in export format.
+    fn journal(&self) -> Vec<u8>;
 }
 
 /// Turns on TCP keep-alive: probes after 30 s of silence, so that a vanished peer ends a command in minutes.
