@@ -295,22 +295,24 @@ fn verbose_arg() -> Arg {
 /// general options; options of a group also after its subcommands; Go's truth values (`--flag=false`);
 /// the last of repeated options wins; a value may start with a hyphen; values of the environment stay out of help.
 pub fn conventions(command: Command) -> Command {
+    let owner = command.get_name().to_owned();
     general_args(command)
         .args_override_self(true)
         .mut_subcommands(below_root)
-        .mut_args(|a| convention(a, true))
+        .mut_args(|a| convention(a, Some(&owner)))
 }
 
 fn below_root(command: Command) -> Command {
-    let group = command.has_subcommands();
+    let group = command.has_subcommands().then(|| command.get_name().to_owned());
     let shadowed =
         command.get_arguments().any(|a| a.get_long() == Some("verbose") || a.get_short() == Some('v'));
     // Not clap's `global`: the command's own --verbose must be able to hide it.
     let command = if shadowed { command } else { command.arg(verbose_arg()) };
-    command.mut_subcommands(below_root).mut_args(|a| convention(a, group))
+    command.mut_subcommands(below_root).mut_args(|a| convention(a, group.as_deref()))
 }
 
-fn convention(arg: Arg, of_group: bool) -> Arg {
+/// `group` is the name of the command that declares the option, if it is a group.
+fn convention(arg: Arg, group: Option<&str>) -> Arg {
     let arg = match arg.get_action() {
         ArgAction::SetTrue => go_bool(arg),
         _ => arg,
@@ -321,8 +323,14 @@ fn convention(arg: Arg, of_group: bool) -> Arg {
     }
     let one_value = arg.get_action().takes_values() && arg.get_num_args().is_none_or(|n| n == 1.into());
     let arg = if one_value { arg.allow_hyphen_values(true) } else { arg };
-    let global = of_group && arg.get_id() != id::LOG_VERBOSE;
-    arg.global(global)
+    match group {
+        // Apart from the options of the command in whose help it will stand.
+        Some(owner) if arg.get_help_heading().is_none() => {
+            arg.global(true).help_heading(format!("Options of {owner}"))
+        }
+        Some(_) if arg.get_id() != id::LOG_VERBOSE => arg.global(true),
+        _ => arg,
+    }
 }
 
 /// Treats empty environment variables as absent, as Go programs do; clap would take the empty value.
