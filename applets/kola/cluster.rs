@@ -214,6 +214,17 @@ impl TestCluster {
             .await)
     }
 
+    /// Runs all native functions of this test on the machine, in the order of registration.
+    ///
+    /// # Errors
+    /// As [`TestCluster::run_native`].
+    pub async fn run_natives(&self, machine: &Arc<Guest>) -> Result<()> {
+        for native in self.test.native {
+            self.run_native(native.name, machine).await?;
+        }
+        Ok(())
+    }
+
     /// Puts kolet on the machine as `~/kolet`, once.
     ///
     /// # Errors

@@ -106,7 +106,9 @@ pub(super) async fn launch(
     let mut vars = None;
     if let Firmware::Flash { vars: template, .. } = &setup.firmware {
         let fd;
-        (command, fd) = pass(command, image::private_copy(template)?.into());
+        let template = template.clone();
+        let copy = tokio::task::spawn_blocking(move || image::private_copy(&template)).await;
+        (command, fd) = pass(command, copy.during(|| "cannot copy UEFI variables")??.into());
         vars = Some(fd);
     }
     let mut net = Net::User;
