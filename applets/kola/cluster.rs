@@ -175,6 +175,10 @@ impl TestCluster {
     }
 
     /// Inside a subtest: lets it run beside its later siblings.
+    #[cfg_attr(
+        not(feature = "test-platform"),
+        expect(dead_code, reason = "no OS test has parallel subtests yet")
+    )]
     pub async fn parallel(&self) {
         self.t.parallel().await;
     }

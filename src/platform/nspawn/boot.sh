@@ -39,15 +39,7 @@ if [ -n "$config" ]; then
     stage fetch-offline
     if [ -e ignition/run/ignition/neednet ]; then stage fetch; fi
     stage files
-    # The machine id exists already, so systemd will not apply presets: apply those that Ignition asked for.
-    presets=ignition/sysroot/etc/systemd/system-preset/20-ignition.preset
-    if [ -e $presets ]; then
-        while read -r verb unit; do
-            if [ "$verb" = enable ] || [ "$verb" = disable ]; then
-                chroot ignition /usr/bin/systemctl --root=/sysroot preset "$unit" || fail "Ignition failed (stage presets)"
-            fi
-        done < $presets
-    fi
+    chroot ignition /usr/bin/guest-first-boot /sysroot || fail "Ignition failed (stage presets)"
     umount -R ignition
 fi
 
