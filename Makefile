@@ -14,7 +14,7 @@ demo: setup release guest          ## boot a real guest in QEMU and test it
 	$(MANTLE) kola run --parallel 2 debian.basic coreos.auth.verify 'coreos.ignition.v2.*' systemd.sysusers.gshadow
 	@echo "results: _kola_temp/qemu-latest/ (report.json and junit.xml in reports/, one folder a test)"
 
-test: setup lint check guest-full release kola-nspawn kola-qemu   ## everything CI runs
+test: setup guest-full lint check release kola-nspawn kola-qemu   ## everything CI runs
 	@echo "all tests passed"
 
 setup:                             ## install the Debian packages that building and testing need
@@ -44,4 +44,4 @@ kola-nspawn: release guest-full    ## all tests that need no machine of their ow
 	$(MANTLE) kola run --platform nspawn --parallel 2 --output-dir $(CARGO_TARGET_DIR)/_nspawn_temp
 
 kola-qemu: release guest-full      ## those that need a machine, and full boots by both firmwares
-	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/_qemu_temp
+	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/kola

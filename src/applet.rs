@@ -227,6 +227,7 @@ fn execute(applet: &Applet, matches: ArgMatches, command_line: Vec<String>) -> u
             let parting = Arc::new(Mutex::new(None::<String>));
             let last_words = parting.clone();
             let cancel = shutdown::install(move || {
+                crate::ssh::restore_terminal();
                 if let Some(text) = last_words.lock().ok().and_then(|t| t.clone()) {
                     crate::critical!("cli", "{text}");
                 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use color_eyre::eyre::{Result, WrapErr as _};
+use mantle::applet::Context;
 use mantle::conf::Additions;
 use mantle::platform::deployment::{ClusterSettings, Deployment};
 use mantle::platform::guest::Settings;
@@ -11,7 +12,6 @@ use mantle::platform::ledger::Ledger;
 use mantle::platform::{self, FlightBase, Limits};
 use mantle::ssh;
 use tokio::sync::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use super::options::Setup;
 
@@ -46,7 +46,11 @@ impl Flight {
     ///
     /// # Errors
     /// `Flight failed: …` with the cause.
-    pub async fn new(setup: &Setup, output_dir: &Path, cancel: CancellationToken) -> Result<Self> {
+    pub async fn new(setup: &Setup, output_dir: &Path, context: &Context) -> Result<Self> {
+        context.on_second_signal(format!(
+            "what is left over is recorded: kola cleanup {}",
+            output_dir.display()
+        ));
         let make = async {
             let key = Arc::new(tokio::task::spawn_blocking(ssh::Key::generate).await??);
             let agent = ssh::Agent::start(&agent_dir(), key.clone())?;
@@ -58,7 +62,7 @@ impl Flight {
                 output_dir: output_dir.to_owned(),
                 distribution: setup.target.distribution,
                 board: setup.target.board.clone(),
-                cancel,
+                cancel: context.cancel.clone(),
                 ledger: Arc::new(ledger),
             };
             match setup.driver.flight(&setup.matches, base).await {

@@ -1,5 +1,6 @@
 //! kola: boots machines and tests them.
 
+mod bootchart;
 mod check_console;
 mod cleanup;
 mod cluster;
@@ -26,13 +27,45 @@ pub const APPLET: Applet = Applet {
     about: "The CoreOS Superdeep Borehole",
     command,
     run: |matches, context| Box::pin(run(matches, context)),
-    manual: Manual::DEFAULT,
+    manual: MANUAL,
+};
+
+const MANUAL: Manual = Manual {
+    files: &[
+        (
+            "_kola_temp/<platform>-latest",
+            "Results of the last run: reports, and a folder for each test and machine.",
+        ),
+        ("<image>.json", "What an image can do; without it, what its distribution can do."),
+        ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
+    ],
+    environment: &[
+        ("MANTLE_GUEST_DIR", "Where mantle's own guest images are."),
+        ("MANTLE_SSH_DIR", "Where the socket of the SSH agent with the flight's key is made."),
+        ("REPO_ROOT, BUILD_ROOT", "The SDK's source root and build output; absolute paths."),
+        ("SSH_AUTH_SOCK", "The agent whose keys `spawn --keys` adds."),
+        ("TMPDIR", "Where temporary disks and sockets are made."),
+    ],
+    examples: &[
+        ("kola run 'coreos.*'", "Run the tests whose names begin with coreos. on the default platform."),
+        (
+            "kola run -p nspawn -j2",
+            "Run all that need no machine of their own, two at a time, in containers.",
+        ),
+        ("kola run --qemu-firmware uefi -b fcos --qemu-image fcos.qcow2 fcos.basic", "Test another image."),
+        ("kola spawn -k --remove=false", "Start a machine that stays, open to your own SSH keys."),
+        ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
+    ],
+    ..Manual::DEFAULT
 };
 
 fn command() -> Command {
     let switch = |id: &'static str| Arg::new(id).action(clap::ArgAction::SetTrue);
     let pattern =
         Arg::new("pattern").value_name("GLOB").num_args(0..).help("Patterns of test names [default: *]");
+    let path = |id: &'static str, name: &'static str, help: &'static str| {
+        Arg::new(id).value_name(name).value_parser(clap::value_parser!(PathBuf)).required(true).help(help)
+    };
     let kola = options::General::augment_args(Command::new("kola"))
         .long_about("Boots machines on a platform, runs tests on them and reports; or just boots them for you.")
         .subcommand(
@@ -55,13 +88,24 @@ fn command() -> Command {
                 .arg(Arg::new("file").value_name("FILE").num_args(0..).help("Console output; - or none: stdin")),
         )
         .subcommand(
-            Command::new("cleanup").about("Remove what a killed run left behind").arg(
-                Arg::new("dir")
-                    .value_name("DIR")
-                    .value_parser(clap::value_parser!(PathBuf))
-                    .required(true)
-                    .help("Output folder of that run"),
-            ),
+            Command::new("bootchart")
+                .about("Boot a machine and print its boot as SVG")
+                .override_usage("kola bootchart > bootchart.svg"),
+        )
+        .subcommand(
+            Command::new("mkimage")
+                .about("Specialize image for running kola qemu tests (requires root)")
+                .long_about(
+                    "Copy a raw Container Linux image (coreos_*_image.bin) and make the serial port its main console. \
+                     `kola run` does this by itself.",
+                )
+                .arg(path("input", "INPUT", "The raw image"))
+                .arg(path("output", "OUTPUT", "The copy to make")),
+        )
+        .subcommand(
+            Command::new("cleanup")
+                .about("Remove what a killed run left behind")
+                .arg(path("dir", "DIR", "Output folder of that run")),
         );
     // Platforms for tests of kola itself stay out of generated pages.
     ::mantle::platform::augment(kola, ::mantle::platform::show_hidden())
@@ -76,6 +120,11 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             let files: Vec<String> = m.get_many("file").map(|v| v.cloned().collect()).unwrap_or_default();
             let verbose = args::flag(m, "check-verbose");
             return tokio::task::spawn_blocking(move || check_console::run(&files, verbose)).await?;
+        }
+        Some(("bootchart", m)) => bootchart::run(m, &context).await?,
+        Some(("mkimage", m)) => {
+            let file = |id| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
+            ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
         }
         Some(("cleanup", m)) => {
             let dir = m.get_one::<PathBuf>("dir").cloned().unwrap_or_default();

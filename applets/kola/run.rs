@@ -39,7 +39,7 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
         Some(dir) => output_dir::prepare(dir)?,
         None => output_dir::default(setup.driver.name)?,
     };
-    let flight = Arc::new(Flight::new(&setup, &out, context.cancel.clone()).await?);
+    let flight = Arc::new(Flight::new(&setup, &out, context).await?);
     let result =
         on_flight(&flight, &setup, &patterns, chosen, version, &features, shared, &out, context).await;
     let properties = write_properties(&out, &setup, &flight, context);

@@ -77,7 +77,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
         None => output_dir::default(setup.driver.name),
     }
     .wrap_err("Setup failed")?;
-    let flight = Flight::new(&setup, &out, context.cancel.clone()).await?;
+    let flight = Flight::new(&setup, &out, context).await?;
     let departures =
         Departures { allow_failed_units: true, survive: !options.remove, ..Departures::default() };
     let result = match flight.new_cluster(out.clone(), departures).await {

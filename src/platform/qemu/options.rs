@@ -45,7 +45,7 @@ pub struct Options {
     #[serde(skip)]
     pub qemu_firmware: Option<firmware::Kind>,
 
-    /// Start this kernel instead of the image's boot loader
+    /// Start this kernel instead of the image's boot loader; auto: the one that its feature file names
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub qemu_kernel: Option<PathBuf>,
