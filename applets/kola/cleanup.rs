@@ -10,7 +10,7 @@ use mantle::platform::ledger;
 ///
 /// # Errors
 /// When the record cannot be read, or something could not be removed.
-pub fn run(dir: &Path) -> Result<()> {
+pub async fn run(dir: &Path) -> Result<()> {
     let left = ledger::left_over(dir)
         .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))?;
     if left.is_empty() {
@@ -19,7 +19,7 @@ pub fn run(dir: &Path) -> Result<()> {
     let record = ledger::Ledger::open(dir)?;
     let mut failed = 0;
     for resource in left.iter().rev() {
-        match ledger::remove_local(resource) {
+        match ledger::remove_local(resource).await {
             Ok(()) => {
                 record.delete(resource);
                 output::line(format_args!("removed {} {}", resource.kind, resource.id))?;

@@ -127,8 +127,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
         }
         Some(("cleanup", m)) => {
-            let dir = m.get_one::<PathBuf>("dir").cloned().unwrap_or_default();
-            tokio::task::spawn_blocking(move || cleanup::run(&dir)).await??;
+            cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default()).await?;
         }
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("kola has no such command")),

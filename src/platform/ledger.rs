@@ -120,7 +120,7 @@ fn start_time(pid: i32) -> Option<u64> {
 ///
 /// # Errors
 /// A text that says what could not be removed and why.
-pub fn remove_local(resource: &Resource) -> Result<(), String> {
+pub async fn remove_local(resource: &Resource) -> Result<(), String> {
     use nix::errno::Errno;
     match resource.kind.as_str() {
         "process" => {
@@ -139,7 +139,8 @@ pub fn remove_local(resource: &Resource) -> Result<(), String> {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
             Err(e) => Err(format!("cannot unmount {}: {e}", resource.id)),
         },
-        "cgroup" => crate::process::cgroup::remove_now(Path::new(&resource.id))
+        "cgroup" => crate::process::cgroup::remove(Path::new(&resource.id))
+            .await
             .map_err(|e| format!("cannot remove control group {}: {e}", resource.id)),
         "folder" => match std::fs::remove_dir_all(&resource.id) {
             Ok(()) => Ok(()),
@@ -154,8 +155,8 @@ pub fn remove_local(resource: &Resource) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_created_and_not_deleted_is_left() {
+    #[tokio::test]
+    async fn what_is_created_and_not_deleted_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(dir.path()).unwrap();
         let folder = |name: &str| Resource {
@@ -171,16 +172,16 @@ mod tests {
         file.write_all(b"{\"op\":\"create\",\"ki").unwrap();
         assert_eq!(left_over(dir.path()).unwrap(), [folder("b")]);
         std::fs::create_dir(dir.path().join("b")).unwrap();
-        remove_local(&folder("b")).unwrap();
-        remove_local(&folder("b")).unwrap();
+        remove_local(&folder("b")).await.unwrap();
+        remove_local(&folder("b")).await.unwrap();
         assert!(!dir.path().join("b").exists());
     }
 
-    #[test]
-    fn a_reused_pid_is_spared() {
+    #[tokio::test]
+    async fn a_reused_pid_is_spared() {
         let own = i32::try_from(std::process::id()).unwrap();
         let mut entry = process(own, "qemu");
         entry.id = format!("{own}@1");
-        remove_local(&entry).unwrap();
+        remove_local(&entry).await.unwrap();
     }
 }

@@ -55,7 +55,7 @@ fn bases(own: &str, mounts: &str) -> Vec<PathBuf> {
 /// Removes a group with all groups below it, once its processes are gone; waits for the last of them a moment.
 ///
 /// # Errors
-/// When processes stay in it.
+/// When processes stay in it. A group that is not there is no error.
 pub async fn remove(dir: &Path) -> io::Result<()> {
     let mut pause = Duration::from_millis(2);
     loop {
@@ -69,11 +69,7 @@ pub async fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a group with all groups below it.
-///
-/// # Errors
-/// When there are processes in it. A group that is not there is no error.
-pub fn remove_now(dir: &Path) -> io::Result<()> {
+fn remove_now(dir: &Path) -> io::Result<()> {
     match fs::read_dir(dir) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e),

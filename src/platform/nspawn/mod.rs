@@ -22,6 +22,9 @@ use crate::network::{Lease, Namespace};
 use crate::process::{Command, Proc, cgroup, find_program};
 use crate::ssh;
 
+/// The descriptor under which a machine that outlives kola keeps the private network alive.
+const NETWORK_FD: i32 = 9;
+
 const BOOT: &str = include_str!("boot.sh");
 
 /// Options of platform nspawn.
@@ -273,7 +276,10 @@ impl Cluster for NspawnCluster {
             command = command.arg(config);
         }
         if request.survive {
-            command = command.survive();
+            // The bridge lives in the flight's namespace, which would go with this process.
+            let network = self.shared.local.net().namespace().fd();
+            let network = network.try_clone().during(|| "cannot keep the private network")?;
+            command = command.survive().pass_fd(network, NETWORK_FD);
         }
         let process = match command.spawn().await {
             Ok(process) => process,
@@ -356,7 +362,10 @@ impl Machine for Container {
     fn hints(&self) -> Vec<String> {
         let pid = self.process.pid();
         vec![
-            format!("machine {}: nsenter --net=/proc/{pid}/ns/net ssh core@{}", self.id, self.address),
+            format!(
+                "machine {}: nsenter --net=/proc/{pid}/fd/{NETWORK_FD} ssh core@{}",
+                self.id, self.address
+            ),
             format!("stop it: kill -KILL -{pid}"),
         ]
     }

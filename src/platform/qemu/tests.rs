@@ -333,7 +333,7 @@ async fn machines_may_outlive_us() {
     assert_eq!(told[1], format!("stop: kill {}", pids[0]));
     let left = ledger::left_over(out.path()).unwrap();
     assert_eq!(left.len(), 1);
-    ledger::remove_local(&left[0]).unwrap();
+    ledger::remove_local(&left[0]).await.unwrap();
     while !processes_in(&dir).is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
