@@ -8,7 +8,7 @@ use mantle::applet::Context;
 use mantle::conf::Additions;
 use mantle::platform::deployment::{ClusterSettings, Deployment};
 use mantle::platform::guest::Settings;
-use mantle::platform::ledger::Ledger;
+use mantle::platform::ledger::{Ledger, Resource};
 use mantle::platform::{self, FlightBase, Limits};
 use mantle::ssh;
 use tokio::sync::Mutex;
@@ -21,7 +21,7 @@ pub struct Flight {
     pub driver: Arc<dyn platform::Flight>,
     /// The key that opens its machines.
     pub key: Arc<ssh::Key>,
-    agent: Mutex<Option<ssh::Agent>>,
+    agent: Mutex<Option<Agent>>,
     socket: PathBuf,
     setup: Setup,
 }
@@ -47,32 +47,31 @@ impl Flight {
     /// # Errors
     /// `Flight failed: …` with the cause.
     pub async fn new(setup: &Setup, output_dir: &Path, context: &Context) -> Result<Self> {
-        context.on_second_signal(format!(
-            "what is left over is recorded: kola cleanup {}",
-            output_dir.display()
-        ));
+        let out = std::path::absolute(output_dir).unwrap_or_else(|_| output_dir.to_owned());
+        let quoted = ssh::quote(&out.display().to_string());
+        context.on_second_signal(format!("leaving at once: `kola cleanup {quoted}` removes what is left"));
         let make = async {
             let key = Arc::new(tokio::task::spawn_blocking(ssh::Key::generate).await??);
-            let agent = ssh::Agent::start(&agent_dir(), key.clone())?;
-            let ledger = Ledger::open(output_dir).wrap_err_with(|| {
+            let ledger = Arc::new(Ledger::open(output_dir).wrap_err_with(|| {
                 format!("cannot open the record of resources in {}", output_dir.display())
-            })?;
+            })?);
+            let agent = Agent::start(key.clone(), ledger.clone(), setup.driver.name).await?;
             let base = FlightBase {
                 base_name: setup.general.basename.clone(),
                 output_dir: output_dir.to_owned(),
                 distribution: setup.target.distribution,
                 board: setup.target.board.clone(),
                 cancel: context.cancel.clone(),
-                ledger: Arc::new(ledger),
+                ledger,
             };
             match setup.driver.flight(&setup.matches, base).await {
                 Ok(driver) => {
-                    let socket = agent.socket().to_owned();
+                    let socket = agent.inner.socket().to_owned();
                     let agent = Mutex::new(Some(agent));
                     Ok::<_, color_eyre::Report>(Self { driver, key, agent, socket, setup: setup.clone() })
                 }
                 Err(e) => {
-                    close(agent).await;
+                    agent.close().await;
                     Err(e.into())
                 }
             }
@@ -110,7 +109,7 @@ impl Flight {
 
     async fn close_agent(&self) {
         if let Some(agent) = self.agent.lock().await.take() {
-            close(agent).await;
+            agent.close().await;
         }
     }
 
@@ -134,8 +133,36 @@ fn agent_dir() -> PathBuf {
         .map_or_else(std::env::temp_dir, PathBuf::from)
 }
 
-async fn close(agent: ssh::Agent) {
-    if let Err(e) = agent.close().await {
-        mantle::warning!("kola", "Error closing agent: {e}");
+/// The agent with the flight's key, whose folder is on record.
+struct Agent {
+    inner: ssh::Agent,
+    ledger: Arc<Ledger>,
+    folder: Option<Resource>,
+}
+
+impl Agent {
+    async fn start(key: Arc<ssh::Key>, ledger: Arc<Ledger>, platform: &str) -> Result<Self> {
+        let inner = ssh::Agent::start(&agent_dir(), key)?;
+        // Known only once it is there: the agent chooses a folder in which a socket's path is short enough.
+        let folder = inner.socket().parent().and_then(|dir| dir.canonicalize().ok()).map(|dir| Resource {
+            kind: "folder".into(),
+            id: dir.display().to_string(),
+            platform: platform.to_owned(),
+            place: String::new(),
+        });
+        let recorded = folder.as_ref().map_or(Ok(()), |folder| ledger.create(folder));
+        let agent = Self { inner, ledger, folder };
+        if let Err(e) = recorded {
+            agent.close().await;
+            return Err(e).wrap_err("cannot record the folder of the SSH agent");
+        }
+        Ok(agent)
+    }
+
+    async fn close(self) {
+        match self.inner.close().await {
+            Ok(()) => self.folder.iter().for_each(|folder| self.ledger.delete(folder)),
+            Err(e) => mantle::warning!("kola", "Error closing agent: {e}"),
+        }
     }
 }
