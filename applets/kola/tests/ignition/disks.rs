@@ -1,0 +1,333 @@
+//! What Ignition does to partitions: file systems, swap, RAID.
+
+use color_eyre::eyre::{Result, bail, ensure};
+use mantle::platform::guest::Guest;
+use serde_json::Value;
+
+use crate::kola::cluster::TestCluster;
+use crate::kola::register::{Config, Test};
+use crate::kola::tests::helpers::{must_equal, pick, reboot};
+
+const UUID: &str = "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3";
+const VFAT_ID: &str = "1A37-8FA3";
+
+/// A test that gives the root file system another format (or just another UUID).
+macro_rules! root {
+    ($name:literal, $format:literal, $config:expr, $v3:expr, $features:expr) => {
+        Test {
+            name: $name,
+            run: |c| Box::pin(reformatted_root(c, $format)),
+            user_data: Some(Config::Ignition($config)),
+            user_data_v3: Some(Config::Ignition($v3)),
+            distros: &["cl", "debian"],
+            features: $features,
+            ..Test::DEFAULT
+        }
+    };
+}
+
+pub const TESTS: &[Test] = &[
+    root!("cl.ignition.v1.btrfsroot", "btrfs", BTRFS_V1, BTRFS_V3, &["btrfs", "disks"]),
+    root!("cl.ignition.v2.btrfsroot", "btrfs", BTRFS_V2, BTRFS_V3, &["btrfs", "disks"]),
+    root!("cl.ignition.v1.xfsroot", "xfs", XFS_V1, XFS_V3, &["disks", "xfs"]),
+    root!("cl.ignition.v2.xfsroot", "xfs", XFS_V2, XFS_V3, &["disks", "xfs"]),
+    root!("cl.ignition.v1.ext4root", "ext4", EXT4_V1, EXT4_V3, &["disks"]),
+    root!("cl.ignition.v2.ext4root", "ext4", EXT4_V2, EXT4_V3, &["disks"]),
+    Test {
+        name: "cl.ignition.v2_1.vfat",
+        run: |c| Box::pin(async move { has(&c, &*c.machine(0)?, "USR-B", VFAT_ID, "vfat").await }),
+        user_data: Some(Config::Ignition(VFAT)),
+        user_data_v3: Some(Config::Ignition(VFAT_V3)),
+        distros: &["cl", "debian"],
+        features: &["disks"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.ignition.v2_1.swap",
+        run: |c| Box::pin(async move { has(&c, &*c.machine(0)?, "USR-B", UUID, "swap").await }),
+        user_data: Some(Config::Ignition(SWAP)),
+        user_data_v3: Some(Config::Ignition(SWAP_V3)),
+        distros: &["cl", "debian"],
+        features: &["disks"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.ignition.v2_1.ext4checkexisting",
+        run: |c| Box::pin(ext4_check_existing(c)),
+        distros: &["cl", "debian"],
+        features: &["disks"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.disk.raid.data",
+        run: |c| Box::pin(raid_data(c)),
+        user_data: Some(Config::Ignition(RAID_DATA)),
+        user_data_v3: Some(Config::Ignition(RAID_DATA_V3)),
+        distros: &["cl", "debian"],
+        features: &["disks", "mdadm"],
+        ..Test::DEFAULT
+    },
+];
+
+const BTRFS_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "btrfs",
+    "create": {"force": true, "options": ["--label=ROOT", "--uuid=9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"]}
+  }]}
+}"#;
+
+const BTRFS_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "storage": {"filesystems": [{"mount": {
+    "device": "/dev/disk/by-label/ROOT",
+    "format": "btrfs",
+    "create": {"force": true, "options": ["--label=ROOT", "--uuid=9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"]}
+  }}]}
+}"#;
+
+const BTRFS_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "btrfs",
+    "wipeFilesystem": true,
+    "label": "ROOT",
+    "uuid": "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"
+  }]}
+}"#;
+
+const XFS_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "xfs",
+    "create": {"force": true, "options": ["-L", "ROOT", "-m", "uuid=9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"]}
+  }]}
+}"#;
+
+const XFS_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "storage": {"filesystems": [{"mount": {
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "xfs",
+    "create": {"force": true, "options": ["-L", "ROOT", "-m", "uuid=9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"]}
+  }}]}
+}"#;
+
+const XFS_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "xfs",
+    "wipeFilesystem": true,
+    "label": "ROOT",
+    "uuid": "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"
+  }]}
+}"#;
+
+const EXT4_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "ext4",
+    "create": {"force": true, "options": ["-L", "ROOT", "-U", "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"]}
+  }]}
+}"#;
+
+const EXT4_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "storage": {"filesystems": [{"mount": {
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "ext4",
+    "create": {"force": true, "options": ["-L", "ROOT", "-U", "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"]}
+  }}]}
+}"#;
+
+const EXT4_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "ext4",
+    "wipeFilesystem": true,
+    "label": "ROOT",
+    "uuid": "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"
+  }]}
+}"#;
+
+async fn reformatted_root(c: TestCluster, format: &str) -> Result<()> {
+    let m = c.machine(0)?;
+    has(&c, &m, "ROOT", UUID, format).await?;
+    must_equal(&c, &m, "findmnt --noheadings --output FSTYPE --target /", format).await
+}
+
+/// The file system with this label has this UUID and format.
+async fn has(c: &TestCluster, m: &Guest, label: &str, uuid: &str, format: &str) -> Result<()> {
+    let device = format!("/dev/disk/by-label/{label}");
+    must_equal(c, m, &format!("sudo blkid -s UUID -o value {device}"), uuid).await?;
+    must_equal(c, m, &format!("sudo blkid -s TYPE -o value {device}"), format).await
+}
+
+const VFAT: &str = r#"{
+  "ignition": {"version": "2.1.0"},
+  "storage": {"filesystems": [{"mount": {
+    "device": "/dev/disk/by-partlabel/USR-B",
+    "format": "vfat",
+    "wipeFilesystem": true,
+    "label": "USR-B",
+    "uuid": "1A37-8FA3"
+  }}]}
+}"#;
+
+const VFAT_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/USR-B",
+    "format": "vfat",
+    "wipeFilesystem": true,
+    "label": "USR-B",
+    "uuid": "1A37-8FA3"
+  }]}
+}"#;
+
+const SWAP: &str = r#"{
+  "ignition": {"version": "2.1.0"},
+  "storage": {"filesystems": [{"mount": {
+    "device": "/dev/disk/by-partlabel/USR-B",
+    "format": "swap",
+    "wipeFilesystem": true,
+    "label": "USR-B",
+    "uuid": "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"
+  }}]}
+}"#;
+
+const SWAP_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/USR-B",
+    "format": "swap",
+    "wipeFilesystem": true,
+    "label": "USR-B",
+    "uuid": "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3"
+  }]}
+}"#;
+
+const EXISTING: &str = r#"{
+  "ignition": {"version": "2.1.0"},
+  "storage": {"filesystems": [
+    {"mount": {"device": "/dev/disk/by-partlabel/ROOT", "format": "ext4", "label": "ROOT"}}
+  ]}
+}"#;
+
+const EXISTING_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"filesystems": [
+    {"device": "/dev/disk/by-partlabel/ROOT", "format": "ext4", "label": "ROOT", "wipeFilesystem": false}
+  ]}
+}"#;
+
+/// A file system that is already what the config asks for is left alone.
+async fn ext4_check_existing(c: TestCluster) -> Result<()> {
+    const ASK: &str = "sudo blkid /dev/disk/by-partlabel/ROOT -s UUID -o value";
+    let before = c.must_ssh(&*c.machine(0)?, ASK).await?;
+    let other = c.new_machine(Some(pick(&c, EXISTING, EXISTING_V3))).await?;
+    let after = c.must_ssh(&other, ASK).await?;
+    ensure!(before == after, "filesystem was reformatted: its UUID was {before:?} and is {after:?}");
+    Ok(())
+}
+
+const RAID_DATA: &str = r#"{
+  "ignition": {"version": "2.2.0"},
+  "storage": {
+    "raid": [{
+      "name": "DATA",
+      "level": "raid1",
+      "devices": ["/dev/disk/by-partlabel/OEM-CONFIG", "/dev/disk/by-partlabel/USR-B"]
+    }],
+    "filesystems": [
+      {"name": "DATA", "mount": {"device": "/dev/md/DATA", "format": "ext4", "label": "DATA"}}
+    ]
+  },
+  "systemd": {"units": [{
+    "name": "var-lib-data.mount",
+    "enabled": true,
+    "contents": "[Unit]\nBefore=local-fs.target\n\n[Mount]\nWhat=/dev/md/DATA\nWhere=/var/lib/data\nType=ext4\n\n[Install]\nWantedBy=local-fs.target"
+  }]}
+}"#;
+
+const RAID_DATA_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {
+    "raid": [{
+      "name": "DATA",
+      "level": "raid1",
+      "devices": ["/dev/disk/by-partlabel/OEM-CONFIG", "/dev/disk/by-partlabel/USR-B"]
+    }],
+    "filesystems": [{"device": "/dev/md/DATA", "format": "ext4", "label": "DATA"}]
+  },
+  "systemd": {"units": [{
+    "name": "var-lib-data.mount",
+    "enabled": true,
+    "contents": "[Unit]\nBefore=local-fs.target\n\n[Mount]\nWhat=/dev/md/DATA\nWhere=/var/lib/data\nType=ext4\n\n[Install]\nWantedBy=local-fs.target"
+  }]}
+}"#;
+
+async fn raid_data(c: TestCluster) -> Result<()> {
+    const PLACE: &str = "/var/lib/data";
+    let m = c.machine(0)?;
+    on_raid(&c, &m, PLACE).await?;
+    reboot(&c, &m).await?;
+    on_raid(&c, &m, PLACE).await
+}
+
+/// What is mounted at `place` lies on a RAID of level 1.
+async fn on_raid(c: &TestCluster, m: &Guest, place: &str) -> Result<()> {
+    let text = c.must_ssh(m, "lsblk --json").await?;
+    let found = mounted_device(&serde_json::from_str(&text)?, place);
+    let Some((name, kind)) = found else { bail!("nothing is mounted at {place}:\n{text}") };
+    ensure!(kind == "raid1", "{place} is on device {name} of type {kind:?}, not raid1");
+    Ok(())
+}
+
+/// Name and type of the device that is mounted at `place`, in the output of lsblk.
+fn mounted_device(lsblk: &Value, place: &str) -> Option<(String, String)> {
+    fn search(devices: &Value, place: &str) -> Option<(String, String)> {
+        devices.as_array()?.iter().find_map(|device| {
+            // A list since util-linux 2.37, with null for a device that is not mounted.
+            let places = device["mountpoints"].as_array().into_iter().flatten();
+            if places.chain([&device["mountpoint"]]).any(|p| p == place) {
+                let text = |key: &str| device[key].as_str().unwrap_or_default().to_owned();
+                return Some((text("name"), text("type")));
+            }
+            search(&device["children"], place)
+        })
+    }
+    search(&lsblk["blockdevices"], place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn mounts_are_found_in_both_forms_of_lsblk() {
+        let new = json!({"blockdevices": [
+            {"name": "vda", "type": "disk", "mountpoints": [null], "children": [
+                {"name": "vda4", "type": "part", "mountpoints": [null], "children": [
+                    {"name": "md127", "type": "raid1", "mountpoints": ["/var/lib/data", "/x"]}
+                ]}
+            ]}
+        ]});
+        assert_eq!(mounted_device(&new, "/var/lib/data"), Some(("md127".into(), "raid1".into())));
+        assert_eq!(mounted_device(&new, "/x").unwrap().1, "raid1");
+        assert_eq!(mounted_device(&new, "/"), None);
+        let old = json!({"blockdevices": [
+            {"name": "vda", "type": "disk", "mountpoint": null},
+            {"name": "md0", "type": "raid1", "mountpoint": "/"}
+        ]});
+        assert_eq!(mounted_device(&old, "/").unwrap().0, "md0");
+        assert_eq!(mounted_device(&json!({}), "/"), None);
+    }
+}

@@ -1,0 +1,368 @@
+//! What Ignition does at the first boot, and only then: users, groups, files, units, keys.
+//!
+//! Upstream has most tests twice, for versions 1 and 2 of the config specification. A system that speaks version 3
+//! runs both of a pair with the same translated config.
+
+pub mod disks;
+pub mod remote;
+
+use color_eyre::eyre::{Result, ensure};
+
+use super::helpers::{is_debian, reboot};
+use crate::kola::cluster::TestCluster;
+use crate::kola::register::{Config, Flag, Test};
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "cl.ignition.v1.once",
+        run: |c| Box::pin(once(c)),
+        user_data: Some(Config::Ignition(ONCE_V1)),
+        user_data_v3: Some(Config::Ignition(ONCE_V3)),
+        distros: &["cl", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.v2.once",
+        run: |c| Box::pin(once(c)),
+        user_data: Some(Config::Ignition(ONCE_V2)),
+        user_data_v3: Some(Config::Ignition(ONCE_V3)),
+        distros: &["cl", "rhcos", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.ignition.v1.sethostname",
+        run: |c| Box::pin(set_hostname(c)),
+        user_data: Some(Config::Ignition(HOSTNAME_V1)),
+        user_data_v3: Some(Config::Ignition(HOSTNAME_V3)),
+        distros: &["cl", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.v2.sethostname",
+        run: |c| Box::pin(set_hostname(c)),
+        user_data: Some(Config::Ignition(HOSTNAME_V2)),
+        user_data_v3: Some(Config::Ignition(HOSTNAME_V3)),
+        distros: &["cl", "rhcos", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.v1.groups",
+        run: |c| Box::pin(groups(c)),
+        user_data: Some(Config::Ignition(GROUPS_V1)),
+        user_data_v3: Some(Config::Ignition(GROUPS_V3)),
+        distros: &["cl", "rhcos", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.v2.groups",
+        run: |c| Box::pin(groups(c)),
+        user_data: Some(Config::Ignition(GROUPS_V2)),
+        user_data_v3: Some(Config::Ignition(GROUPS_V3)),
+        distros: &["cl", "rhcos", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.ignition.v1.users",
+        run: |c| Box::pin(users(c)),
+        user_data: Some(Config::Ignition(CL_USERS_V1)),
+        user_data_v3: Some(Config::Ignition(DOCKER_USERS_V3)),
+        distros: &["cl", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.ignition.v2.users",
+        run: |c| Box::pin(users(c)),
+        user_data: Some(Config::Ignition(CL_USERS_V2)),
+        user_data_v3: Some(Config::Ignition(DOCKER_USERS_V3)),
+        distros: &["cl", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "rhcos.ignition.v1.users",
+        run: |c| Box::pin(users(c)),
+        user_data: Some(Config::Ignition(RHCOS_USERS_V1)),
+        user_data_v3: Some(Config::Ignition(SUDO_USERS_V3)),
+        distros: &["rhcos", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "rhcos.ignition.v2.users",
+        run: |c| Box::pin(users(c)),
+        user_data: Some(Config::Ignition(RHCOS_USERS_V2)),
+        user_data_v3: Some(Config::Ignition(SUDO_USERS_V3)),
+        distros: &["rhcos", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.systemd.enable-service",
+        run: |c| Box::pin(enable_service(c)),
+        user_data: Some(Config::Ignition(ENABLE)),
+        user_data_v3: Some(Config::Ignition(ENABLE_V3)),
+        features: &["kernel", "nfs"],
+        ..Test::DEFAULT
+    },
+    // That the machine boots and lets us in is the test. Where keys only come by userdata it would prove nothing.
+    Test {
+        // Container Linux bug 1184.
+        name: "cl.ignition.misc.empty",
+        user_data: Some(Config::Empty),
+        exclude_platforms: &["qemu", "esx", "nspawn"],
+        distros: &["cl"],
+        ..Test::DEFAULT
+    },
+    Test {
+        // Container Linux bug 1981.
+        name: "cl.ignition.v1.noop",
+        user_data: Some(Config::Ignition(NOOP_V1)),
+        user_data_v3: Some(Config::Ignition(NOOP_V3)),
+        exclude_platforms: &["qemu", "esx", "openstack", "nspawn"],
+        distros: &["cl"],
+        flags: &[Flag::NoSshKeyInUserData],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "cl.ignition.v2.noop",
+        user_data: Some(Config::Ignition(NOOP_V2)),
+        user_data_v3: Some(Config::Ignition(NOOP_V3)),
+        exclude_platforms: &["qemu", "esx", "openstack", "nspawn"],
+        distros: &["cl"],
+        flags: &[Flag::NoSshKeyInUserData],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.v1.ssh.key",
+        user_data: Some(Config::Ignition(NOOP_V1)),
+        user_data_v3: Some(Config::Ignition(NOOP_V3)),
+        exclude_platforms: &["qemu", "nspawn"],
+        distros: &["cl", "rhcos"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "coreos.ignition.v2.ssh.key",
+        user_data: Some(Config::Ignition(NOOP_V2)),
+        user_data_v3: Some(Config::Ignition(NOOP_V3)),
+        exclude_platforms: &["qemu", "nspawn"],
+        distros: &["cl", "rhcos"],
+        ..Test::DEFAULT
+    },
+];
+
+const NOOP_V1: &str = r#"{"ignitionVersion": 1}"#;
+const NOOP_V2: &str = r#"{"ignition": {"version": "2.0.0"}}"#;
+const NOOP_V3: &str = r#"{"ignition": {"version": "3.0.0"}}"#;
+
+const ONCE_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "ext4",
+    "files": [{"path": "/etc/ignition-ran", "contents": "Ignition ran.", "mode": 420}]
+  }]}
+}"#;
+
+const ONCE_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "storage": {"files": [
+    {"filesystem": "root", "path": "/etc/ignition-ran", "contents": {"source": "data:,Ignition%20ran."}, "mode": 420}
+  ]}
+}"#;
+
+const ONCE_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"files": [
+    {"path": "/etc/ignition-ran", "contents": {"source": "data:,Ignition%20ran."}, "mode": 420}
+  ]}
+}"#;
+
+/// Ignition does not run again at the second boot.
+async fn once(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    c.must_ssh(&m, "sudo rm /etc/ignition-ran").await?;
+    reboot(&c, &m).await?;
+    c.must_ssh(&m, "test ! -e /etc/ignition-ran").await.map(drop)
+}
+
+const HOSTNAME_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "storage": {"filesystems": [{
+    "device": "/dev/disk/by-partlabel/ROOT",
+    "format": "ext4",
+    "files": [{"path": "/etc/hostname", "mode": 420, "contents": "core1"}]
+  }]}
+}"#;
+
+const HOSTNAME_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "storage": {"files": [
+    {"filesystem": "root", "path": "/etc/hostname", "mode": 420, "contents": {"source": "data:,core1"}}
+  ]}
+}"#;
+
+const HOSTNAME_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"files": [
+    {"path": "/etc/hostname", "mode": 420, "overwrite": true, "contents": {"source": "data:,core1"}}
+  ]}
+}"#;
+
+async fn set_hostname(c: TestCluster) -> Result<()> {
+    c.assert_output_contains(&*c.machine(0)?, "hostnamectl", "Static hostname: core1").await
+}
+
+const GROUPS_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "systemd": {"units": [{"name": "system-cloudinit@usr-share-coreos-developer_data.service", "mask": true}]},
+  "passwd": {"groups": [
+    {"name": "group1", "gid": 501},
+    {"name": "group2", "gid": 502, "passwordHash": "foobar"}
+  ]}
+}"#;
+
+const GROUPS_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "systemd": {"units": [{"name": "system-cloudinit@usr-share-coreos-developer_data.service", "mask": true}]},
+  "passwd": {"groups": [
+    {"name": "group1", "gid": 501},
+    {"name": "group2", "gid": 502, "passwordHash": "foobar"}
+  ]}
+}"#;
+
+const GROUPS_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "passwd": {"groups": [
+    {"name": "group1", "gid": 501},
+    {"name": "group2", "gid": 502, "passwordHash": "foobar"}
+  ]}
+}"#;
+
+async fn groups(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    // Debian's groupadd locks a group that has no password in its own way.
+    let none: &[&str] = if is_debian(&c) { &["*", "!"] } else { &["*"] };
+    for (name, gid, passwords) in [("group1", 501, none), ("group2", 502, &["foobar"])] {
+        expect_entry(&c, "group", &c.must_ssh(&m, &format!("sudo getent group {name}")).await?, &[format!(
+            "{name}:x:{gid}:"
+        )]);
+        let shadow: Vec<String> = passwords.iter().map(|p| format!("{name}:{p}::")).collect();
+        expect_entry(&c, "gshadow", &c.must_ssh(&m, &format!("sudo getent gshadow {name}")).await?, &shadow);
+    }
+    Ok(())
+}
+
+/// Marks the test failed unless the entry is one of those wanted.
+fn expect_entry(c: &TestCluster, database: &str, got: &str, wanted: &[String]) {
+    if !wanted.iter().any(|w| w == got) {
+        c.error(format!("{database}: got {got:?}, wanted {}", wanted.join(" or ")));
+    }
+}
+
+const CL_USERS_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "systemd": {"units": [{"name": "system-cloudinit@usr-share-coreos-developer_data.service", "mask": true}]},
+  "passwd": {"users": [
+    {"name": "core", "passwordHash": "foobar"},
+    {"name": "user1", "create": {}},
+    {"name": "user2", "create": {"uid": 1010, "groups": ["docker"]}}
+  ]}
+}"#;
+
+const CL_USERS_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "systemd": {"units": [{"name": "system-cloudinit@usr-share-coreos-developer_data.service", "mask": true}]},
+  "passwd": {"users": [
+    {"name": "core", "passwordHash": "foobar"},
+    {"name": "user1", "create": {}},
+    {"name": "user2", "create": {"uid": 1010, "groups": ["docker"]}}
+  ]}
+}"#;
+
+const RHCOS_USERS_V1: &str = r#"{
+  "ignitionVersion": 1,
+  "passwd": {"users": [
+    {"name": "core", "passwordHash": "foobar"},
+    {"name": "user1", "create": {}},
+    {"name": "user2", "create": {"uid": 1010, "groups": ["sudo"]}}
+  ]}
+}"#;
+
+const RHCOS_USERS_V2: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "passwd": {"users": [
+    {"name": "core", "passwordHash": "foobar"},
+    {"name": "user1", "create": {}},
+    {"name": "user2", "create": {"uid": 1010, "groups": ["sudo"]}}
+  ]}
+}"#;
+
+const DOCKER_USERS_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "passwd": {"users": [
+    {"name": "core", "passwordHash": "foobar"},
+    {"name": "user1"},
+    {"name": "user2", "uid": 1010, "groups": ["docker"]}
+  ]}
+}"#;
+
+const SUDO_USERS_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "passwd": {"users": [
+    {"name": "core", "passwordHash": "foobar"},
+    {"name": "user1"},
+    {"name": "user2", "uid": 1010, "groups": ["sudo"]}
+  ]}
+}"#;
+
+/// Users are made and changed; values are those of the distribution's useradd.
+async fn users(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    let entries = match c.distro() {
+        "cl" => [
+            "core:x:500:500:CoreOS Admin:/home/core:/bin/bash",
+            "user1:x:1000:1000::/home/user1:/bin/bash",
+            "user2:x:1010:1010::/home/user2:/bin/bash",
+        ],
+        "debian" => [
+            "core:x:500:500:CoreOS Admin:/home/core:/bin/bash",
+            "user1:x:1000:1000::/home/user1:/bin/sh",
+            "user2:x:1010:1010::/home/user2:/bin/sh",
+        ],
+        _ => [
+            "core:x:1000:1000::/home/core:/bin/bash",
+            "user1:x:1001:1001::/var/home/user1:/bin/bash",
+            "user2:x:1010:1010::/var/home/user2:/bin/bash",
+        ],
+    };
+    for ((name, hash), entry) in [("core", "foobar"), ("user1", "*"), ("user2", "*")].into_iter().zip(entries) {
+        let got = c.must_ssh(&m, &format!("sudo getent passwd {name}")).await?;
+        expect_entry(&c, "passwd", &got, &[entry.to_owned()]);
+        let shadow = c.must_ssh(&m, &format!("sudo getent shadow {name}")).await?;
+        let got: Vec<&str> = shadow.split(':').take(2).collect();
+        expect_entry(&c, "shadow", &got.join(":"), &[format!("{name}:{hash}")]);
+    }
+    Ok(())
+}
+
+const ENABLE: &str = r#"{
+  "ignition": {"version": "2.2.0"},
+  "systemd": {"units": [{"name": "nfs-server.service", "enabled": true}]},
+  "storage": {"files": [
+    {"filesystem": "root", "path": "/etc/exports"},
+    {"filesystem": "root", "path": "/var/lib/nfs/etab"}
+  ]}
+}"#;
+
+const ENABLE_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "systemd": {"units": [{"name": "nfs-server.service", "enabled": true}]},
+  "storage": {"files": [
+    {"path": "/etc/exports"},
+    {"path": "/var/lib/nfs/etab"}
+  ]}
+}"#;
+
+/// A unit that Ignition enables is started at the first boot already.
+async fn enable_service(c: TestCluster) -> Result<()> {
+    let status = c.must_ssh(&*c.machine(0)?, "systemctl status nfs-server.service").await?;
+    ensure!(!status.contains("inactive"), "nfs-server.service is not active:\n{status}");
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! NFS from one machine to another.
+
+use color_eyre::eyre::{Result, eyre};
+
+use super::helpers::{must_equal, pick, retry, seconds};
+use crate::kola::cluster::TestCluster;
+use crate::kola::register::Test;
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "linux.nfs.v3",
+        run: |c| Box::pin(nfs(c, &Version { number: "3", kind: "nfs", path: "/tmp" })),
+        cluster_size: 0,
+        distros: &["cl", "fcos", "debian"],
+        features: &["kernel", "nfs", "private-network"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "linux.nfs.v4",
+        run: |c| Box::pin(nfs(c, &Version { number: "4", kind: "nfs4", path: "/" })),
+        cluster_size: 0,
+        features: &["kernel", "nfs", "private-network"],
+        ..Test::DEFAULT
+    },
+];
+
+/// How the same folder is mounted by different versions of the protocol.
+struct Version {
+    number: &'static str,
+    kind: &'static str,
+    path: &'static str,
+}
+
+const SERVER: &str = r#"{
+  "ignition": {"version": "2.2.0"},
+  "storage": {"files": [
+    {"filesystem": "root", "path": "/etc/hostname", "mode": 420, "contents": {"source": "data:,nfs1"}},
+    {
+      "filesystem": "root", "path": "/etc/exports", "mode": 420,
+      "contents": {"source": "data:,%2Ftmp%20%20*(ro%2Cinsecure%2Call_squash%2Cno_subtree_check%2Cfsid%3D0)%0A"}
+    },
+    {"filesystem": "root", "path": "/var/lib/nfs/etab", "mode": 420}
+  ]},
+  "systemd": {"units": [{"name": "nfs-server.service", "enabled": true}]}
+}"#;
+
+const SERVER_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"files": [
+    {"path": "/etc/hostname", "mode": 420, "overwrite": true, "contents": {"source": "data:,nfs1"}},
+    {
+      "path": "/etc/exports", "mode": 420, "overwrite": true,
+      "contents": {"source": "data:,%2Ftmp%20%20*(ro%2Cinsecure%2Call_squash%2Cno_subtree_check%2Cfsid%3D0)%0A"}
+    },
+    {"path": "/var/lib/nfs/etab", "mode": 420}
+  ]},
+  "systemd": {"units": [{"name": "nfs-server.service", "enabled": true}]}
+}"#;
+
+const CLIENT: &str = r#"{
+  "ignition": {"version": "2.2.0"},
+  "storage": {"files": [
+    {"filesystem": "root", "path": "/etc/hostname", "mode": 420, "contents": {"source": "data:,nfs2"}}
+  ]},
+  "systemd": {"units": [{"name": "var-mnt.mount", "enabled": true, "contents": "$MOUNT"}]}
+}"#;
+
+const CLIENT_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"files": [
+    {"path": "/etc/hostname", "mode": 420, "overwrite": true, "contents": {"source": "data:,nfs2"}}
+  ]},
+  "systemd": {"units": [{"name": "var-mnt.mount", "enabled": true, "contents": "$MOUNT"}]}
+}"#;
+
+/// A file made on the server is seen on a client that mounts its folder.
+async fn nfs(c: TestCluster, version: &Version) -> Result<()> {
+    let server = c.new_machine(Some(pick(&c, SERVER, SERVER_V3))).await?;
+    let file = c.must_ssh(&server, "mktemp").await?;
+    let unit = mount_unit(&server.private_ip(), version);
+    let config = pick(&c, CLIENT, CLIENT_V3).subst("$MOUNT", &unit.replace('\n', r"\n"));
+    let client = c.new_machine(Some(config)).await?;
+    retry(&c, 10, seconds(3), async || must_equal(&c, &client, "systemctl is-active var-mnt.mount", "active").await)
+        .await?;
+    let name = file.rsplit('/').next().filter(|n| !n.is_empty()).ok_or_else(|| eyre!("mktemp said {file:?}"))?;
+    c.must_ssh(&client, &format!("stat /var/mnt/{name}")).await.map(drop)
+}
+
+fn mount_unit(server: &str, version: &Version) -> String {
+    let Version { number, kind, path } = version;
+    format!(
+        "[Unit]
+After=network-online.target rpc-statd.service
+Requires=network-online.target rpc-statd.service
+
+[Mount]
+What={server}:{path}
+Where=/var/mnt
+Type={kind}
+Options=defaults,noexec,nfsvers={number}
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}

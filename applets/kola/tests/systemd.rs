@@ -1,0 +1,84 @@
+//! systemd's own services.
+
+use color_eyre::eyre::Result;
+
+use super::helpers::{pick, retry, seconds};
+use crate::kola::cluster::TestCluster;
+use crate::kola::register::Test;
+
+pub const TESTS: &[Test] = &[
+    Test {
+        name: "systemd.journal.remote",
+        run: |c| Box::pin(journal_remote(c)),
+        cluster_size: 0,
+        distros: &["cl", "debian"],
+        features: &["journal-remote", "private-network"],
+        ..Test::DEFAULT
+    },
+    Test {
+        name: "systemd.sysusers.gshadow",
+        run: |c| Box::pin(gshadow(c)),
+        distros: &["cl", "fcos", "debian"],
+        ..Test::DEFAULT
+    },
+];
+
+const GATEWAY: &str = r#"{
+  "ignition": {"version": "2.0.0"},
+  "storage": {"files": [
+    {"filesystem": "root", "path": "/etc/hostname", "mode": 420, "contents": {"source": "data:,gateway"}}
+  ]},
+  "systemd": {"units": [{"name": "systemd-journal-gatewayd.socket", "enable": true}]}
+}"#;
+
+const GATEWAY_V3: &str = r#"{
+  "ignition": {"version": "3.0.0"},
+  "storage": {"files": [
+    {"path": "/etc/hostname", "mode": 420, "overwrite": true, "contents": {"source": "data:,gateway"}}
+  ]},
+  "systemd": {"units": [{"name": "systemd-journal-gatewayd.socket", "enabled": true}]}
+}"#;
+
+/// A journal can be read over the network from another machine.
+async fn journal_remote(c: TestCluster) -> Result<()> {
+    const WORD: &str = "supercalifragilisticexpialidocious";
+    let gateway = c.new_machine(Some(pick(&c, GATEWAY, GATEWAY_V3))).await?;
+    c.must_ssh(&gateway, &format!("logger {WORD}")).await?;
+    let collector = c.new_machine(None).await?;
+    let ip = gateway.private_ip();
+    let start = format!(
+        "sudo systemd-run --unit systemd-journal-remote-client \
+         /usr/lib/systemd/systemd-journal-remote --url http://{ip}:19531"
+    );
+    c.must_ssh(&collector, &start).await?;
+    let read = format!(
+        "sudo journalctl _HOSTNAME=gateway -t core --file /var/log/journal/remote/remote-{ip}.journal"
+    );
+    retry(&c, 5, seconds(2), async || c.assert_output_contains(&collector, &read, WORD).await).await
+}
+
+/// A gshadow entry whose line fits glibc's buffer while its list of members does not (Container Linux bug 1394).
+async fn gshadow(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    for line in ["grp0:*::root".to_owned(), long_entry(), "grp2:*::root".to_owned()] {
+        c.must_ssh(&m, &format!("echo '{line}' | sudo tee -a /etc/gshadow")).await?;
+    }
+    c.must_ssh(&m, "sudo systemd-sysusers").await.map(drop)
+}
+
+fn long_entry() -> String {
+    let members = (1..=47).map(|n| format!("somebody.a{n}"));
+    format!("grp1:*::{}", members.chain(["a1234".to_owned()]).collect::<Vec<_>>().join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_long_entry_is_as_long_as_it_must_be() {
+        let line = long_entry();
+        // 48 members of 8 bytes each and the terminating null pointer exceed what the line leaves of 1024 bytes.
+        assert!(line.len() < 1024 && line.len() + 49 * 8 > 1024, "{}", line.len());
+    }
+}
