@@ -10,9 +10,12 @@
 //! | `journal`, `ssh` | the guest as seen through its sshd |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `process` | children that cannot outlive us |
+//! | `sdk` | where things lie in the Container Linux SDK |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod log;
 pub mod output;
+pub mod platform;
 pub mod process;
+pub mod sdk;
 pub mod shutdown;

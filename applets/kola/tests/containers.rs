@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use color_eyre::eyre::{Result, bail, ensure};
+use color_eyre::eyre::{Result, bail, ensure, eyre};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use mantle::platform::guest::Guest;
 
@@ -65,11 +65,9 @@ pub async fn resources(
     command: &str,
     parallel: usize,
 ) -> Result<()> {
-    futures_util::stream::iter(options)
-        .map(|option| async move {
-            let command = format!("{} run --rm {option} {command}", engine.run);
-            c.must_ssh(m, &command).await.map(drop)
-        })
+    let commands: Vec<String> = options.iter().map(|o| format!("{} run --rm {o} {command}", engine.run)).collect();
+    futures_util::stream::iter(commands)
+        .map(|command| async move { c.must_ssh(m, &command).await.map(drop) })
         .buffer_unordered(parallel)
         .try_collect()
         .await
@@ -110,12 +108,14 @@ pub async fn between_machines(c: TestCluster, engine: &Engine) -> Result<()> {
         Ok(())
     };
     let talk = async {
-        poll(&c, 600, Duration::from_millis(100), async || match c.ssh(&server, engine.listening).await {
-            Ok(_) => Ok(Probe::Done(())),
-            Err(e) if e.exit_status() == Some(1) => {
-                Ok(Probe::NotYet(color_eyre::eyre::eyre!("nobody listens on port 9988 of {}", server.id())))
+        poll(&c, 600, Duration::from_millis(100), || async {
+            match c.ssh(&server, engine.listening).await {
+                Ok(_) => Ok(Probe::Done(())),
+                Err(e) if e.exit_status() == Some(1) => {
+                    Ok(Probe::NotYet(eyre!("nobody listens on port 9988 of {}", server.id())))
+                }
+                Err(e) => Err(e.into()),
             }
-            Err(e) => Err(e.into()),
         })
         .await?;
         let command =

@@ -288,7 +288,7 @@ async fn userns(c: TestCluster) -> Result<()> {
     }
     must_equal(&c, &m, "docker run userns-test echo fj.fj", "fj.fj").await?;
     c.must_ssh(&m, "docker run -d --name=sleepy userns-test sleep 10000").await?;
-    poll(&c, 60, seconds(1), async || {
+    poll(&c, 60, seconds(1), || async {
         let state = c.must_ssh(&m, "docker inspect -f '{{.State.Status}}' sleepy").await?;
         Ok(match state.as_str() {
             "running" => Probe::Done(()),
@@ -309,7 +309,7 @@ async fn containerd_restart(c: TestCluster) -> Result<()> {
     let old = main_pid(&c, &m).await?;
     check_containerd(&c, &m).await?;
     c.must_ssh(&m, &format!("sudo kill {old}")).await?;
-    poll(&c, 12, seconds(6), async || {
+    poll(&c, 12, seconds(6), || async {
         let state = c.must_ssh(&m, "systemctl show containerd -p SubState --value").await?;
         match state.as_str() {
             "stopped" | "exited" | "failed" => bail!("containerd is {state}"),
@@ -324,7 +324,7 @@ async fn containerd_restart(c: TestCluster) -> Result<()> {
         })
     })
     .await?;
-    retry(&c, 5, seconds(2), async || check_containerd(&c, &m).await).await
+    retry(&c, 5, seconds(2), || check_containerd(&c, &m)).await
 }
 
 async fn main_pid(c: &TestCluster, m: &Guest) -> Result<String> {

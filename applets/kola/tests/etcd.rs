@@ -215,7 +215,7 @@ const ETCDCTL: &str = "ETCDCTL_API=2 etcdctl";
 /// Waits until a cluster of `members` reports to be healthy: each member once by two words, and all of it.
 async fn healthy(c: &TestCluster, m: &Guest, members: usize) -> Result<()> {
     let command = format!("{ETCDCTL} cluster-health");
-    retry(c, 15, seconds(10), async || {
+    retry(c, 15, seconds(10), || async {
         let out = c.must_ssh(m, &command).await?;
         let (got, wanted) = (out.matches("healthy").count(), 2 * members + 1);
         ensure!(got == wanted, "health polling failed: {got} times healthy instead of {wanted}:\n{out}");
@@ -300,7 +300,7 @@ sudo systemctl start {unit}
     must_bash(&c, &m, &script).await?;
     // A unit that does not tell when it is ready answers a moment later.
     let get = format!("{ETCDCTL} get {key}");
-    retry(&c, 15, seconds(10), async || {
+    retry(&c, 15, seconds(10), || async {
         let got = c.must_ssh(&m, &get).await?;
         ensure!(got == "magic", "{key} is {got:?} after the restoration, expected \"magic\"");
         Ok(())
@@ -312,7 +312,7 @@ sudo systemctl start {unit}
 async fn etcdctl_v3(c: TestCluster) -> Result<()> {
     let m = c.machine(0)?;
     let wanted = c.machines().len();
-    retry(&c, 15, seconds(10), async || {
+    retry(&c, 15, seconds(10), || async {
         let text = c.must_ssh(&m, "ETCDCTL_API=3 etcdctl member list --write-out=json").await?;
         let list: Value = serde_json::from_str(&text).map_err(|e| eyre!("no JSON: {e}: {text:?}"))?;
         let got = list["members"].as_array().map_or(0, Vec::len);
@@ -371,7 +371,7 @@ async fn members_healthy(c: &TestCluster, environment: &str) -> Result<()> {
         true => format!("ETCDCTL_API=3 {environment} etcdctl endpoint --cluster health 2>&1"),
         false => "sudo podman exec --env=ETCDCTL_API=3 etcd /usr/local/bin/etcdctl endpoint --cluster health 2>&1".into(),
     };
-    retry(c, 15, seconds(10), async || {
+    retry(c, 15, seconds(10), || async {
         let out = c.must_ssh(&m, &command).await?;
         let got = out.matches("is healthy").count();
         ensure!(got == wanted, "health polling failed: {got} of {wanted} members are healthy:\n{out}");

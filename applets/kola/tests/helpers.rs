@@ -24,12 +24,10 @@ pub enum Probe<T> {
 ///
 /// It gives up once it has slept for `attempts` times `pause`, multiplied by the platform's slowness; there are
 /// at least `attempts` probes, whatever time they take themselves.
-pub async fn poll<T>(
-    c: &TestCluster,
-    attempts: u32,
-    pause: Duration,
-    mut probe: impl AsyncFnMut() -> Result<Probe<T>>,
-) -> Result<T> {
+pub async fn poll<T, F>(c: &TestCluster, attempts: u32, pause: Duration, mut probe: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Probe<T>>>,
+{
     let total = (pause * attempts).mul_f64(c.slowness().max(1.0));
     let (mut slept, mut next) = (Duration::ZERO, FIRST_PAUSE.min(pause));
     loop {
@@ -47,19 +45,15 @@ pub async fn poll<T>(
 }
 
 /// [Polls](poll) something that fails until it is ready.
-pub async fn retry<T>(
-    c: &TestCluster,
-    attempts: u32,
-    pause: Duration,
-    mut probe: impl AsyncFnMut() -> Result<T>,
-) -> Result<T> {
-    poll(c, attempts, pause, async || {
-        Ok(match probe().await {
-            Ok(value) => Probe::Done(value),
-            Err(report) => Probe::NotYet(report),
-        })
-    })
-    .await
+pub async fn retry<T, F>(c: &TestCluster, attempts: u32, pause: Duration, mut probe: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let probe = || {
+        let tried = probe();
+        async { Ok(tried.await.map_or_else(Probe::NotYet, Probe::Done)) }
+    };
+    poll(c, attempts, pause, probe).await
 }
 
 /// Whole seconds.

@@ -80,7 +80,7 @@ const DEBIAN_LISTENERS: &[Listener] = &[
 async fn listeners(c: TestCluster) -> Result<()> {
     let m = c.machine(0)?;
     let allowed = if is_debian(&c) { DEBIAN_LISTENERS } else { CL_LISTENERS };
-    retry(&c, 3, seconds(5), async || {
+    retry(&c, 3, seconds(5), || async {
         let text = c.must_ssh(&m, "sudo netstat -plutn").await?;
         let found = unexpected_listeners(&text, allowed)?;
         for line in &found.nameless {
@@ -180,7 +180,7 @@ async fn ntp(c: TestCluster) -> Result<()> {
             }
             verb => format!("Status: \"{verb} time server {server}:123 ({server}).\""),
         });
-    retry(&c, 60, seconds(1), async || {
+    retry(&c, 60, seconds(1), || async {
         let status = c.must_ssh(&m, "systemctl status systemd-timesyncd.service").await?;
         ensure!(texts.iter().any(|t| status.contains(t)), "not synchronized with {server}:\n{status}");
         Ok(())

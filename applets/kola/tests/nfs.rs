@@ -80,7 +80,7 @@ async fn nfs(c: TestCluster, version: &Version) -> Result<()> {
     let unit = mount_unit(&server.private_ip(), version);
     let config = pick(&c, CLIENT, CLIENT_V3).subst("$MOUNT", &unit.replace('\n', r"\n"));
     let client = c.new_machine(Some(config)).await?;
-    retry(&c, 10, seconds(3), async || must_equal(&c, &client, "systemctl is-active var-mnt.mount", "active").await)
+    retry(&c, 10, seconds(3), || must_equal(&c, &client, "systemctl is-active var-mnt.mount", "active"))
         .await?;
     let name = file.rsplit('/').next().filter(|n| !n.is_empty()).ok_or_else(|| eyre!("mktemp said {file:?}"))?;
     c.must_ssh(&client, &format!("stat /var/mnt/{name}")).await.map(drop)

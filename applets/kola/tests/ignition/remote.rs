@@ -130,7 +130,7 @@ async fn check(c: &TestCluster, m: &Guest, files: &[(&str, &str)]) -> Result<()>
 async fn start(c: &TestCluster, m: &Guest, function: &str, ready: &str) -> Result<()> {
     c.drop_kolet(m).await?;
     c.must_ssh(m, &format!("sudo systemd-run --quiet ./kolet run {} {function}", c.t().name())).await?;
-    retry(c, 12, seconds(5), async || c.must_ssh(m, ready).await.map(drop)).await
+    retry(c, 12, seconds(5), || c.must_ssh(m, ready)).await.map(drop)
 }
 
 async fn resource_local(c: TestCluster) -> Result<()> {
