@@ -1,2 +1,16 @@
-//! The `mantle` binary.
-fn main() {}
+//! The `mantle` binary: the applets and nothing else; what they share is the library.
+
+mod kola;
+mod kolet;
+mod mantle;
+
+use std::process::ExitCode;
+
+use ::mantle::applet::{self, Applet};
+
+/// All applets. A new one is a folder here, its `mod` line and its entry.
+pub static APPLETS: &[Applet] = &[kola::APPLET, kolet::APPLET];
+
+fn main() -> ExitCode {
+    ExitCode::from(applet::main(&mantle::APPLET, APPLETS, std::env::args_os().collect()))
+}

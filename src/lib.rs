@@ -4,6 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | `applet`, `args`, `config`, `error` | what all command lines share: dispatch, options, configuration files, failures |
 //! | `platform` | drivers (one folder each) behind the traits `Flight`, `Cluster`, `Machine`, and the registry |
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
@@ -13,9 +14,18 @@
 //! | `sdk` | where things lie in the Container Linux SDK |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
+pub mod applet;
+pub mod args;
+pub mod conf;
+pub mod config;
+pub mod error;
+pub mod harness;
+pub mod journal;
 pub mod log;
+pub mod network;
 pub mod output;
 pub mod platform;
 pub mod process;
 pub mod sdk;
 pub mod shutdown;
+pub mod ssh;

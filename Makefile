@@ -1,0 +1,47 @@
+# Targets only call the tools' own commands; run those by hand whenever you like.
+# Two of them do all the set-up on a fresh Debian machine with Rust: `make demo` and `make test`.
+
+CARGO_TARGET_DIR ?= target
+TRIPLE := $(shell rustc -vV | sed -n 's/^host: //p')
+# The shipped binary is static: kola sends itself to guests, whose C library may be older than this machine's.
+MANTLE := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mantle
+STATIC := OPENSSL_STATIC=1 RUSTFLAGS="-C target-feature=+crt-static"
+TESTING := --features test-platform
+
+.PHONY: demo test setup release guest guest-full generate lint check kola-nspawn kola-qemu bench
+
+demo: setup release guest          ## boot a real guest in QEMU and test it
+	$(MANTLE) kola run --parallel 2 debian.basic coreos.auth.verify 'coreos.ignition.v2.*' systemd.sysusers.gshadow
+	@echo "results: _kola_temp/qemu-latest/ (report.json and junit.xml in reports/, one folder a test)"
+
+test: setup lint check guest-full release kola-nspawn kola-qemu   ## everything CI runs
+	@echo "all tests passed"
+
+setup:                             ## install the Debian packages that building and testing need
+	tests/setup.sh
+
+release:                           ## the shipped binary
+	$(STATIC) cargo build --release --locked --target $(TRIPLE)
+	@! readelf -l $(MANTLE) | grep -q INTERP || { echo "$(MANTLE) is not static"; exit 1; }
+
+guest:                             ## mantle's own guest image
+	tests/guest/build.sh --variant base
+
+guest-full:                        ## the same with docker, podman, etcd, NFS, ...
+	tests/guest/build.sh --variant full
+
+generate:                          ## rewrite man pages and completions
+	cargo run --quiet -- generate all --out .
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets $(TESTING) -- -D warnings
+
+check:                             ## unit and integration tests
+	cargo nextest run --locked $(TESTING)
+
+kola-nspawn: release guest-full    ## all tests that need no machine of their own, in containers
+	$(MANTLE) kola run --platform nspawn --parallel 2 --output-dir $(CARGO_TARGET_DIR)/_nspawn_temp
+
+kola-qemu: release guest-full      ## those that need a machine, and full boots by both firmwares
+	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/_qemu_temp

@@ -1,0 +1,241 @@
+//! A test's view of its cluster.
+
+use std::sync::Arc;
+
+use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
+use mantle::conf::UserData;
+use mantle::harness::T;
+use mantle::platform::deployment::Deployment;
+use mantle::platform::guest::{Guest, chain};
+use mantle::platform::{LocalServices, MachineOptions};
+use mantle::ssh;
+
+use super::kolet;
+use super::register::Test;
+
+/// The cluster of a test together with the test's state; cheap to clone.
+#[derive(Clone)]
+pub struct TestCluster {
+    t: T,
+    deployment: Arc<Deployment>,
+    test: &'static Test,
+    shared: Arc<Shared>,
+}
+
+/// What all tests of a run have in common.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Architecture of the guests, as in `amd64`.
+    pub architecture: String,
+    /// `--update-payload`.
+    #[expect(dead_code, reason = "for cl.update.payload, which comes with the update tools")]
+    pub update_payload: Option<std::path::PathBuf>,
+    /// `--torcx-manifest`, parsed.
+    #[expect(dead_code, reason = "for docker.torcx-manifest-pkgs, which needs Container Linux Configs")]
+    pub torcx_manifest: Option<super::torcx::Manifest>,
+}
+
+impl TestCluster {
+    /// A view of `deployment` for `test`.
+    pub fn new(t: T, deployment: Arc<Deployment>, test: &'static Test, shared: Arc<Shared>) -> Self {
+        Self { t, deployment, test, shared }
+    }
+
+    /// The test's state: name, log, output folder.
+    pub fn t(&self) -> &T {
+        &self.t
+    }
+
+    /// What the run was given.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Adds a line to the test's log.
+    pub fn log(&self, text: impl std::fmt::Display) {
+        self.t.log(text);
+    }
+
+    /// Marks the test failed and goes on.
+    pub fn error(&self, text: impl std::fmt::Display) {
+        self.t.error(text);
+    }
+
+    /// The live machines, in order of creation.
+    pub fn machines(&self) -> Vec<Arc<Guest>> {
+        self.deployment.guests()
+    }
+
+    /// Machine `index` in order of creation.
+    ///
+    /// # Errors
+    /// When there are fewer.
+    pub fn machine(&self, index: usize) -> Result<Arc<Guest>> {
+        self.machines().get(index).cloned().ok_or_else(|| eyre!("the cluster has no machine {index}"))
+    }
+
+    /// How much slower than on bare hardware guests run here; waits inside tests are multiplied by it.
+    pub fn slowness(&self) -> f64 {
+        self.deployment.flight().slowness()
+    }
+
+    /// The name of the guest's distribution.
+    pub fn distro(&self) -> &'static str {
+        self.deployment.settings().guest.distribution.name
+    }
+
+    /// The userdata that the test registered for this distribution.
+    pub fn user_data(&self) -> Option<UserData> {
+        self.test
+            .config(self.deployment.settings().guest.distribution)
+            .map(super::register::Config::user_data)
+    }
+
+    /// Starts one more machine.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn new_machine(&self, user_data: Option<UserData>) -> Result<Arc<Guest>> {
+        self.new_machine_with(user_data, MachineOptions::default()).await
+    }
+
+    /// Starts one more machine with wishes.
+    ///
+    /// # Errors
+    /// When it does not come up, or the platform cannot meet a wish.
+    pub async fn new_machine_with(
+        &self,
+        user_data: Option<UserData>,
+        options: MachineOptions,
+    ) -> Result<Arc<Guest>> {
+        Ok(self.deployment.new_machine(user_data, options).await?)
+    }
+
+    /// Destroys one machine before the test ends.
+    pub async fn destroy_machine(&self, machine: &Arc<Guest>) {
+        self.deployment.remove(machine).await;
+    }
+
+    /// kola's services on the private network.
+    ///
+    /// # Errors
+    /// On platforms without one.
+    pub fn local(&self) -> Result<Arc<dyn LocalServices>> {
+        self.deployment
+            .cluster()
+            .local()
+            .ok_or_else(|| eyre!("platform {} has no private network", self.deployment.flight().platform()))
+    }
+
+    /// Runs a command; stderr goes to the test's log.
+    ///
+    /// # Errors
+    /// The kinds of [`ssh::Error`].
+    pub async fn ssh(&self, machine: &Guest, command: &str) -> std::result::Result<String, ssh::Error> {
+        let result = machine.ssh(command).await;
+        let (stdout, stderr) = match &result {
+            Ok(out) => (out.stdout.clone(), out.stderr.as_str()),
+            Err(e) => (String::new(), e.stderr()),
+        };
+        for line in stderr.lines() {
+            self.t.log(line);
+        }
+        result.map(|_| stdout)
+    }
+
+    /// Runs a command that has to succeed; returns its stdout.
+    ///
+    /// # Errors
+    /// When it does not: the text has command, stdout and status.
+    pub async fn must_ssh(&self, machine: &Guest, command: &str) -> Result<String> {
+        self.ssh(machine, command)
+            .await
+            .map_err(|e| eyre!("{command:?} failed: output {}, status {}", e.stdout(), chain(&e)))
+    }
+
+    /// Runs a command and requires its stdout to contain `text`.
+    ///
+    /// # Errors
+    /// When the command fails or the text is missing.
+    pub async fn assert_output_contains(&self, machine: &Guest, command: &str, text: &str) -> Result<()> {
+        let out = self.must_ssh(machine, command).await?;
+        if !out.contains(text) {
+            bail!("{command:?}: {text:?} not found in output {out:?}");
+        }
+        Ok(())
+    }
+
+    /// Runs a subtest on the same cluster; true unless it failed.
+    pub async fn run<F>(&self, name: &str, f: impl FnOnce(Self) -> F + Send + 'static) -> bool
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let (deployment, test, shared) = (self.deployment.clone(), self.test, self.shared.clone());
+        self.t.run(name, move |t| f(Self { t, deployment, test, shared })).await
+    }
+
+    /// Inside a subtest: lets it run beside its later siblings.
+    pub async fn parallel(&self) {
+        self.t.parallel().await;
+    }
+
+    /// Runs a native function of this test on the machine, as a subtest of that name.
+    ///
+    /// # Errors
+    /// When the test has no such function. A failure of the function fails the subtest only.
+    pub async fn run_native(&self, function: &str, machine: &Arc<Guest>) -> Result<bool> {
+        if !self.test.native.iter().any(|n| n.name == function) {
+            bail!("test {} has no native function {function:?}", self.test.name);
+        }
+        self.drop_kolet(machine).await?;
+        let (machine, name, function) = (machine.clone(), self.test.name, function.to_owned());
+        let command = format!("./kolet run {} {}", ssh::quote(name), ssh::quote(&function));
+        Ok(self
+            .run(&function, async move |c: Self| {
+                let show = |out: &str| {
+                    if !out.trim().is_empty() {
+                        c.log(format!("kolet:\n{}", out.trim()));
+                    }
+                };
+                match machine.ssh(&format!("{command} 2>&1")).await {
+                    Ok(out) => show(&out.stdout),
+                    Err(e) => {
+                        show(e.stdout());
+                        c.error(format!("kolet: {}", chain(&e)));
+                    }
+                }
+                Ok(())
+            })
+            .await)
+    }
+
+    /// Runs all native functions of this test on the machine, in the order of registration.
+    ///
+    /// # Errors
+    /// As [`TestCluster::run_native`].
+    pub async fn run_natives(&self, machine: &Arc<Guest>) -> Result<()> {
+        for native in self.test.native {
+            self.run_native(native.name, machine).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts kolet on the machine as `~/kolet`, once.
+    ///
+    /// # Errors
+    /// When there is no kolet for the guest, or it cannot be sent.
+    pub async fn drop_kolet(&self, machine: &Guest) -> Result<()> {
+        let label = self.deployment.settings().guest.distribution.label_kolet;
+        kolet::install(machine, &self.shared.architecture, label)
+            .await
+            .wrap_err_with(|| format!("dropping kolet on machine {}", machine.id()))
+    }
+
+    /// Writes a file on the machine as root, mode 0755, making its folder.
+    ///
+    /// # Errors
+    /// When the machine refuses.
+    pub async fn install_file(&self, machine: &Guest, data: Vec<u8>, path: &str) -> Result<()> {
+        Ok(ssh::install_file(machine.client(), data, path, 0o755).await?)
+    }
+}

@@ -1,0 +1,124 @@
+//! kola's own flags, and what follows from them: platform, distribution, board, all checked before anything is made.
+
+use std::path::PathBuf;
+
+use clap::{ArgMatches, FromArgMatches as _};
+use color_eyre::eyre::Result;
+use mantle::conf::DropIn;
+use mantle::error::{refused, refused_choice};
+use mantle::platform::distribution::{DISTRIBUTIONS, Distribution};
+use mantle::platform::guest::chain;
+use mantle::platform::image::Facts;
+use mantle::platform::{Driver, Target};
+
+/// Flags that do not belong to one platform.
+#[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
+pub struct General {
+    /// Folder for the results [default: _kola_temp/<platform>-<time>-<pid>]
+    #[arg(long, value_name = "DIR")]
+    pub output_dir: Option<PathBuf>,
+    /// Torcx package list (JSON) for the tests that look at it
+    #[arg(long, value_name = "FILE")]
+    pub torcx_manifest: Option<PathBuf>,
+    /// Platform to run on [default: qemu, or qemu-unpriv when not root]
+    #[arg(short, long, value_name = "NAME")]
+    pub platform: Option<String>,
+    /// Distribution on the image [default: what the image's feature file says, else cl]
+    #[arg(short = 'b', long, value_name = "NAME")]
+    pub distro: Option<String>,
+    /// How many tests run at once; below 1: one per CPU
+    #[arg(short = 'j', long, value_name = "N", default_value = "1", allow_negative_numbers = true)]
+    pub parallel: i64,
+    /// Copy the TAP report here after the run
+    #[arg(long, value_name = "FILE")]
+    pub tapfile: Option<PathBuf>,
+    /// First part of the names of flights and clusters
+    #[arg(long, value_name = "NAME", default_value = "kola")]
+    pub basename: String,
+    /// systemd unit that gets SYSTEMD_LOG_LEVEL=debug (repeatable, comma-separated)
+    #[arg(long, value_name = "UNIT", value_delimiter = ',')]
+    pub debug_systemd_unit: Vec<String>,
+    /// Update payload for the tests that use one
+    #[arg(long, value_name = "FILE")]
+    pub update_payload: Option<PathBuf>,
+    /// Target board: amd64-usr or arm64-usr [default: the SDK's, else this machine's]
+    #[arg(long, value_name = "BOARD")]
+    pub board: Option<String>,
+}
+
+/// Boards there are images for.
+const BOARDS: [&str; 2] = ["amd64-usr", "arm64-usr"];
+
+/// The flags after all defaults: what a flight is made from.
+#[derive(Clone)]
+pub struct Setup {
+    /// The flags as given.
+    pub general: General,
+    /// The platform.
+    pub driver: &'static Driver,
+    /// Board and distribution.
+    pub target: Target,
+    /// What the image's feature file says.
+    pub facts: Option<Facts>,
+    /// All flags, for the platform's own.
+    pub matches: ArgMatches,
+}
+
+impl Setup {
+    /// Reads and validates all flags, in upstream's order. Nothing is made yet.
+    ///
+    /// # Errors
+    /// The first flag that cannot be used; exit status 3.
+    pub fn read(matches: &ArgMatches) -> Result<Self> {
+        let general = General::from_arg_matches(matches)?;
+        let root = nix::unistd::geteuid().is_root();
+        let platform = general.platform.clone().unwrap_or_else(|| {
+            let name = if root { "qemu" } else { "qemu-unpriv" };
+            if !root {
+                mantle::notice!("kola", "not root: using platform {name} (one network per machine)");
+            }
+            name.to_owned()
+        });
+        let driver = Driver::named(&platform)
+            .ok_or_else(|| refused_choice("platform", &platform, &super::register::platforms()))?;
+        let board = general.board.clone().unwrap_or_else(mantle::sdk::default_board);
+        let facts =
+            driver.image(matches, &board).map_err(|e| refused(chain(&e)))?.and_then(|image| image.facts);
+        let distro = match (&general.distro, &facts) {
+            (Some(named), _) => named.clone(),
+            (None, Some(facts)) => facts.distro.clone(),
+            (None, None) => "cl".to_owned(),
+        };
+        let names: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
+        let distribution =
+            Distribution::named(&distro).ok_or_else(|| refused_choice("distro", &distro, &names))?;
+        if !BOARDS.contains(&board.as_str()) {
+            return Err(refused_choice("board", &board, &BOARDS));
+        }
+        let target = Target { board, distribution };
+        driver.check(matches, &target).map_err(|e| refused(chain(&e)))?;
+        Ok(Self { general, driver, target, facts, matches: matches.clone() })
+    }
+
+    /// The drop-ins of `--debug-systemd-unit`.
+    pub fn drop_ins(&self) -> Vec<DropIn> {
+        self.general.debug_systemd_unit.iter().filter(|u| !u.is_empty()).map(DropIn::debug).collect()
+    }
+
+    /// How many tests run at once.
+    pub fn parallel(&self) -> usize {
+        usize::try_from(self.general.parallel)
+            .ok()
+            .filter(|&n| n >= 1)
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// Features of the image: its own list, else those of its distribution.
+    pub fn features(&self) -> Vec<String> {
+        match &self.facts {
+            Some(facts) => facts.features.clone(),
+            None => self.target.distribution.features.iter().map(|&f| f.to_owned()).collect(),
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! What a kola test is, and which tests apply to a given platform, system and image.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use color_eyre::eyre::Result;
+use futures_util::future::BoxFuture;
+use mantle::conf::{IgnitionVersion, UserData};
+use mantle::harness::badness;
+use mantle::platform::distribution::Distribution;
+use mantle::platform::{DRIVERS, Driver};
+use semver::Version;
+
+use super::cluster::TestCluster;
+
+/// Userdata of a test, by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// Ignition JSON of any version.
+    Ignition(&'static str),
+    /// A cloud-config.
+    CloudConfig(&'static str),
+    /// A script.
+    Script(&'static str),
+    /// Present but empty.
+    Empty,
+}
+
+impl Config {
+    /// As the library knows it.
+    pub fn user_data(self) -> UserData {
+        match self {
+            Self::Ignition(text) => UserData::ignition(text),
+            Self::CloudConfig(text) => UserData::cloud_config(text),
+            Self::Script(text) => UserData::script(text),
+            Self::Empty => UserData::empty(),
+        }
+    }
+
+    /// The feature an image needs to understand it.
+    fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Ignition(text) => {
+                let config: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+                if config.get("ignitionVersion").is_some() {
+                    return Some("ign1");
+                }
+                let version = config["ignition"]["version"].as_str().unwrap_or_default();
+                Some(if version.starts_with('3') { "ign3" } else { "ign2" })
+            }
+            Self::CloudConfig(_) | Self::Script(_) => Some("cloudinit"),
+            Self::Empty => None,
+        }
+    }
+}
+
+/// A function that kolet runs on the machine.
+pub struct Native {
+    /// Unique in its test.
+    pub name: &'static str,
+    /// The function; blocking, as kolet does nothing else.
+    pub run: fn() -> Result<()>,
+}
+
+/// Departures from how a test is usually treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// The flight's key does not go into userdata.
+    NoSshKeyInUserData,
+    /// An emergency shell on the console is no failure.
+    NoEmergencyShellCheck,
+    /// SELinux is left as it is.
+    NoEnableSelinux,
+    /// Not on platforms without Internet.
+    RequiresInternetAccess,
+}
+
+/// A registered test: one record, one function.
+pub struct Test {
+    /// Unique; dot-separated, the first part is a package, `coreos`, or a distribution.
+    pub name: &'static str,
+    /// Entry point, run on this host.
+    pub run: fn(TestCluster) -> BoxFuture<'static, Result<()>>,
+    /// Functions run on the guest.
+    pub native: &'static [Native],
+    /// Userdata of all machines; absent: a config that does nothing.
+    pub user_data: Option<Config>,
+    /// The same for systems that speak Ignition 3.
+    pub user_data_v3: Option<Config>,
+    /// Machines started before `run`; 0: the test starts its own.
+    pub cluster_size: usize,
+    /// Allowed platforms; empty: all.
+    pub platforms: &'static [&'static str],
+    /// Refused platforms.
+    pub exclude_platforms: &'static [&'static str],
+    /// Allowed distributions; empty: all.
+    pub distros: &'static [&'static str],
+    /// Refused distributions.
+    pub exclude_distros: &'static [&'static str],
+    /// Allowed architectures; empty: all.
+    pub architectures: &'static [&'static str],
+    /// First version of the image it is for.
+    pub min_version: Option<&'static str>,
+    /// First version it is no longer for.
+    pub end_version: Option<&'static str>,
+    /// Departures.
+    pub flags: &'static [Flag],
+    /// What image and platform must offer.
+    pub features: &'static [&'static str],
+    /// After one failed subtest the others are skipped.
+    pub fail_fast: bool,
+    /// Time for the whole test on bare hardware, machines included; multiplied by the platform's slowness.
+    pub timeout: Duration,
+}
+
+impl Test {
+    /// One machine, no userdata, everywhere, 10 minutes.
+    pub const DEFAULT: Self = Self {
+        name: "",
+        run: |_| Box::pin(std::future::ready(Ok(()))),
+        native: &[],
+        user_data: None,
+        user_data_v3: None,
+        cluster_size: 1,
+        platforms: &[],
+        exclude_platforms: &[],
+        distros: &[],
+        exclude_distros: &[],
+        architectures: &["amd64"],
+        min_version: None,
+        end_version: None,
+        flags: &[],
+        features: &[],
+        fail_fast: false,
+        timeout: Duration::from_secs(600),
+    };
+
+    /// Whether the flag is set.
+    pub fn has(&self, flag: Flag) -> bool {
+        self.flags.contains(&flag)
+    }
+
+    /// The userdata for a distribution: that for Ignition 3 where the test has one and the system speaks it.
+    pub fn config(&self, distribution: &Distribution) -> Option<Config> {
+        match distribution.ignition {
+            IgnitionVersion::V3 if self.user_data_v3.is_some() => self.user_data_v3,
+            _ => self.user_data,
+        }
+    }
+
+    /// Console checks that are off for this test.
+    pub fn ignored_badness(&self) -> Vec<badness::Flag> {
+        if self.has(Flag::NoEmergencyShellCheck) {
+            vec![badness::Flag::NoEmergencyShellCheck]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Why the test is not for this target, if it is not.
+    pub fn excluded(&self, pattern_is_name: bool, target: &Selection<'_>) -> Option<String> {
+        if let (Some(version), false) = (&target.version, pattern_is_name) {
+            let bound = |text: Option<&str>| text.and_then(|t| Version::parse(t).ok());
+            if let Some(min) = bound(self.min_version).filter(|min| version < min) {
+                return Some(format!("needs version {min} or later, the image is {version}"));
+            }
+            if let Some(end) = bound(self.end_version).filter(|end| version >= end) {
+                return Some(format!("is for versions before {end}, the image is {version}"));
+            }
+        }
+        if self.has(Flag::RequiresInternetAccess) && !target.driver.internet {
+            return Some(format!("needs the Internet, which platform {} does not give", target.driver.name));
+        }
+        // A variant of a platform runs that platform's tests, unless either is refused.
+        let names: Vec<&str> = std::iter::once(target.driver.name).chain(target.driver.variant_of).collect();
+        if !self.platforms.is_empty() && !self.platforms.iter().any(|p| names.contains(p)) {
+            return Some(format!("is for platform {} only", self.platforms.join(", ")));
+        }
+        if self.exclude_platforms.iter().any(|p| names.contains(p)) {
+            return Some(format!("is not for platform {}", target.driver.name));
+        }
+        let distro = target.distribution.name;
+        if !self.distros.is_empty() && !self.distros.contains(&distro) {
+            return Some(format!("is for distribution {} only", self.distros.join(", ")));
+        }
+        if self.exclude_distros.contains(&distro) {
+            return Some(format!("is not for distribution {distro}"));
+        }
+        if !self.architectures.is_empty() && !self.architectures.contains(&target.architecture) {
+            return Some(format!("is for architecture {} only", self.architectures.join(", ")));
+        }
+        None
+    }
+
+    /// The features that this target lacks for the test, with the reason where the platform gives one.
+    pub fn missing_features(&self, target: &Selection<'_>) -> Vec<String> {
+        let config = self.config(target.distribution).and_then(Config::feature);
+        let needed: BTreeSet<&str> = self.features.iter().copied().chain(config).collect();
+        needed
+            .into_iter()
+            .filter_map(|feature| {
+                if let Some((_, why)) = target.lacking.iter().find(|(f, _)| *f == feature) {
+                    Some(format!("{feature} ({why})"))
+                } else {
+                    let there =
+                        target.features.iter().any(|f| f == feature) || PLATFORM_FEATURES.contains(&feature);
+                    (!there).then(|| format!("{feature} (the image does not have it)"))
+                }
+            })
+            .collect()
+    }
+}
+
+/// What the machine itself offers, whatever its image; a platform may lack them.
+pub const PLATFORM_FEATURES: &[&str] = &["disks", "firmware", "kernel", "private-network"];
+
+/// What tests are selected for.
+pub struct Selection<'a> {
+    /// The platform.
+    pub driver: &'a Driver,
+    /// The operating system.
+    pub distribution: &'static Distribution,
+    /// Architecture as in `amd64`.
+    pub architecture: &'a str,
+    /// Version of the image, if known.
+    pub version: Option<Version>,
+    /// Features of the image.
+    pub features: &'a [String],
+    /// Features that the platform cannot offer.
+    pub lacking: &'a [(&'static str, &'static str)],
+}
+
+/// The tests that were chosen, and those that were not although their names match, with the reasons.
+pub struct Chosen {
+    /// In natural order of names.
+    pub tests: Vec<&'static Test>,
+    /// Name and reason.
+    pub left_out: Vec<(&'static str, String)>,
+}
+
+/// Chooses among all registered tests.
+///
+/// # Errors
+/// When a pattern is malformed.
+pub fn select(patterns: &[String], target: &Selection<'_>) -> Result<Chosen> {
+    let mut chosen = Chosen { tests: Vec::new(), left_out: Vec::new() };
+    for test in all() {
+        let mut matched = false;
+        for pattern in patterns {
+            matched |= mantle::harness::glob::matches(pattern, test.name)
+                .map_err(|e| color_eyre::eyre::eyre!("{e}: {pattern}"))?;
+        }
+        if !matched {
+            continue;
+        }
+        match test.excluded(patterns.iter().any(|p| p == test.name), target) {
+            None => chosen.tests.push(test),
+            Some(reason) => chosen.left_out.push((test.name, reason)),
+        }
+    }
+    Ok(chosen)
+}
+
+/// All registered tests in natural order of names.
+pub fn all() -> Vec<&'static Test> {
+    let mut tests: Vec<&'static Test> = super::tests::SUITES.iter().flat_map(|s| s.iter()).collect();
+    tests.sort_by(|a, b| mantle::harness::natural::compare(a.name, b.name));
+    tests
+}
+
+/// The test of this name.
+pub fn named(name: &str) -> Option<&'static Test> {
+    super::tests::SUITES.iter().flat_map(|s| s.iter()).find(|t| t.name == name)
+}
+
+/// Names of all platforms that people may choose.
+pub fn platforms() -> Vec<&'static str> {
+    DRIVERS.iter().filter(|d| !d.hidden).map(|d| d.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mantle::platform::distribution::DISTRIBUTIONS;
+
+    #[test]
+    fn every_registration_is_sound() {
+        let distros: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
+        let clouds = ["aws", "azure", "do", "esx", "gce", "openstack", "packet"];
+        let known = |p: &&str| clouds.contains(p) || DRIVERS.iter().any(|d| d.name == *p);
+        let mut names = BTreeSet::new();
+        for test in all() {
+            assert!(names.insert(test.name), "test {} already registered", test.name);
+            assert!(test.name.contains('.') || test.name == "packages", "{} has no namespace", test.name);
+            assert!(
+                test.platforms.iter().chain(test.exclude_platforms).all(known),
+                "{}: unknown platform",
+                test.name
+            );
+            let listed = test.distros.iter().chain(test.exclude_distros);
+            assert!(listed.clone().all(|d| distros.contains(d)), "{}: unknown distribution", test.name);
+            let version = |v: &str| Version::parse(v).unwrap_or_else(|e| panic!("{}: {v}: {e}", test.name));
+            if let (Some(min), Some(end)) = (test.min_version.map(version), test.end_version.map(version)) {
+                assert!(min < end, "test {} has an invalid version range", test.name);
+            }
+            let mut natives = BTreeSet::new();
+            assert!(test.native.iter().all(|n| natives.insert(n.name)), "{}: native twice", test.name);
+            for config in [test.user_data, test.user_data_v3].into_iter().flatten() {
+                if let Config::Ignition(text) = config {
+                    let plain = mantle::conf::Additions::default();
+                    let user_data = UserData::ignition(text.replace("$machine0", "10.0.0.2"));
+                    if let Err(e) = mantle::conf::render(
+                        Some(&user_data),
+                        IgnitionVersion::V2,
+                        "10.0.0.2",
+                        "10.0.0.2",
+                        &plain,
+                    ) {
+                        panic!("{}: {e}", test.name);
+                    }
+                }
+            }
+            if let Some(v3) = test.user_data_v3 {
+                assert!(!matches!(v3.feature(), Some("ign1" | "ign2")), "{}: not Ignition 3", test.name);
+            }
+        }
+    }
+
+    #[test]
+    fn versions_bind_unless_the_test_is_named() {
+        let test =
+            Test { name: "a.b", min_version: Some("2.0.0"), end_version: Some("3.0.0"), ..Test::DEFAULT };
+        let mut target = Selection {
+            driver: &DRIVERS[0],
+            distribution: Distribution::named("cl").unwrap(),
+            architecture: "amd64",
+            version: Some(Version::new(1, 9, 0)),
+            features: &[],
+            lacking: &[],
+        };
+        assert!(test.excluded(false, &target).unwrap().contains("2.0.0 or later"));
+        assert_eq!(test.excluded(true, &target), None);
+        target.version = Some(Version::new(3, 0, 0));
+        assert!(test.excluded(false, &target).is_some());
+        target.version = None;
+        assert_eq!(test.excluded(false, &target), None);
+    }
+
+    #[test]
+    fn missing_features_say_who_lacks_them() {
+        let test = Test {
+            name: "a.b",
+            features: &["docker", "kernel", "nfs"],
+            user_data: Some(Config::Ignition(r#"{"ignitionVersion": 1}"#)),
+            ..Test::DEFAULT
+        };
+        let features = ["docker".to_owned()];
+        let target = Selection {
+            driver: &DRIVERS[0],
+            distribution: Distribution::named("debian").unwrap(),
+            architecture: "amd64",
+            version: None,
+            features: &features,
+            lacking: &[("kernel", "containers share the host's")],
+        };
+        let missing = test.missing_features(&target).join("; ");
+        assert_eq!(
+            missing,
+            "ign1 (the image does not have it); kernel (containers share the host's); nfs (the image does not have it)"
+        );
+    }
+}

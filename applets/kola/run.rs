@@ -1,0 +1,320 @@
+//! `kola run`: the main job.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::ArgMatches;
+use color_eyre::Section as _;
+use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
+use mantle::applet::Context;
+use mantle::harness::{self, Case, T, badness, output_dir};
+use mantle::platform::deployment::Deployment;
+use mantle::platform::guest::{Evidence, chain};
+use mantle::platform::{DRIVERS, MachineOptions};
+use semver::Version;
+
+use super::cluster::{Shared, TestCluster};
+use super::flight::{Departures, Flight};
+use super::options::Setup;
+use super::register::{self, Chosen, Flag, Selection, Test};
+
+/// Runs the tests that match the patterns (all without one) and reports.
+///
+/// # Errors
+/// When a test failed, none was selected, or the run could not be made.
+pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<()> {
+    let setup = Setup::read(matches)?;
+    let patterns = if patterns.is_empty() { vec!["*".to_owned()] } else { patterns };
+    let shared = Shared {
+        architecture: setup.target.architecture().to_owned(),
+        update_payload: existing(setup.general.update_payload.clone())?,
+        torcx_manifest: setup
+            .general
+            .torcx_manifest
+            .as_deref()
+            .map(super::torcx::Manifest::read)
+            .transpose()?,
+    };
+    let features = setup.features();
+    // Decide before anything is made: most mistakes end here.
+    let version = setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok());
+    let chosen = choose(&setup, &patterns, version.clone(), &features)?;
+    let out = match &setup.general.output_dir {
+        Some(dir) => output_dir::prepare(dir)?,
+        None => output_dir::default(setup.driver.name)?,
+    };
+    let flight = Arc::new(Flight::new(&setup, &out, context.cancel.clone()).await?);
+    let result =
+        on_flight(&flight, &setup, &patterns, chosen, version, &features, shared, &out, context).await;
+    let properties = write_properties(&out, &setup, &flight, context);
+    flight.destroy().await;
+    let version = result?;
+    properties?;
+    mantle::debug!("kola", "image version {}", version.map_or("unknown".to_owned(), |v| v.to_string()));
+    Ok(())
+}
+
+/// The run proper, between the making and the end of the flight.
+#[expect(clippy::too_many_arguments, reason = "one caller; the names say more than a struct would")]
+async fn on_flight(
+    flight: &Arc<Flight>,
+    setup: &Setup,
+    patterns: &[String],
+    mut chosen: Chosen,
+    mut version: Option<Version>,
+    features: &[String],
+    shared: Shared,
+    out: &Path,
+    context: &Context,
+) -> Result<Option<Version>> {
+    let bounded = |t: &&Test| {
+        (t.min_version.is_some() || t.end_version.is_some()) && !patterns.iter().any(|p| p == t.name)
+    };
+    if version.is_none() && chosen.tests.iter().any(|t| bounded(&t)) {
+        version = image_version(flight, out).await?;
+        chosen = choose(setup, patterns, version.clone(), features)?;
+    }
+    tell_left_out(&chosen);
+    let lacking = flight.driver.lacking();
+    let target = selection(setup, version.clone(), features, lacking);
+    let slowness = flight.driver.slowness();
+    let shared = Arc::new(shared);
+    let mut cases = Vec::new();
+    for test in chosen.tests {
+        let missing = test.missing_features(&target);
+        let (flight, shared, out) = (flight.clone(), shared.clone(), out.to_owned());
+        cases.push(Case {
+            name: test.name.to_owned(),
+            timeout: test.timeout.mul_f64(slowness),
+            run: Box::new(move |t| Box::pin(run_test(t, test, flight, shared, out, missing))),
+        });
+    }
+    let options = harness::Options {
+        output_dir: out.to_owned(),
+        parallel: setup.parallel(),
+        platform: setup.driver.name.to_owned(),
+        version: version.as_ref().map(Version::to_string).unwrap_or_default(),
+        progress: harness::Progress::detect(),
+    };
+    let suite = harness::run(cases, &options, context.cancel.clone()).await;
+    let copied = setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
+    let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
+    mantle::output::line(format_args!("{verdict}, output in {}", out.display()))?;
+    suite?;
+    copied?;
+    Ok(version)
+}
+
+/// One test: cluster, machines, body, destruction, checks of what the machines said.
+async fn run_test(
+    t: T,
+    test: &'static Test,
+    flight: Arc<Flight>,
+    shared: Arc<Shared>,
+    out: PathBuf,
+    missing: Vec<String>,
+) -> Result<()> {
+    if !missing.is_empty() {
+        return Err(harness::skip(format!("needs {}", missing.join(", "))));
+    }
+    let departures = Departures {
+        no_ssh_key_in_user_data: test.has(Flag::NoSshKeyInUserData),
+        no_enable_selinux: test.has(Flag::NoEnableSelinux),
+        ignored_badness: test.ignored_badness(),
+        ..Departures::default()
+    };
+    let deployment = flight.new_cluster(out.join(test.name), departures).await?;
+    t.set_fail_fast(test.fail_fast);
+    let cluster = TestCluster::new(t.clone(), deployment.clone(), test, shared);
+    let body = {
+        let (cluster, deployment) = (cluster.clone(), deployment.clone());
+        async move {
+            start_machines(&cluster, &deployment, test).await?;
+            (test.run)(cluster).await
+        }
+    };
+    let result = t.body(body).await;
+    t.join().await;
+    let evidence = deployment.destroy().await;
+    for machine in &evidence {
+        check_evidence(&t, machine, &test.ignored_badness());
+    }
+    result
+}
+
+async fn start_machines(
+    cluster: &TestCluster,
+    deployment: &Arc<Deployment>,
+    test: &'static Test,
+) -> Result<()> {
+    if test.cluster_size == 0 {
+        return Ok(());
+    }
+    let mut user_data = cluster.user_data();
+    if let Some(data) = &user_data
+        && data.contains("$discovery")
+    {
+        let url = match cluster.local() {
+            Ok(local) => local.discovery_url(test.cluster_size).await.map_err(|e| chain(&e)),
+            Err(e) => Err(e.to_string()),
+        };
+        let url = url.map_err(|e| harness::skip(format!("Failed to create discovery endpoint: {e}")))?;
+        user_data = Some(data.subst("$discovery", &url));
+    }
+    deployment
+        .new_machines(user_data.as_ref(), test.cluster_size)
+        .await
+        .wrap_err("Cluster failed starting machines")?;
+    if !test.native.is_empty() {
+        let machines = cluster.machines();
+        futures_util::future::try_join_all(machines.iter().map(|m| cluster.drop_kolet(m))).await?;
+    }
+    Ok(())
+}
+
+/// Looks through what a machine said for signs of trouble; finds become failures of the test.
+fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag]) {
+    let sources = [
+        ("console", badness::Source::Console, &machine.console),
+        ("journal", badness::Source::Journal, &machine.journal),
+    ];
+    for (name, source, text) in sources {
+        let mut scanner = badness::Scanner::new(source, ignored);
+        scanner.push(text);
+        for finding in scanner.finish() {
+            let text = format!("Found {finding} on machine {} {name}", machine.id);
+            match finding.severity {
+                badness::Severity::Fail => t.error(text),
+                badness::Severity::Warn => t.log(format_args!("warning: {text}")),
+            }
+        }
+    }
+}
+
+fn selection<'a>(
+    setup: &'a Setup,
+    version: Option<Version>,
+    features: &'a [String],
+    lacking: &'a [(&'static str, &'static str)],
+) -> Selection<'a> {
+    Selection {
+        driver: setup.driver,
+        distribution: setup.target.distribution,
+        architecture: setup.target.architecture(),
+        version,
+        features,
+        lacking,
+    }
+}
+
+fn choose(
+    setup: &Setup,
+    patterns: &[String],
+    version: Option<Version>,
+    features: &[String],
+) -> Result<Chosen> {
+    let chosen = register::select(patterns, &selection(setup, version, features, &[]))?;
+    if !chosen.tests.is_empty() {
+        return Ok(chosen);
+    }
+    let mut report = eyre!("harness: no tests to run");
+    if chosen.left_out.is_empty() {
+        report = report
+            .wrap_err(format!("no test matches {}", patterns.join(", ")))
+            .suggestion("`kola list` shows all tests; `*` and `?` are wildcards");
+    }
+    for (name, reason) in chosen.left_out.iter().take(10) {
+        report = report.note(format!("{name} {reason}"));
+    }
+    if chosen.left_out.len() > 10 {
+        report = report.note(format!("and {} more", chosen.left_out.len() - 10));
+    }
+    Err(report)
+}
+
+/// One line for each reason, so that nothing is left out in silence; the names at INFO.
+fn tell_left_out(chosen: &Chosen) {
+    let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, reason) in &chosen.left_out {
+        reasons.entry(reason).or_default().push(name);
+    }
+    for (reason, names) in reasons {
+        mantle::notice!("kola", "left out {} tests: each {reason}", names.len());
+        mantle::info!("kola", "left out because it {reason}: {}", names.join(" "));
+    }
+}
+
+/// Asks a machine without userdata for its version: only when nothing else tells it.
+async fn image_version(flight: &Flight, out: &Path) -> Result<Option<Version>> {
+    mantle::info!("kola", "Creating cluster to check the image's version");
+    let cluster = flight.new_cluster(out.join("get_cluster_semver"), Departures::default()).await?;
+    let ask = async {
+        let machine = cluster.new_machine(None, MachineOptions::default()).await?;
+        let text = machine.ssh(". /etc/os-release && echo \"$VERSION_ID\"").await?.stdout;
+        Ok::<_, color_eyre::Report>(text)
+    };
+    let answer = ask.await;
+    cluster.destroy().await;
+    let text = answer.wrap_err("finding out the image's version")?;
+    // A system whose versions are no semantic versions has no bounds.
+    Ok(Version::parse(&text).ok())
+}
+
+fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    match path {
+        Some(p) if !p.is_file() => Err(eyre!("update payload {} is not a file", p.display())),
+        other => Ok(other),
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to)
+        .wrap_err_with(|| format!("cannot copy {} to {}", from.display(), to.display()))
+        .map(drop)
+}
+
+/// Writes properties.json: what was run, on what, with which options. Secrets are masked.
+fn write_properties(out: &Path, setup: &Setup, flight: &Flight, context: &Context) -> Result<()> {
+    let mut root = serde_json::Map::new();
+    root.insert("cmdline".into(), context.command_line.clone().into());
+    root.insert("platform".into(), setup.driver.name.into());
+    root.insert("distro".into(), setup.target.distribution.name.into());
+    root.insert("board".into(), setup.target.board.clone().into());
+    for driver in DRIVERS.iter().filter(|d| !d.hidden || d.name == setup.driver.name) {
+        if root.contains_key(driver.properties_key) {
+            continue;
+        }
+        let mut values = driver.properties(&setup.matches)?;
+        if driver.properties_key == setup.driver.properties_key
+            && let Some(values) = values.as_object_mut()
+        {
+            values.extend(flight.driver.properties());
+        }
+        root.insert(driver.properties_key.into(), values);
+    }
+    let mut text = Vec::new();
+    let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut writer = serde_json::Serializer::with_formatter(&mut text, format);
+    serde::Serialize::serialize(&root, &mut writer)?;
+    text.push(b'\n');
+    let path = out.join("properties.json");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .and_then(|mut file| file.write_all(&text))
+        .wrap_err_with(|| format!("cannot write {}", path.display()))
+}
+
+/// The positional arguments: at most one was allowed upstream; several patterns are a union here.
+pub fn patterns(matches: &ArgMatches) -> Result<Vec<String>> {
+    let given: Vec<String> = matches.get_many("pattern").map(|v| v.cloned().collect()).unwrap_or_default();
+    for pattern in &given {
+        if let Err(e) = mantle::harness::glob::matches(pattern, "") {
+            bail!("{e}: {pattern}");
+        }
+    }
+    Ok(given)
+}

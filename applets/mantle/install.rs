@@ -1,0 +1,116 @@
+//! `mantle install`: the binary, its names, man pages and completions where a distribution would put them.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use clap::ArgMatches;
+use mantle::args;
+use mantle::error::{Result, Section, WrapErr, eyre};
+use mantle::output;
+
+use super::{APPLET, generate};
+use crate::APPLETS;
+
+/// What one path is to become.
+enum Piece {
+    /// A copy of the running binary.
+    Binary,
+    /// A symbolic link to the binary beside it.
+    Link,
+    /// A text.
+    Text(String),
+}
+
+pub fn run(matches: &ArgMatches) -> Result<u8> {
+    let prefix = matches.get_one::<PathBuf>("prefix").ok_or_else(|| eyre!("no prefix to install to"))?;
+    let pretend = args::flag(matches, "dry-run");
+    let pieces = pieces(prefix);
+    if !args::flag(matches, "force") {
+        refuse_strangers(&pieces)?; // before anything is changed
+    }
+    for (path, piece) in &pieces {
+        if !pretend {
+            put(path, piece).wrap_err_with(|| format!("cannot install {}", path.display()))?;
+        }
+        output::line(path.display())?;
+    }
+    Ok(0)
+}
+
+fn pieces(prefix: &Path) -> Vec<(PathBuf, Piece)> {
+    let bin = prefix.join("bin");
+    let mut pieces = vec![(bin.join(APPLET.name), Piece::Binary)];
+    pieces.extend(APPLETS.iter().map(|a| (bin.join(a.name), Piece::Link)));
+    let share = prefix.join("share");
+    for (path, text) in generate::files("all") {
+        let name = path.file_name().unwrap_or_default();
+        let folder = match path.parent().and_then(Path::file_name).and_then(|f| f.to_str()) {
+            Some("bash") => "bash-completion/completions",
+            Some("zsh") => "zsh/site-functions",
+            Some("fish") => "fish/vendor_completions.d",
+            _ => "man/man1",
+        };
+        pieces.push((share.join(folder).join(name), Piece::Text(text)));
+    }
+    pieces
+}
+
+/// Fails if a program of another origin has one of our names there.
+fn refuse_strangers(pieces: &[(PathBuf, Piece)]) -> Result<()> {
+    for (path, piece) in pieces {
+        let stranger = match (piece, fs::symlink_metadata(path)) {
+            (Piece::Link, Ok(_)) => !is_ours(path),
+            (_, Ok(meta)) => meta.is_dir(),
+            (_, Err(_)) => false,
+        };
+        if stranger {
+            return Err(eyre!("{} exists and is not a link to mantle", path.display()))
+                .suggestion("pass --force to replace it, or another --prefix");
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path leads to the mantle beside it: by a link of either kind, even a dangling one.
+fn is_ours(path: &Path) -> bool {
+    let beside = path.with_file_name(APPLET.name);
+    let same = match (fs::metadata(path), fs::metadata(beside)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    };
+    same || fs::read_link(path).is_ok_and(|to| to.file_name().is_some_and(|n| n == APPLET.name))
+}
+
+fn put(path: &Path, piece: &Piece) -> Result<()> {
+    let folder = path.parent().ok_or_else(|| eyre!("it has no folder"))?;
+    fs::create_dir_all(folder)?;
+    // Made under another name and moved, so that whoever uses the old one is not disturbed.
+    if let Piece::Link = piece {
+        let place = tempfile::TempDir::with_prefix_in(".mantle-", folder)?;
+        let link = place.path().join("link");
+        symlink(APPLET.name, &link)?;
+        return Ok(fs::rename(link, path)?);
+    }
+    let mut fresh = tempfile::Builder::new().prefix(".mantle-").tempfile_in(folder)?;
+    let mode = match piece {
+        Piece::Text(text) => {
+            fresh.write_all(text.as_bytes())?;
+            0o644
+        }
+        _ => {
+            let mut running = fs::File::open("/proc/self/exe")?;
+            if fs::symlink_metadata(path)
+                .is_ok_and(|at| running.metadata().is_ok_and(|r| at.ino() == r.ino() && at.dev() == r.dev()))
+            {
+                return Ok(()); // this very file
+            }
+            std::io::copy(&mut running, &mut fresh)?;
+            0o755
+        }
+    };
+    fresh.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    fresh.persist(path)?;
+    Ok(())
+}

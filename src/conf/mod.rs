@@ -1,0 +1,413 @@
+//! Userdata: what a machine is told to become at its first boot, and what kola adds to it.
+//!
+//! A [`UserData`] is what a test or a user gives: a kind, a text and perhaps SSH keys, not yet validated.
+//! [`render`] turns it into the [`Conf`] of one machine: variables replaced, checked, and extended with the
+//! flight's own units, drop-ins, files and keys.
+
+mod cloudinit;
+mod ignition;
+mod keys;
+mod multipart;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod yaml;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+use semver::Version;
+
+use crate::{debug, error, warning};
+
+const LOG: &str = "platform/conf";
+/// More than any platform delivers; bounds what a small gzip stream may grow to.
+const MAX_SIZE: usize = 16 << 20;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Why userdata cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It starts like a gzip stream but is none.
+    #[error("cannot decompress the userdata")]
+    Gzip(#[source] io::Error),
+    /// It is larger, after decompression, than any platform takes.
+    #[error("userdata is larger than {} MiB", MAX_SIZE >> 20)]
+    TooLarge,
+    /// It holds bytes that are not text.
+    #[error("userdata is not UTF-8 text")]
+    NotText,
+    /// An Ignition config that is no JSON.
+    #[error("config is not valid JSON")]
+    Json(#[source] serde_json::Error),
+    /// A cloud-config that is no YAML.
+    #[error("cloud-config is not valid YAML")]
+    Yaml(#[source] serde_yaml::Error),
+    /// Well-formed, but a part of it is not what the format asks for.
+    #[error("config is not valid: {path}: {reason}")]
+    Invalid {
+        /// Where, such as `storage.files[0].path`.
+        path: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An Ignition version nobody here knows; or none at all.
+    #[error(
+        "unsupported config version {0}; known are ignitionVersion 1 and ignition.version 2.0.0 to 2.5.0 and 3.x"
+    )]
+    Version(String),
+    /// A MIME message whose parts cannot be told apart.
+    #[error("multipart userdata is not valid: {0}")]
+    Multipart(&'static str),
+    /// Something cannot be added to this kind of userdata.
+    #[error("cannot add {what} to the userdata: {reason}")]
+    Addition {
+        /// What was to be added.
+        what: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A kind that must be translated first.
+    #[error("{kind} is not supported yet; convert it to Ignition first, for example with {tool}")]
+    Unsupported {
+        /// The kind's name.
+        kind: &'static str,
+        /// A program that converts it.
+        tool: &'static str,
+    },
+}
+
+impl Error {
+    fn invalid(path: &str, reason: impl Into<String>) -> Self {
+        let path = if path.is_empty() { "top level" } else { path };
+        Self::Invalid { path: path.to_owned(), reason: reason.into() }
+    }
+}
+
+/// The formats a machine can be configured with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Nothing at all; nothing can be added either.
+    Empty,
+    /// YAML after a line `#cloud-config`.
+    CloudConfig,
+    /// A program, run once.
+    Script,
+    /// Ignition's JSON, of any version.
+    Ignition,
+    /// The YAML that a transpiler turns into Ignition.
+    ContainerLinuxConfig,
+    /// A MIME message holding several of the others.
+    Multipart,
+}
+
+/// Userdata as given: kind, text and SSH keys. Immutable and cheap to clone; not validated before [`render`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserData {
+    kind: Kind,
+    text: Arc<str>,
+    keys: Arc<[String]>,
+}
+
+impl UserData {
+    fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into().into(), keys: Arc::default() }
+    }
+
+    /// No userdata in the machine, as opposed to a configuration that does nothing.
+    pub fn empty() -> Self {
+        Self::new(Kind::Empty, "")
+    }
+
+    /// An Ignition config.
+    pub fn ignition(text: impl Into<String>) -> Self {
+        Self::new(Kind::Ignition, text)
+    }
+
+    /// An Ignition config that does nothing.
+    pub fn no_op(version: IgnitionVersion) -> Self {
+        Self::ignition(ignition::noop(version))
+    }
+
+    /// A cloud-config, with its first line `#cloud-config`.
+    pub fn cloud_config(text: impl Into<String>) -> Self {
+        Self::new(Kind::CloudConfig, text)
+    }
+
+    /// A script, with its `#!` line.
+    pub fn script(text: impl Into<String>) -> Self {
+        Self::new(Kind::Script, text)
+    }
+
+    /// A Container Linux Config.
+    pub fn container_linux_config(text: impl Into<String>) -> Self {
+        Self::new(Kind::ContainerLinuxConfig, text)
+    }
+
+    /// A MIME message of type `multipart/mixed`, with its headers.
+    pub fn multipart(text: impl Into<String>) -> Self {
+        Self::new(Kind::Multipart, text)
+    }
+
+    /// Guesses the kind from the content, which may be compressed with gzip (it is kept uncompressed).
+    ///
+    /// In this order: no bytes at all, a first line `#cloud-config`, a first line starting with `#!`, a header
+    /// `Content-Type: multipart/mixed`, JSON; whatever is left is taken for a Container Linux Config.
+    ///
+    /// # Errors
+    /// A broken gzip stream, more than 16 MiB, or bytes that are not UTF-8.
+    pub fn detect(bytes: &[u8]) -> Result<Self, Error> {
+        let unpacked;
+        let bytes = if bytes.starts_with(&GZIP_MAGIC) {
+            unpacked = gunzip(bytes)?;
+            &unpacked
+        } else {
+            bytes
+        };
+        if bytes.len() > MAX_SIZE {
+            return Err(Error::TooLarge);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| Error::NotText)?;
+        Ok(Self::new(guess(text), text))
+    }
+
+    /// The format.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The text, as given or changed by [`UserData::subst`].
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether `needle` occurs in the text.
+    pub fn contains(&self, needle: &str) -> bool {
+        self.text.contains(needle)
+    }
+
+    /// With every `old` in the text replaced by `new`, as it stands: nothing is escaped.
+    #[must_use]
+    pub fn subst(&self, old: &str, new: &str) -> Self {
+        if old.is_empty() || !self.contains(old) {
+            return self.clone();
+        }
+        Self { text: self.text.replace(old, new).into(), ..self.clone() }
+    }
+
+    /// With one more public key (authorized_keys form) for the user `core`.
+    #[must_use]
+    pub fn add_key(&self, key: impl Into<String>) -> Self {
+        let keys = self.keys.iter().cloned().chain([key.into()]).collect();
+        Self { keys, ..self.clone() }
+    }
+}
+
+fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut out = Vec::new();
+    MultiGzDecoder::new(bytes).take(MAX_SIZE as u64 + 1).read_to_end(&mut out).map_err(Error::Gzip)?;
+    Ok(out)
+}
+
+fn guess(text: &str) -> Kind {
+    let first = text.lines().next().unwrap_or_default();
+    if text.is_empty() {
+        Kind::Empty
+    } else if first.trim_end() == cloudinit::HEADER {
+        Kind::CloudConfig
+    } else if first.starts_with("#!") {
+        Kind::Script
+    } else if multipart::is_multipart(text) {
+        Kind::Multipart
+    } else if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
+        Kind::Ignition
+    } else {
+        Kind::ContainerLinuxConfig
+    }
+}
+
+/// What the flight puts into every machine's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Additions {
+    /// systemd units.
+    pub units: Vec<Unit>,
+    /// Drop-ins of systemd units, in the given order.
+    pub dropins: Vec<DropIn>,
+    /// Files.
+    pub files: Vec<File>,
+    /// Public keys of the user `core`, in authorized_keys form. Those already there are not repeated.
+    pub keys: Vec<String>,
+}
+
+/// A systemd unit; one of the same name in the userdata takes over contents and enablement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Full name, such as `noop.service`.
+    pub name: String,
+    /// The unit file; empty leaves the contents alone.
+    pub contents: String,
+    /// Whether it is enabled.
+    pub enable: bool,
+}
+
+/// A drop-in; one of the same name for the same unit in the userdata is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropIn {
+    /// Full name of the unit it belongs to.
+    pub unit: String,
+    /// File name, such as `10-debug.conf`.
+    pub name: String,
+    /// The file.
+    pub contents: String,
+}
+
+impl DropIn {
+    /// Makes a systemd unit log all it does: what `--debug-systemd-unit` asks for.
+    pub fn debug(unit: impl Into<String>) -> Self {
+        Self {
+            unit: unit.into(),
+            name: "10-debug.conf".into(),
+            contents: "[Service]\nEnvironment=SYSTEMD_LOG_LEVEL=debug\n".into(),
+        }
+    }
+}
+
+/// A file owned by root; one of the same path in the userdata is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Absolute path in the machine.
+    pub path: String,
+    /// The content.
+    pub contents: Vec<u8>,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Which Ignition a machine without userdata is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IgnitionVersion {
+    /// 2.0.0, for Container Linux.
+    V2,
+    /// 3.0.0, for Fedora CoreOS and RHEL CoreOS.
+    V3,
+}
+
+/// The configuration of one machine, ready to be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conf {
+    kind: Kind,
+    text: String,
+    ignition: Option<ignition::Facts>,
+}
+
+impl Conf {
+    /// The format delivered.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether Ignition reads it.
+    pub fn is_ignition(&self) -> bool {
+        self.kind == Kind::Ignition
+    }
+
+    /// Whether the machine gets nothing.
+    pub fn is_empty(&self) -> bool {
+        self.kind == Kind::Empty
+    }
+
+    /// The text to deliver.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The version an Ignition config declares (1.0.0 for `ignitionVersion: 1`); `None` for other kinds.
+    pub fn ignition_version(&self) -> Option<Version> {
+        self.ignition.as_ref().map(|facts| facts.version.clone())
+    }
+
+    /// Whether Ignition must work on disks or kernel arguments: `disks`, `raid`, `filesystems` or `luks` of
+    /// `storage`, or `kernelArguments`, are there and not empty.
+    pub fn needs_disks(&self) -> bool {
+        self.ignition.as_ref().is_some_and(|facts| facts.needs_disks)
+    }
+
+    /// Whether Ignition must fetch something over the network.
+    pub fn needs_network(&self) -> bool {
+        self.ignition.as_ref().is_some_and(|facts| facts.needs_network)
+    }
+}
+
+/// Makes one machine's configuration: replaces the address variables, checks the userdata and adds to it.
+///
+/// No userdata means an Ignition config that does nothing, of version `default`. `$public_ipv4` and
+/// `$private_ipv4` are replaced in Ignition only (cloud-config readers know them); an empty address leaves its
+/// variable alone. What a kind cannot carry is left out: everything in empty userdata, units in scripts. Lost
+/// keys of `user_data` are warned of.
+///
+/// # Errors
+/// The userdata is not what its kind demands; the error names the place. Also a Container Linux Config.
+pub fn render(
+    user_data: Option<&UserData>,
+    default: IgnitionVersion,
+    public_ipv4: &str,
+    private_ipv4: &str,
+    add: &Additions,
+) -> Result<Conf, Error> {
+    let no_op;
+    let user_data = match user_data {
+        Some(user_data) => user_data,
+        None => {
+            no_op = UserData::no_op(default);
+            &no_op
+        }
+    };
+    let keys = keys::unique(user_data.keys.iter().chain(&add.keys));
+    let kind = user_data.kind;
+    let plain = |text| Conf { kind, text, ignition: None };
+    match kind {
+        Kind::Empty => {
+            if !user_data.keys.is_empty() {
+                warning!(LOG, "the userdata is empty: SSH keys cannot be added to it");
+            }
+            debug!(LOG, "empty userdata: nothing added");
+            Ok(plain(String::new()))
+        }
+        Kind::CloudConfig => cloudinit::cloud_config(&user_data.text, add, &keys).map(plain),
+        Kind::Script => {
+            if !user_data.keys.is_empty() && !user_data.contains(cloudinit::KEYS_MARK) {
+                warning!(LOG, "the script holds no {}: SSH keys cannot be added to it", cloudinit::KEYS_MARK);
+            }
+            cloudinit::script(&user_data.text, add, &keys).map(plain)
+        }
+        Kind::Multipart => multipart::add(&user_data.text, add, &keys).map(plain),
+        Kind::Ignition => {
+            let mut user_data = user_data.clone();
+            for (variable, value) in [("$public_ipv4", public_ipv4), ("$private_ipv4", private_ipv4)] {
+                if !value.is_empty() {
+                    user_data = user_data.subst(variable, value);
+                }
+            }
+            let (text, facts) = ignition::add(&user_data.text, add, &keys)
+                .inspect_err(|report| error!(LOG, "invalid userdata: {report}"))?;
+            Ok(Conf { kind, text, ignition: Some(facts) })
+        }
+        Kind::ContainerLinuxConfig => Err(not_translated(&user_data.text)),
+    }
+}
+
+/// Says what to do with YAML that only a transpiler understands, or with what was taken for it.
+fn not_translated(text: &str) -> Error {
+    if text.trim_start().starts_with('{')
+        && let Err(fault) = serde_json::from_str::<serde::de::IgnoredAny>(text)
+        && yaml::parse(text, &[]).is_err()
+    {
+        return Error::Json(fault);
+    }
+    if text.lines().any(|line| line.starts_with("variant:")) {
+        return Error::Unsupported { kind: "Butane config", tool: "butane" };
+    }
+    Error::Unsupported { kind: "Container Linux Config", tool: "ct" }
+}

@@ -1,0 +1,223 @@
+//! Tables of userdata in and out, and loops over what must hold for all of them.
+
+mod cloudinit;
+mod ignition;
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::*;
+
+const KEY: &str = "ssh-rsa AAAAB3NzaC1yc2E core@default";
+const HEAD: &str = "#cloud-config\n";
+const KEY2: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1 me";
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+fn all() -> Additions {
+    Additions {
+        units: vec![Unit { name: "a.service".into(), contents: "[Unit]\n".into(), enable: true }],
+        dropins: vec![
+            DropIn::debug("a.service"),
+            DropIn { unit: "b.service".into(), name: "x.conf".into(), contents: "[Service]\n".into() },
+        ],
+        files: vec![File { path: "/etc/x".into(), contents: b"hi there\n".to_vec(), mode: 0o644 }],
+        keys: vec![KEY.into()],
+    }
+}
+
+fn only_keys(keys: &[&str]) -> Additions {
+    Additions { keys: keys.iter().map(|k| k.to_string()).collect(), ..Additions::default() }
+}
+
+fn show(user_data: &UserData, add: &Additions) -> Result<Conf, Error> {
+    render(Some(user_data), IgnitionVersion::V2, "198.51.100.7", "10.0.0.7", add)
+}
+
+fn tree_of(user_data: UserData, add: &Additions) -> Value {
+    serde_json::from_str(show(&user_data, add).unwrap().text()).unwrap()
+}
+
+fn yaml_of(conf: &Conf) -> Value {
+    assert!(conf.text().starts_with("#cloud-config\n"), "{}", conf.text());
+    serde_yaml::from_str(conf.text()).unwrap()
+}
+
+/// The message with its causes, as a person sees it.
+fn report(error: Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
+#[test]
+fn kinds_are_detected_also_through_gzip() {
+    let mime = "Content-Type: multipart/mixed;\n boundary=\"x\"\nMIME-Version: 1.0\n\n--x--\n";
+    let table: &[(&str, Kind)] = &[
+        ("", Kind::Empty),
+        (" ", Kind::ContainerLinuxConfig),
+        ("\n", Kind::ContainerLinuxConfig),
+        ("#cloud-config", Kind::CloudConfig),
+        ("#cloud-config \t\r\nhostname: x\n", Kind::CloudConfig),
+        ("#cloud-configs\n", Kind::ContainerLinuxConfig),
+        ("\n#cloud-config\n", Kind::ContainerLinuxConfig),
+        ("#!/bin/sh\n", Kind::Script),
+        ("#!", Kind::Script),
+        (mime, Kind::Multipart),
+        (
+            "From nobody Sat\nMIME-Version: 1.0\ncontent-TYPE: Multipart/Mixed; boundary=x\n\n",
+            Kind::Multipart,
+        ),
+        ("MIME-Version: 1.0\n\nContent-Type: multipart/mixed\n", Kind::ContainerLinuxConfig),
+        ("{}", Kind::Ignition),
+        (" [1]\n", Kind::Ignition),
+        ("{\"ignition\": {\"version\": \"2.0.0\"}}", Kind::Ignition),
+        ("{\"ignition\": {\"version\": \"2.0.0\"}", Kind::ContainerLinuxConfig),
+        ("storage:\n  files: []\n", Kind::ContainerLinuxConfig),
+        ("variant: fcos\nversion: 1.0.0\n", Kind::ContainerLinuxConfig),
+    ];
+    for (text, kind) in table {
+        let plain = UserData::detect(text.as_bytes()).unwrap();
+        assert_eq!((plain.kind(), plain.text()), (*kind, *text), "{text:?}");
+        assert_eq!(UserData::detect(&gzip(text.as_bytes())).unwrap(), plain, "gzip of {text:?}");
+    }
+}
+
+#[test]
+fn hostile_bytes_are_refused() {
+    assert!(matches!(UserData::detect(b"\x1f\x8bnot gzip at all"), Err(Error::Gzip(_))));
+    assert!(matches!(UserData::detect(&gzip(b"{}")[..8]), Err(Error::Gzip(_))));
+    assert!(matches!(UserData::detect(&[0xff, 0xfe, b'a']), Err(Error::NotText)));
+    assert!(matches!(UserData::detect(&gzip(&[0xff])), Err(Error::NotText)));
+    let bomb = gzip(&vec![b' '; MAX_SIZE + 1]);
+    assert!(bomb.len() < 100_000);
+    assert!(matches!(UserData::detect(&bomb), Err(Error::TooLarge)));
+    assert!(matches!(UserData::detect(&vec![b' '; MAX_SIZE + 1]), Err(Error::TooLarge)));
+}
+
+#[test]
+fn userdata_is_immutable() {
+    let one = UserData::script("a $x b $x");
+    assert!(one.contains("$x") && !one.contains("$y"));
+    let two = one.subst("$x", "\"").add_key(KEY);
+    assert_eq!(two.text(), "a \" b \"");
+    assert_eq!(one, UserData::script("a $x b $x"));
+    assert_eq!(one.subst("", "boom"), one);
+    assert_eq!(two.kind(), Kind::Script);
+    assert_eq!(two.subst("a", "c").keys.len(), 1);
+}
+
+#[test]
+fn no_userdata_is_an_ignition_config_that_does_nothing() {
+    for (version, text) in [(IgnitionVersion::V2, "2.0.0"), (IgnitionVersion::V3, "3.0.0")] {
+        let conf = render(None, version, "", "", &Additions::default()).unwrap();
+        assert_eq!(conf.text(), format!(r#"{{"ignition":{{"version":"{text}"}}}}"#));
+        assert!(conf.is_ignition() && !conf.is_empty() && !conf.needs_disks() && !conf.needs_network());
+        assert_eq!(conf.ignition_version().unwrap().to_string(), text);
+        let conf = render(None, version, "", "", &all()).unwrap();
+        assert!(conf.text().contains("AAAAB3NzaC1yc2E"));
+    }
+}
+
+#[test]
+fn empty_userdata_stays_empty() {
+    let conf = show(&UserData::empty().add_key(KEY), &all()).unwrap();
+    assert!(conf.is_empty() && !conf.is_ignition() && conf.text().is_empty());
+    assert_eq!((conf.kind(), conf.ignition_version()), (Kind::Empty, None));
+}
+
+#[test]
+fn addresses_are_replaced_in_ignition_only() {
+    let text = r#"{"ignition":{"version":"2.2.0"},"x":"$public_ipv4 $private_ipv4 $public_ipv4"}"#;
+    let conf = show(&UserData::ignition(text), &Additions::default()).unwrap();
+    assert!(conf.text().contains(r#""198.51.100.7 10.0.0.7 198.51.100.7""#));
+    let conf = render(Some(&UserData::ignition(text)), IgnitionVersion::V2, "", "p", &Additions::default());
+    assert!(conf.unwrap().text().contains(r#""$public_ipv4 p $public_ipv4""#));
+    for other in
+        [UserData::script("#!/bin/sh\n$public_ipv4"), UserData::cloud_config("#cloud-config\n# $public_ipv4")]
+    {
+        assert!(show(&other, &Additions::default()).unwrap().text().contains("$public_ipv4"));
+    }
+}
+
+#[test]
+fn keys_are_not_repeated() {
+    let table: &[(&[&str], &[&str])] = &[
+        (&[KEY, KEY], &[KEY]),
+        (&[KEY, "ssh-rsa   AAAAB3NzaC1yc2E other"], &[KEY]),
+        (
+            &["no-pty,command=\"a b\" ssh-rsa AAAAB3NzaC1yc2E", KEY],
+            &["no-pty,command=\"a b\" ssh-rsa AAAAB3NzaC1yc2E"],
+        ),
+        (&["", "# comment", "  "], &[]),
+        (&["ssh-rsa AAAA1\nssh-rsa AAAA2\n", KEY2], &["ssh-rsa AAAA1", "ssh-rsa AAAA2", KEY2]),
+        (&["ssh-rsa AAAA1", "ssh-dss AAAA1"], &["ssh-rsa AAAA1", "ssh-dss AAAA1"]),
+        (&["odd", " odd "], &["odd"]),
+    ];
+    for (given, want) in table {
+        let owned: Vec<String> = given.iter().map(|k| k.to_string()).collect();
+        assert_eq!(keys::unique(&owned), *want, "{given:?}");
+    }
+    // The user's first, then the flight's; those of the config stay in front.
+    let text = json!({"ignition": {"version": "3.0.0"},
+        "passwd": {"users": [{"name": "core", "sshAuthorizedKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1 mine", "k", "k"]}]}});
+    let user_data = UserData::ignition(text.to_string()).add_key("ssh-rsa AAAAnew").add_key(KEY2);
+    let tree = tree_of(user_data, &only_keys(&[KEY, "ssh-rsa AAAAnew flight"]));
+    let want = json!(["ssh-ed25519 AAAAC3NzaC1lZDI1 mine", "k", "ssh-rsa AAAAnew", KEY]);
+    assert_eq!(tree["passwd"]["users"][0]["sshAuthorizedKeys"], want);
+}
+
+#[test]
+fn configs_to_be_translated_say_what_to_do() {
+    let table = [
+        ("storage:\n  files: []\n", "Container Linux Config is not supported yet; convert it to Ignition"),
+        ("variant: fcos\nversion: 1.0.0\n", "Butane config is not supported yet; convert it to Ignition"),
+        ("{\"ignition\": {\"version\": \"2.0.0\"}", "config is not valid JSON: EOF"),
+        ("{a: b}", "Container Linux Config is not supported yet"),
+    ];
+    for (text, message) in table {
+        let user_data = UserData::detect(text.as_bytes()).unwrap();
+        assert_eq!(user_data.kind(), Kind::ContainerLinuxConfig);
+        let error = report(show(&user_data, &all()).unwrap_err());
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+#[test]
+fn cut_or_changed_userdata_never_panics() {
+    let samples = [
+        r#"{"ignition":{"version":"3.2.0","config":{"merge":[{"source":"data:;base64,e30="}]}},"systemd":{"units":[{"name":"a.service","dropins":[{"name":"x.conf"}]}]},"passwd":{"users":[{"name":"core","sshAuthorizedKeys":["k"]}]},"storage":{"files":[{"path":"/x","contents":{"source":"data:,%41"}}]}}"#,
+        r#"{"ignitionVersion":1,"storage":{"filesystems":[{"device":"/dev/disk/by-partlabel/ROOT","files":[{"path":"/etc/x"}]}]}}"#,
+        "#cloud-config\ncoreos:\n  units:\n  - name: a.service\n    drop-ins: []\nwrite_files:\n- path: /etc/x\n",
+        "#!/bin/sh\n@SSH_KEYS@\n",
+        "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--b--\n",
+    ];
+    let swaps = b"{}[]:,\"'0-n\n#&* ";
+    for sample in samples {
+        let bytes = sample.as_bytes();
+        for i in 0..bytes.len() {
+            let cut = UserData::detect(&bytes[..i]).unwrap();
+            let mut changed = bytes.to_vec();
+            changed[i] = swaps[i % swaps.len()];
+            let changed = UserData::detect(&changed).unwrap();
+            for user_data in [cut, changed] {
+                let Ok(conf) = show(&user_data, &all()) else { continue };
+                // What comes out is again userdata of its kind, and adding once more changes nothing.
+                let again = UserData::detect(conf.text().as_bytes()).unwrap();
+                assert_eq!(again.kind(), conf.kind(), "{}", user_data.text());
+                if matches!(conf.kind(), Kind::Ignition | Kind::CloudConfig) {
+                    assert_eq!(show(&again, &all()).unwrap(), conf, "{}", user_data.text());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Runs named tests in parallel and reports them: text, TAP, JSON, JUnit.
+//!
+//! A [`Case`] owns what its test needs: its future is never aborted, so it can always clean up. The part that
+//! may be stopped (by a panic, the case's time limit, an interruption) goes through [`T::body`]:
+//!
+//! ```ignore
+//! let run = move |t: T| async move {
+//!     let cluster = flight.new_cluster(t.output_dir()?).await?;
+//!     let result = t.body(test(cluster.clone(), t.clone())).await;
+//!     t.join().await;
+//!     cluster.destroy().await; // bounded by its own deadlines; problems are t.error(…)
+//!     result
+//! };
+//! ```
+
+pub mod badness;
+pub mod glob;
+pub mod natural;
+pub mod output_dir;
+
+mod names;
+mod outcome;
+mod panics;
+mod report;
+mod slots;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use color_eyre::eyre;
+use futures_util::future::BoxFuture;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub use outcome::{Fault, Outcome, Panicked, Skip, Stopped, skip};
+pub use report::{Error as ReportError, Event, Progress, Record};
+pub use state::T;
+
+use names::Names;
+use panics::Owned;
+use report::{Heading, Out, Recorder};
+use slots::{Class, Slots};
+
+/// A top-level test.
+pub struct Case {
+    /// Its name, the start of its sub-tests' names.
+    pub name: String,
+    /// How long it may take, from getting a slot to the end of its bodies; cleaning up does not count.
+    pub timeout: Duration,
+    /// The owner of the test: sets up, runs the test in [`T::body`], cleans up, returns the body's result. It is
+    /// not aborted, so what it does outside of bodies must be bounded, or watch [`T::cancel`].
+    pub run: Box<dyn FnOnce(T) -> BoxFuture<'static, eyre::Result<()>> + Send>,
+}
+
+impl Case {
+    /// A case with an owner future; see [`Case::run`].
+    pub fn new<F, Fut>(name: impl Into<String>, timeout: Duration, owner: F) -> Self
+    where
+        F: FnOnce(T) -> Fut + Send + 'static,
+        Fut: Future<Output = eyre::Result<()>> + Send + 'static,
+    {
+        Self { name: name.into(), timeout, run: Box::new(move |t| Box::pin(async move { owner(t).await })) }
+    }
+
+    /// A case that has nothing to clean up: all of it is a [`T::body`].
+    pub fn simple<F, Fut>(name: impl Into<String>, timeout: Duration, body: F) -> Self
+    where
+        F: FnOnce(T) -> Fut + Send + 'static,
+        Fut: Future<Output = eyre::Result<()>> + Send + 'static,
+    {
+        Self::new(name, timeout, |t| async move {
+            let state = t.clone();
+            t.body(async move { body(state).await }).await
+        })
+    }
+}
+
+/// How to run and where to report.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Takes the reports and a folder for each test that asks; see [`output_dir::prepare`]. Made if missing;
+    /// what it holds already is kept.
+    pub output_dir: PathBuf,
+    /// How many top-level tests (and parallel sub-tests) run at once; 0: one for each processor.
+    pub parallel: usize,
+    /// Goes into the reports.
+    pub platform: String,
+    /// Version of what is tested, for the reports; "" if unknown.
+    pub version: String,
+    /// Colours and live display.
+    pub progress: Progress,
+}
+
+/// How many top-level tests ended how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+    /// Skipped, or not started because of the interruption.
+    pub skipped: usize,
+    /// The run was cancelled.
+    pub interrupted: bool,
+}
+
+/// Why a run did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There were no cases; the (empty) reports are written.
+    #[error("harness: no tests to run")]
+    NoTests,
+    /// A test failed, or the run was interrupted. All reports are written, or the log says which are not.
+    #[error("harness: test suite failed")]
+    Failed(Summary),
+    /// The output folder cannot be used; no test ran.
+    #[error(transparent)]
+    OutputDir(#[from] output_dir::Error),
+    /// Every test passed, but a report is missing.
+    #[error("harness: reports are incomplete")]
+    Report(#[from] report::Error),
+}
+
+/// What the tests of a run share.
+struct Suite {
+    output_dir: PathBuf,
+    cancel: CancellationToken,
+    slots: Arc<Slots>,
+    recorder: Recorder,
+    names: Mutex<Names>,
+    /// A test that had ended reported a failure.
+    late: AtomicBool,
+}
+
+impl Suite {
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs the cases in natural order of their names, `options.parallel` at once, and writes `test.tap`,
+/// `reports/report.json` and `reports/junit.xml` (also after each case, so a killed run has them too).
+///
+/// After `cancel` no case starts; running bodies are stopped and reported as failed ("interrupted"), the others
+/// as skipped. The future must be awaited to its end: dropping it aborts the cases with their clean-up.
+///
+/// # Errors
+/// [`Error`].
+pub async fn run(cases: Vec<Case>, options: &Options, cancel: CancellationToken) -> Result<Summary, Error> {
+    run_to(cases, options, cancel, Box::new(crate::output::write)).await
+}
+
+async fn run_to(
+    mut cases: Vec<Case>,
+    options: &Options,
+    cancel: CancellationToken,
+    out: Out,
+) -> Result<Summary, Error> {
+    output_dir::ensure(&options.output_dir)?;
+    cases.sort_by(|a, b| natural::compare(&a.name, &b.name));
+    let heading = Heading { planned: cases.len(), platform: &options.platform, version: &options.version };
+    let suite = Arc::new(Suite {
+        recorder: Recorder::new(&options.output_dir, &heading, options.progress, out),
+        output_dir: options.output_dir.clone(),
+        cancel: cancel.child_token(),
+        slots: Slots::new(options.parallel),
+        names: Mutex::default(),
+        late: AtomicBool::new(false),
+    });
+
+    // Should this future be dropped, sub-tests must not go on alone.
+    let _stop = suite.cancel.clone().drop_guard();
+    let mut running = JoinSet::new();
+    let mut queued = Vec::new();
+    for case in cases {
+        let name = suite.names().unique(None, &case.name);
+        suite.recorder.event(Event::Announced { name: name.clone() });
+        // Asked for here, so that the order of names is the order of slots.
+        queued.push((T::new(&suite, name), case, suite.slots.request(Class::Test)));
+    }
+    for (t, case, slot) in queued {
+        let suite = Arc::clone(&suite);
+        running.spawn(async move {
+            tokio::select! {
+                biased;
+                () = suite.cancel.cancelled() => t.skip_because("not started: the run was interrupted"),
+                slot = slot => {
+                    // The queue lives in the suite and drops no request.
+                    if let Ok(slot) = slot {
+                        t.start(slot);
+                        suite.recorder.event(Event::Started { name: t.name().to_owned() });
+                    }
+                    supervise(&t, case).await;
+                }
+            }
+            t.finish().await;
+            checkpoint(&suite).await;
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        if let Err(e) = ended {
+            crate::error!("harness", "a test's supervisor ended: {e}");
+            suite.fail_late();
+        }
+    }
+    conclude(&suite, cancel.is_cancelled()).await
+}
+
+/// Runs a case to its end and records its result; its time limit only stops bodies.
+async fn supervise(t: &T, case: Case) {
+    let deadline = Instant::now().checked_add(case.timeout);
+    let state = t.clone();
+    // A task of its own: blocking code in it must not stop the timer.
+    let mut owner = Owned::spawn(panics::watched(async move { (case.run)(state).await }));
+    let limit = async {
+        match deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = owner.ended() => ended,
+        () = limit => {
+            t.time_out(case.timeout);
+            owner.ended().await
+        }
+    };
+    t.settle(ended);
+}
+
+async fn checkpoint(suite: &Arc<Suite>) {
+    let suite = Arc::clone(suite);
+    let written = tokio::task::spawn_blocking(move || suite.recorder.checkpoint()).await;
+    // The final files are written again, and there the error counts.
+    if let Ok(Err(e)) = written {
+        crate::debug!("harness", "{}", eyre::Report::new(e));
+    }
+}
+
+async fn conclude(suite: &Arc<Suite>, interrupted: bool) -> Result<Summary, Error> {
+    let count = |outcome| suite.recorder.count(outcome);
+    let summary = Summary {
+        passed: count(Outcome::Pass),
+        failed: count(Outcome::Fail),
+        skipped: count(Outcome::Skip),
+        interrupted,
+    };
+    let empty = summary.passed + summary.failed + summary.skipped == 0;
+    let failed = summary.failed > 0 || interrupted || suite.late.load(Ordering::Relaxed);
+    let result = match (empty, failed) {
+        (true, _) => "",
+        (_, true) => "FAIL",
+        _ => "PASS",
+    };
+    let recorder = Arc::clone(suite);
+    let written = tokio::task::spawn_blocking(move || recorder.recorder.finish(result)).await;
+    let written = written.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    if !failed && !empty {
+        written?;
+        return Ok(summary);
+    }
+    if let Err(e) = written {
+        crate::error!("harness", "{:#}", eyre::Report::new(e));
+    }
+    Err(if empty { Error::NoTests } else { Error::Failed(summary) })
+}

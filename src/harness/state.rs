@@ -1,0 +1,582 @@
+//! The state of one test or sub-test: what upstream calls `H`.
+
+use std::fmt::{Display, Write};
+use std::future::{Future, pending};
+use std::io;
+use std::panic::Location;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use color_eyre::eyre;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Suite;
+use super::outcome::{Fault, Outcome, Stopped, is_skip};
+use super::panics::{self, Owned};
+use super::report::{Event, Record};
+use super::slots::{Class, Slot};
+
+/// How long a body may react to its token before it is aborted.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long an aborted body may take to reach its next await point before it is left behind.
+const ABORT_GRACE: Duration = Duration::from_secs(2);
+
+/// The state of one test or sub-test. Clones share it.
+#[derive(Clone)]
+pub struct T(Arc<Inner>);
+
+struct Inner {
+    suite: Arc<Suite>,
+    parent: Option<T>,
+    name: String,
+    depth: usize,
+    /// Ends with the test, its case's time, or the run.
+    token: CancellationToken,
+    limit: Arc<Limit>,
+    state: Mutex<State>,
+    /// Sub-tests that have not ended.
+    children: watch::Sender<usize>,
+}
+
+/// The time limit of a case, shared by its test and all sub-tests.
+struct Limit {
+    /// The top-level test's token.
+    token: CancellationToken,
+    /// Set before the token is cancelled, if the time was up.
+    timed_out: OnceLock<Duration>,
+    bodies: Mutex<Bodies>,
+}
+
+/// Which bodies of a case run: between them and after them, the owner cleans up and must not be hurried.
+#[derive(Default)]
+struct Bodies {
+    running: usize,
+    began: bool,
+    /// The time was up while no body ran: the next is not started.
+    due: Option<Duration>,
+}
+
+impl Limit {
+    fn bodies(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn time_out(&self, limit: Duration) {
+        let mut bodies = self.bodies();
+        if bodies.began && bodies.running == 0 {
+            bodies.due = Some(limit);
+        } else if !self.token.is_cancelled() && self.timed_out.set(limit).is_ok() {
+            self.token.cancel();
+        }
+    }
+
+    fn enter(self: &Arc<Self>) -> Entered {
+        let mut bodies = self.bodies();
+        bodies.running += 1;
+        bodies.began = true;
+        let due = bodies.due.take();
+        drop(bodies);
+        if let Some(limit) = due {
+            self.time_out(limit);
+        }
+        Entered(Arc::clone(self))
+    }
+}
+
+/// A body runs, until this is dropped.
+struct Entered(Arc<Limit>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.bodies().running -= 1;
+    }
+}
+
+#[derive(Default)]
+struct State {
+    output: String,
+    failed: bool,
+    skipped: bool,
+    done: bool,
+    /// The first failure, or why it was skipped.
+    reason: Option<String>,
+    fault: Fault,
+    fail_fast: bool,
+    child_failed: bool,
+    /// `parallel` was called (top-level tests are born parallel).
+    parallel: bool,
+    /// Waits for a slot.
+    waiting: bool,
+    /// The right to run, if this test has its own.
+    slot: Option<Slot>,
+    /// Lets the parent's `run` return.
+    release: Option<oneshot::Sender<()>>,
+    /// Parallel sub-tests that wait for `join`.
+    parked: Vec<oneshot::Sender<Slot>>,
+    /// How many `join`s wait.
+    joining: usize,
+    started: Option<Instant>,
+    elapsed: Duration,
+}
+
+impl State {
+    fn pause_clock(&mut self) {
+        if let Some(start) = self.started.take() {
+            self.elapsed += start.elapsed();
+        }
+    }
+
+    /// Buffers a log line: 8 spaces, the rest of a longer text 4 more.
+    fn append(&mut self, at: Option<&Location<'_>>, text: &str) {
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let mut lines = text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l));
+        let first = lines.next().unwrap_or_default();
+        let written = match at {
+            Some(at) => {
+                let file = Path::new(at.file()).file_name().unwrap_or_default().to_string_lossy();
+                writeln!(self.output, "        {file}:{}: {first}", at.line())
+            }
+            None => writeln!(self.output, "        {first}"),
+        };
+        written.expect("writing to a string cannot fail");
+        for line in lines {
+            if !line.is_empty() {
+                self.output.push_str("            ");
+                self.output.push_str(line);
+            }
+            self.output.push('\n');
+        }
+    }
+}
+
+/// Ends one `join`, also if its future is dropped.
+struct Joining<'a>(&'a T);
+
+impl Drop for Joining<'_> {
+    fn drop(&mut self) {
+        self.0.lock().joining -= 1;
+    }
+}
+
+impl T {
+    /// A top-level test with this (already unique) name.
+    pub(super) fn new(suite: &Arc<Suite>, name: String) -> Self {
+        let token = suite.cancel.child_token();
+        let limit = Limit { token: token.clone(), timed_out: OnceLock::new(), bodies: Mutex::default() };
+        let state = State { parallel: true, ..State::default() };
+        Self::make(suite, None, name, token, Arc::new(limit), state)
+    }
+
+    fn make(
+        suite: &Arc<Suite>,
+        parent: Option<&T>,
+        name: String,
+        token: CancellationToken,
+        limit: Arc<Limit>,
+        state: State,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            suite: Arc::clone(suite),
+            depth: parent.map_or(0, |p| p.0.depth + 1),
+            parent: parent.cloned(),
+            name,
+            token,
+            limit,
+            state: Mutex::new(state),
+            children: watch::Sender::new(0),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The full name: a sub-test's starts with its parent's and a `/`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Adds a text, with the caller's file and line, to the test's output.
+    #[track_caller]
+    pub fn log(&self, text: impl Display) {
+        self.record(Some(Location::caller()), &text.to_string(), false);
+    }
+
+    /// [Logs](T::log) a text and marks the test and those above it as failed; the test goes on.
+    #[track_caller]
+    pub fn error(&self, text: impl Display) {
+        self.record(Some(Location::caller()), &text.to_string(), true);
+    }
+
+    fn record(&self, at: Option<&Location<'_>>, text: &str, failure: bool) {
+        crate::debug!("harness", "{}: {}", self.0.name, text.trim_end());
+        let mut state = self.lock();
+        if state.done {
+            drop(state);
+            crate::error!("harness", "{} has ended but says: {}", self.0.name, text.trim_end());
+            if failure {
+                self.0.suite.fail_late();
+            }
+            return;
+        }
+        state.append(at, text);
+        if failure {
+            state.failed = true;
+            state.reason.get_or_insert_with(|| text.trim_end().to_owned());
+            drop(state);
+            self.fail_ancestors();
+        }
+    }
+
+    fn fail_ancestors(&self) {
+        let mut above = self.0.parent.as_ref();
+        while let Some(t) = above {
+            let mut state = t.lock();
+            state.failed = true;
+            state.child_failed = true;
+            drop(state);
+            above = t.0.parent.as_ref();
+        }
+    }
+
+    /// Whether the test has failed so far.
+    pub fn failed(&self) -> bool {
+        self.lock().failed
+    }
+
+    /// Whether the test was skipped; one that failed before is not.
+    pub fn skipped(&self) -> bool {
+        let state = self.lock();
+        state.skipped && !state.failed
+    }
+
+    fn outcome(state: &State) -> Outcome {
+        match (state.failed, state.skipped) {
+            (true, _) => Outcome::Fail,
+            (_, true) => Outcome::Skip,
+            _ => Outcome::Pass,
+        }
+    }
+
+    /// The test's folder, `<output folder>/<full name>`; made when first asked for.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or the name has a part that is no file name (`..`).
+    pub fn output_dir(&self) -> io::Result<PathBuf> {
+        if let Some(bad) = self.0.name.split('/').find(|part| matches!(*part, "" | "." | "..")) {
+            let text = format!("test name {:?} cannot be a folder: it has the part {bad:?}", self.0.name);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let dir = self.0.suite.output_dir.join(&self.0.name);
+        std::fs::create_dir_all(&dir)
+            .map_err(|e| io::Error::new(e.kind(), format!("cannot create {}: {e}", dir.display())))?;
+        Ok(dir)
+    }
+
+    /// A token that is cancelled when the test has ended, has used up its time, or the run is interrupted.
+    pub fn cancel(&self) -> CancellationToken {
+        self.0.token.child_token()
+    }
+
+    /// Why the test has to stop, once it has to.
+    pub fn stopped(&self) -> Option<Stopped> {
+        if !self.0.token.is_cancelled() {
+            return None;
+        }
+        Some(self.0.limit.timed_out.get().map_or(Stopped::Interrupted, |&limit| Stopped::TimedOut(limit)))
+    }
+
+    /// From now on, once one sub-test has failed, later sub-tests of this test (not of its sub-tests) are skipped.
+    pub fn set_fail_fast(&self, on: bool) {
+        self.lock().fail_fast = on;
+    }
+
+    /// Runs the part of a case that may be stopped, and returns its result.
+    ///
+    /// The future becomes a task of its own. A panic in it becomes an error with message and place. When the case's
+    /// time is up or the run is interrupted, it may react to [`T::cancel`] for a second, then it is aborted, and
+    /// the result is [`Stopped`]. The caller goes on in every case and can clean up; it should return this result.
+    ///
+    /// # Errors
+    /// Those of the future, and the above.
+    pub async fn body<F>(&self, future: F) -> eyre::Result<()>
+    where
+        F: Future<Output = eyre::Result<()>> + Send + 'static,
+    {
+        let _entered = self.0.limit.enter();
+        if let Some(stop) = self.stopped() {
+            return Err(stop.into());
+        }
+        let mut task = Owned::spawn(panics::watched(future));
+        let ended = tokio::select! {
+            biased;
+            ended = task.ended() => Some(ended),
+            () = self.0.token.cancelled() => None,
+        };
+        // A failure at the very moment of the stop is most likely its reaction.
+        let stop = match (ended, self.stopped()) {
+            (Some(Err(reaction)), Some(stop)) => {
+                self.record(None, &format!("{reaction:#}"), false);
+                return Err(stop.into());
+            }
+            (Some(result), _) => return result,
+            (None, stop) => stop.unwrap_or(Stopped::Interrupted),
+        };
+        let grace = if self.lock().waiting { Duration::ZERO } else { GRACE };
+        match timeout(grace, task.ended()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reaction)) => self.record(None, &format!("{reaction:#}"), false),
+            Err(_) => {
+                task.abort();
+                if timeout(ABORT_GRACE, task.ended()).await.is_err() {
+                    let text = "the test blocks its thread and cannot be stopped; it is left running";
+                    self.record(None, text, true);
+                }
+            }
+        }
+        Err(stop.into())
+    }
+
+    /// Runs a sub-test and returns whether it did not fail (skipped counts as true).
+    ///
+    /// Returns when the sub-test has ended or has called [`T::parallel`]. It has [`T::body`]'s protection. If this
+    /// future is dropped, the sub-test goes on until its token ends it; [`T::join`] waits for it.
+    pub async fn run<F, Fut>(&self, name: &str, f: F) -> bool
+    where
+        F: FnOnce(T) -> Fut,
+        Fut: Future<Output = eyre::Result<()>> + Send + 'static,
+    {
+        let (release, released) = oneshot::channel();
+        let Some(child) = self.child(name, release) else { return false };
+        let future = if child.skipped() {
+            None
+        } else {
+            // The closure itself may panic before there is a future.
+            let made = panics::watched_call(|| f(child.clone()));
+            made.map_err(|panicked| child.settle(Err(panicked.into()))).ok()
+        };
+        let task = child.clone();
+        tokio::spawn(async move {
+            if let Some(future) = future {
+                let result = task.body(future).await;
+                task.settle(result);
+            }
+            task.finish().await;
+        });
+        // The sender is gone, unused, when the sub-test ends otherwise.
+        let _ = released.await;
+        !child.failed()
+    }
+
+    /// Registers a sub-test; `None` if this test has already ended.
+    fn child(&self, name: &str, release: oneshot::Sender<()>) -> Option<T> {
+        let suite = &self.0.suite;
+        let state = self.lock();
+        if state.done {
+            drop(state);
+            crate::error!("harness", "{} has ended and cannot run sub-test {name}", self.0.name);
+            suite.fail_late();
+            return None;
+        }
+        let name = suite.names().unique(Some(&self.0.name), name);
+        let skipped = state.fail_fast && state.child_failed;
+        let own = State { started: Some(Instant::now()), release: Some(release), ..State::default() };
+        let token = self.0.token.child_token();
+        let child = Self::make(suite, Some(self), name, token, Arc::clone(&self.0.limit), own);
+        self.0.children.send_modify(|n| *n += 1);
+        drop(state);
+        suite.recorder.event(Event::Announced { name: child.0.name.clone() });
+        if skipped {
+            child.skip_because("A previous test has already failed");
+        }
+        Some(child)
+    }
+
+    pub(super) fn skip_because(&self, reason: &str) {
+        self.record(None, reason, false);
+        let mut state = self.lock();
+        state.skipped = true;
+        state.reason.get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Called in a sub-test: lets the parent's [`T::run`] return, waits until the parent [joins](T::join) its
+    /// parallel sub-tests, then for a slot. The time spent waiting does not count.
+    pub async fn parallel(&self) {
+        let (sender, slot) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            let Some(parent) = self.0.parent.as_ref().filter(|_| !state.parallel && !state.done) else {
+                drop(state);
+                self.record(None, "parallel was called twice, or outside of a sub-test", true);
+                return;
+            };
+            state.parallel = true;
+            state.waiting = true;
+            state.pause_clock();
+            let release = state.release.take();
+            drop(state);
+            let mut above = parent.lock();
+            if above.joining > 0 {
+                drop(above);
+                self.0.suite.slots.enqueue(Class::Subtest, sender);
+            } else {
+                above.parked.push(sender);
+                drop(above);
+            }
+            // Its end tells the parent.
+            drop(release);
+        }
+        let Ok(slot) = slot.await else { return pending().await };
+        if self.0.token.is_cancelled() {
+            // Nothing new starts; whoever runs this body ends it.
+            drop(slot);
+            return pending().await;
+        }
+        let mut state = self.lock();
+        state.waiting = false;
+        state.slot = Some(slot);
+        state.started = Some(Instant::now());
+    }
+
+    /// The test whose slot this one runs in: itself, or the nearest parallel one above.
+    fn holder(&self) -> &T {
+        let mut t = self;
+        loop {
+            let own = t.lock().parallel;
+            match &t.0.parent {
+                Some(parent) if !own => t = parent,
+                _ => return t,
+            }
+        }
+    }
+
+    /// Starts the waiting parallel sub-tests and waits until all sub-tests have ended. Their parent's slot is
+    /// free for them meanwhile. Call it before taking away what sub-tests use; at the end of a test it happens
+    /// anyway.
+    pub async fn join(&self) {
+        let suite = &self.0.suite;
+        let joining = {
+            let mut state = self.lock();
+            if state.parked.is_empty() && *self.0.children.borrow() == 0 {
+                return;
+            }
+            state.joining += 1;
+            let parked = std::mem::take(&mut state.parked);
+            drop(state);
+            // They queue before the slot goes back, so no new top-level test takes it.
+            for sender in parked {
+                suite.slots.enqueue(Class::Subtest, sender);
+            }
+            Joining(self)
+        };
+        let lent = self.holder().lock().slot.take();
+        let had_slot = lent.is_some();
+        drop(lent);
+        let mut children = self.0.children.subscribe();
+        // The sender is a field of self, so it lives.
+        let _ = children.wait_for(|n| *n == 0).await;
+        drop(joining);
+        if !had_slot || self.holder().lock().slot.is_some() {
+            return;
+        }
+        // Rare: usually the last sub-test hands its slot over. A stopped test must not wait: it has to clean up.
+        let request = suite.slots.request(Class::Subtest);
+        tokio::select! {
+            slot = request => self.holder().lock().slot = slot.ok(),
+            () = self.0.token.cancelled() => {}
+        }
+    }
+
+    /// Marks the start of a top-level test that got its slot.
+    pub(super) fn start(&self, slot: Slot) {
+        let mut state = self.lock();
+        state.slot = Some(slot);
+        state.started = Some(Instant::now());
+    }
+
+    /// Tells the test that its time is up.
+    pub(super) fn time_out(&self, limit: Duration) {
+        self.0.limit.time_out(limit);
+    }
+
+    /// Records the result of the test's future.
+    pub(super) fn settle(&self, result: eyre::Result<()>) {
+        let Err(report) = result else { return };
+        let text = format!("{report:#}");
+        if is_skip(&report) {
+            self.skip_because(&text);
+            return;
+        }
+        let mut fault = Fault::of(&report);
+        self.record(None, &text, true);
+        // An owner that was stopped while setting up returns an error that does not say so.
+        if let (Fault::Error, false, Some(stop)) = (fault, self.0.limit.bodies().began, self.stopped()) {
+            fault = Fault::of(&stop.into());
+            self.record(None, &stop.to_string(), true);
+        }
+        self.lock().fault = fault;
+    }
+
+    /// Waits for the sub-tests and reports the test, to its parent's output or, at the top, to the run.
+    pub(super) async fn finish(&self) {
+        let (record, slot) = loop {
+            self.join().await;
+            let mut state = self.lock();
+            if *self.0.children.borrow() > 0 || !state.parked.is_empty() {
+                continue;
+            }
+            state.done = true;
+            state.pause_clock();
+            break self.conclude(&mut state);
+        };
+        self.0.token.cancel();
+        let block = record.block();
+        self.0.suite.recorder.event(Event::Ended(Box::new(record)));
+        if let Some(parent) = &self.0.parent {
+            self.leave(parent, &block, slot);
+        }
+    }
+
+    /// Adds the block to the parent's output and signs off there.
+    fn leave(&self, parent: &T, block: &str, slot: Option<Slot>) {
+        let release = self.lock().release.take();
+        let holder = parent.holder();
+        let mut above = parent.lock();
+        for line in block.lines() {
+            if !line.is_empty() {
+                above.output.push_str("    ");
+            }
+            above.output.push_str(line);
+            above.output.push('\n');
+        }
+        // The last sub-test leaves its slot to the waiting parent: no new top-level test must get in between.
+        let mut spare = slot;
+        if spare.is_some() && above.joining > 0 && *parent.0.children.borrow() == 1 {
+            if Arc::ptr_eq(&holder.0, &parent.0) {
+                std::mem::swap(&mut above.slot, &mut spare);
+            } else {
+                std::mem::swap(&mut holder.lock().slot, &mut spare);
+            }
+        }
+        parent.0.children.send_modify(|n| *n -= 1);
+        drop(above);
+        drop(spare);
+        drop(release);
+    }
+
+    fn conclude(&self, state: &mut State) -> (Record, Option<Slot>) {
+        let record = Record {
+            name: self.0.name.clone(),
+            depth: self.0.depth,
+            outcome: Self::outcome(state),
+            duration: state.elapsed,
+            output: std::mem::take(&mut state.output),
+            reason: state.reason.take(),
+            fault: state.fault,
+        };
+        (record, state.slot.take())
+    }
+}

@@ -1,0 +1,222 @@
+//! A cluster with its guests: creation that cannot be lost, destruction that leaves nothing.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+use super::guest::{Evidence, Guest, Settings};
+use super::{Cluster, Error, Flight, LaunchRequest, MachineOptions, Result, ResultExt};
+use crate::conf::{Additions, UserData};
+use crate::ssh;
+
+/// How long a driver may take to take things down before the rest goes on without it.
+const DESTROY: Duration = Duration::from_secs(300);
+
+/// What a cluster is made with.
+#[derive(Clone)]
+pub struct ClusterSettings {
+    /// Folder of the cluster; machines get folders in it.
+    pub output_dir: PathBuf,
+    /// First part of the cluster's name.
+    pub base_name: String,
+    /// Do not put the flight's key into userdata.
+    pub no_ssh_key_in_user_data: bool,
+    /// What every machine's userdata gets besides.
+    pub additions: Additions,
+    /// How guests are treated.
+    pub guest: Settings,
+    /// The key that opens every machine of the flight.
+    pub key: Arc<ssh::Key>,
+    /// Leave machines running when this process ends.
+    pub survive: bool,
+}
+
+/// A cluster and the guests in it.
+pub struct Deployment {
+    flight: Arc<dyn Flight>,
+    cluster: Arc<dyn Cluster>,
+    settings: ClusterSettings,
+    guests: Mutex<Vec<Arc<Guest>>>,
+    evidence: Mutex<Vec<Evidence>>,
+    /// Creations under way; destruction waits for them.
+    creations: TaskTracker,
+    closed: AtomicBool,
+}
+
+impl Deployment {
+    /// Makes an empty cluster on a flight.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn new(flight: Arc<dyn Flight>, settings: ClusterSettings) -> Result<Arc<Self>> {
+        std::fs::create_dir_all(&settings.output_dir)
+            .during(|| format!("cannot create {}", settings.output_dir.display()))?;
+        let cluster = flight.new_cluster(format!("{}-{}", settings.base_name, uuid::Uuid::new_v4())).await?;
+        Ok(Arc::new(Self {
+            flight,
+            cluster,
+            settings,
+            guests: Mutex::default(),
+            evidence: Mutex::default(),
+            creations: TaskTracker::new(),
+            closed: AtomicBool::new(false),
+        }))
+    }
+
+    /// The driver's side of it.
+    pub fn cluster(&self) -> &Arc<dyn Cluster> {
+        &self.cluster
+    }
+
+    /// The flight it belongs to.
+    pub fn flight(&self) -> &Arc<dyn Flight> {
+        &self.flight
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &ClusterSettings {
+        &self.settings
+    }
+
+    /// The live guests, in order of creation.
+    pub fn guests(&self) -> Vec<Arc<Guest>> {
+        lock(&self.guests).clone()
+    }
+
+    /// Starts a machine and waits until it is usable.
+    ///
+    /// Dropping the returned future loses nothing: the creation goes on, and [`Deployment::destroy`] waits for it.
+    ///
+    /// # Errors
+    /// The driver's, or those of [`Guest::start`]; a machine that does not start is destroyed, its console kept.
+    pub async fn new_machine(
+        self: &Arc<Self>,
+        user_data: Option<UserData>,
+        options: MachineOptions,
+    ) -> Result<Arc<Guest>> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::Cancelled);
+        }
+        let this = self.clone();
+        // Only the launch must not be cut in two; waiting for the boot may be dropped at any moment.
+        let launch = self.creations.spawn(async move { this.launch(user_data, options).await });
+        let guest = launch.await.during(|| "the creation of a machine failed")??;
+        if let Err(e) = guest.start().await {
+            self.remove(&guest).await;
+            return Err(e);
+        }
+        Ok(guest)
+    }
+
+    async fn launch(&self, user_data: Option<UserData>, options: MachineOptions) -> Result<Arc<Guest>> {
+        let default = self.settings.guest.distribution.ignition;
+        let mut additions = self.settings.additions.clone();
+        if !self.settings.no_ssh_key_in_user_data {
+            additions.keys.push(self.settings.key.authorized().to_owned());
+        }
+        let request = LaunchRequest {
+            render: Arc::new(move |v| {
+                crate::conf::render(user_data.as_ref(), default, &v.public_ipv4, &v.private_ipv4, &additions)
+                    .during(|| "cannot render userdata")
+            }),
+            options,
+            output_dir: self.settings.output_dir.clone(),
+            survive: self.settings.survive,
+        };
+        let machine = self.cluster.launch(request).await?;
+        let login = ssh::Login::key(self.settings.guest.distribution.user, self.settings.key.clone());
+        let dir = self.settings.output_dir.join(machine.id());
+        match Guest::new(machine.clone(), &dir, login, self.settings.guest.clone()) {
+            Ok(guest) => {
+                let guest = Arc::new(guest);
+                lock(&self.guests).push(guest.clone());
+                Ok(guest)
+            }
+            Err(e) => {
+                machine.destroy().await;
+                Err(e)
+            }
+        }
+    }
+
+    /// Starts `count` machines at once with the same userdata; on the first error those that came up are
+    /// destroyed.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub async fn new_machines(
+        self: &Arc<Self>,
+        user_data: Option<&UserData>,
+        count: usize,
+    ) -> Result<Vec<Arc<Guest>>> {
+        let starts = (0..count).map(|_| self.new_machine(user_data.cloned(), MachineOptions::default()));
+        match futures_util::future::try_join_all(starts).await {
+            Ok(guests) => Ok(guests),
+            Err(e) => {
+                for guest in self.guests() {
+                    self.remove(&guest).await;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Destroys one guest and keeps what it said.
+    pub async fn remove(&self, guest: &Arc<Guest>) {
+        let ours = {
+            let mut guests = lock(&self.guests);
+            let before = guests.len();
+            guests.retain(|g| !Arc::ptr_eq(g, guest));
+            guests.len() < before
+        };
+        if !ours {
+            return;
+        }
+        match tokio::time::timeout(DESTROY, guest.destroy()).await {
+            Ok(evidence) => lock(&self.evidence).push(evidence),
+            Err(_) => {
+                crate::error!("platform", "machine {} was not gone after {} s", guest.id(), DESTROY.as_secs())
+            }
+        }
+    }
+
+    /// Destroys all guests, side by side, then the cluster; returns what all its machines said.
+    pub async fn destroy(&self) -> Vec<Evidence> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.creations.close();
+        if tokio::time::timeout(DESTROY, self.creations.wait()).await.is_err() {
+            crate::error!(
+                "platform",
+                "the creation of a machine has not ended after {} s",
+                DESTROY.as_secs()
+            );
+        }
+        let guests = self.guests();
+        futures_util::future::join_all(guests.iter().map(|g| self.remove(g))).await;
+        if tokio::time::timeout(DESTROY, self.cluster.destroy()).await.is_err() {
+            crate::error!("platform", "a cluster was not gone after {} s", DESTROY.as_secs());
+        }
+        std::mem::take(&mut *lock(&self.evidence))
+    }
+}
+
+impl Deployment {
+    /// Lets go of everything without ending it: machines started with `survive` run on after this process.
+    pub async fn leave(&self) {
+        self.creations.close();
+        self.creations.wait().await;
+        for guest in self.guests() {
+            guest.leave().await;
+            // A dropped machine is destroyed; a forgotten one is not.
+            std::mem::forget(guest);
+        }
+        std::mem::forget(self.cluster.clone());
+    }
+}
+
+fn lock<T>(place: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    place.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

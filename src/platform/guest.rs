@@ -1,0 +1,397 @@
+//! A running machine as tests see it: SSH, journal, readiness, reboot. The same for every platform.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, OnceCell};
+
+use super::distribution::{Distribution, OsRelease};
+use super::{Error, Limits, Machine, Result, ResultExt};
+use crate::harness::badness;
+use crate::journal;
+use crate::ssh;
+
+/// How a guest is treated.
+#[derive(Clone)]
+pub struct Settings {
+    /// The operating system it should be.
+    pub distribution: &'static Distribution,
+    /// Time allowed.
+    pub limits: Limits,
+    /// Do not switch SELinux to enforcing.
+    pub no_enable_selinux: bool,
+    /// Accept units that failed during boot.
+    pub allow_failed_units: bool,
+    /// Signs of trouble on the console that are expected.
+    pub ignored_badness: Vec<badness::Flag>,
+}
+
+/// A machine with its SSH connections and its journal.
+pub struct Guest {
+    machine: Arc<dyn Machine>,
+    ssh: ssh::Client,
+    journal: journal::Recorder,
+    settings: Settings,
+    /// The journal stream of the present boot.
+    following: Mutex<Option<journal::Following>>,
+    prepared: OnceCell<()>,
+}
+
+/// A boot as the guest names it: `/proc/sys/kernel/random/boot_id` (random(4)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootId(String);
+
+impl Guest {
+    /// Wraps a machine that was just launched; nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// When the journal files cannot be made in `dir`.
+    pub fn new(
+        machine: Arc<dyn Machine>,
+        dir: &std::path::Path,
+        login: ssh::Login,
+        settings: Settings,
+    ) -> Result<Self> {
+        let journal = journal::Recorder::create(dir)
+            .during(|| format!("cannot make journal files in {}", dir.display()))?;
+        let ssh = machine.client(login, settings.limits.connect);
+        Ok(Self { machine, ssh, journal, settings, following: Mutex::new(None), prepared: OnceCell::new() })
+    }
+
+    /// The machine's unique id.
+    pub fn id(&self) -> &str {
+        self.machine.id()
+    }
+
+    /// Where sshd is reached from here.
+    pub fn ip(&self) -> String {
+        self.machine.address()
+    }
+
+    /// Address among machines of its cluster.
+    pub fn private_ip(&self) -> String {
+        self.machine.private_ip()
+    }
+
+    /// The driver's side of it.
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        &self.machine
+    }
+
+    /// Its connections.
+    pub fn client(&self) -> &ssh::Client {
+        &self.ssh
+    }
+
+    /// Set once the tools that tests need were put on it; they survive reboots.
+    pub fn prepared(&self) -> &OnceCell<()> {
+        &self.prepared
+    }
+
+    /// Runs a command; both outputs are trimmed, a status other than 0 is an error.
+    ///
+    /// # Errors
+    /// The kinds of [`ssh::Error`].
+    pub async fn ssh(&self, command: &str) -> std::result::Result<ssh::Output, ssh::Error> {
+        self.ssh.run(command).await
+    }
+
+    /// Waits until the machine is usable: journal streaming, systemd done, the right system, no failed unit.
+    ///
+    /// Fails at once when the machine dies or its console shows that it will never come up.
+    ///
+    /// # Errors
+    /// A text that begins `machine "<id>" failed …`, with the cause behind it.
+    pub async fn start(&self) -> Result<()> {
+        let deadline = Instant::now() + self.settings.limits.boot;
+        tokio::select! {
+            cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to start: {cause}", self.id()))),
+            done = self.bring_up(deadline, None) => done,
+        }
+    }
+
+    async fn bring_up(&self, deadline: Instant, old: Option<&BootId>) -> Result<()> {
+        self.wait_for_ssh(deadline, old)
+            .await
+            .during(|| format!("machine {:?} failed to start", self.id()))?;
+        self.follow_journal().await.during(|| format!("machine {:?} failed to start", self.id()))?;
+        let selinux =
+            self.check(deadline).await.during(|| format!("machine {:?} failed basic checks", self.id()))?;
+        if selinux && !self.settings.no_enable_selinux && self.settings.distribution.selinux {
+            self.ssh("sudo setenforce 1")
+                .await
+                .during(|| format!("machine {:?} failed to enable selinux", self.id()))?;
+        }
+        Ok(())
+    }
+
+    /// Resolves, with the reason, once it is certain that the machine will not come up.
+    async fn doomed(&self) -> String {
+        let console = async {
+            let mut pause = Duration::from_millis(250);
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(2));
+                let Some(text) = self.machine.console().await else { continue };
+                let fatal = |f: &badness::Finding| f.label == "emergency shell" || f.label == "kernel panic";
+                let found =
+                    badness::scan(&text[..], badness::Source::Console, &self.settings.ignored_badness)
+                        .unwrap_or_default();
+                if let Some(finding) = found.iter().find(|f| fatal(f)) {
+                    return format!("{finding} on the console:\n{}", last_lines(&text, 15));
+                }
+                if let Some(stage) = ignition_failure(&text) {
+                    return format!("Ignition failed ({stage}):\n{}", last_lines(&text, 15));
+                }
+            }
+        };
+        tokio::select! {
+            cause = self.machine.died() => cause,
+            cause = console => cause,
+        }
+    }
+
+    /// Probes sshd, from 50 ms upwards; with `old`, until the machine answers from another boot.
+    async fn wait_for_ssh(&self, deadline: Instant, old: Option<&BootId>) -> Result<()> {
+        let mut pause = Duration::from_millis(50);
+        let mut last = "not tried".to_owned();
+        while Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(left, self.boot_id()).await {
+                Ok(Ok(id)) if old != Some(&id) => return Ok(()),
+                Ok(Ok(_)) => "the machine still answers from the old boot".clone_into(&mut last),
+                Ok(Err(e)) => last = chain(&e),
+                Err(_) => break,
+            }
+            if old.is_some() {
+                self.ssh.reset();
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_secs(1));
+        }
+        let limit = self.settings.limits.boot.as_secs();
+        let console = self.machine.console().await.map(|c| last_lines(&c, 15)).unwrap_or_default();
+        let console =
+            if console.is_empty() { String::new() } else { format!("\nlast console lines:\n{console}") };
+        Err(Error::new(format!("ssh unreachable within {limit} s: {last}{console}")))
+    }
+
+    /// Which boot the machine is in.
+    ///
+    /// # Errors
+    /// As [`Guest::ssh`].
+    pub async fn boot_id(&self) -> std::result::Result<BootId, ssh::Error> {
+        Ok(BootId(self.ssh("cat /proc/sys/kernel/random/boot_id").await?.stdout))
+    }
+
+    async fn follow_journal(&self) -> std::result::Result<(), ssh::Error> {
+        let mut following = self.following.lock().await;
+        *following = None;
+        *following = Some(self.journal.follow(&self.ssh).await?);
+        Ok(())
+    }
+
+    /// The basic checks, in one round trip where possible; returns whether SELinux could be enforced.
+    async fn check(&self, deadline: Instant) -> Result<bool> {
+        let state = self.wait_for_systemd(deadline).await?;
+        let script = "cat /etc/os-release || exit 90; echo; echo @@failed; \
+             systemctl --no-legend --plain --state failed list-units; echo @@selinux; \
+             if PATH=$PATH:/usr/sbin:/sbin type -P setenforce >/dev/null && [ -e /sys/fs/selinux/enforce ]; then echo yes; fi";
+        let out = match self.ssh(script).await {
+            Err(e) if e.exit_status() == Some(90) => return Err(e).during(|| "no /etc/os-release file"),
+            other => other.during(|| "could not check the machine")?,
+        };
+        let (os, rest) = out.stdout.split_once("@@failed").unwrap_or((&out.stdout, ""));
+        let (failed, selinux) = rest.split_once("@@selinux").unwrap_or((rest, ""));
+        let os = OsRelease::parse(os);
+        let distribution = self.settings.distribution;
+        if !distribution.accepts(&os) {
+            return Err(Error::new(format!(
+                "not a supported instance: {}-{}; distribution {} expects {}{}",
+                os.get("ID"),
+                os.get("VARIANT_ID"),
+                distribution.name,
+                distribution.accepted(),
+                super::distribution::DISTRIBUTIONS
+                    .iter()
+                    .find(|d| d.accepts(&os))
+                    .map(|d| format!(", this is {}", d.name))
+                    .unwrap_or_default(),
+            )));
+        }
+        let failed = failed.trim();
+        if !failed.is_empty() && !self.settings.allow_failed_units {
+            let unit = failed.split_whitespace().next().unwrap_or_default();
+            let quoted = ssh::quote(unit);
+            let detail = self
+                .ssh(&format!("systemctl status --no-pager -l {quoted}; sudo journalctl -b --no-pager -n 20 -u {quoted}; true"))
+                .await
+                .map(|o| o.stdout)
+                .unwrap_or_default();
+            return Err(Error::new(format!("some systemd units failed:\n{failed}\n{detail}")));
+        }
+        crate::debug!("platform", "machine {} is {state}", self.id());
+        Ok(selinux.trim() == "yes")
+    }
+
+    /// Waits for the end of the boot: by event where systemd can (`--wait`, since 240), else by probing.
+    async fn wait_for_systemd(&self, deadline: Instant) -> Result<String> {
+        let mut pause = Duration::from_millis(50);
+        let mut command = "systemctl is-system-running --wait";
+        let mut last = "no answer".to_owned();
+        while Instant::now() < deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = match tokio::time::timeout(left, self.ssh.output(command)).await {
+                Err(_) => break,
+                Ok(Err(e)) => {
+                    last = chain(&e);
+                    String::new()
+                }
+                Ok(Ok(out)) => {
+                    let errors = String::from_utf8_lossy(&out.stderr);
+                    if errors.contains("--wait") {
+                        command = "systemctl is-system-running";
+                    }
+                    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+                }
+            };
+            match answer.as_str() {
+                "" | "initializing" | "starting" | "stopping" => {
+                    if !answer.is_empty() {
+                        last = answer;
+                    }
+                }
+                _ => return Ok(answer),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(Duration::from_secs(1));
+        }
+        let jobs = self.ssh("systemctl list-jobs --no-pager").await.map(|o| o.stdout).unwrap_or_default();
+        let limit = self.settings.limits.boot.as_secs();
+        Err(Error::new(format!(
+            "ssh unreachable: could not check if machine is running within {limit} s: {last}; waiting jobs:\n{jobs}"
+        )))
+    }
+
+    /// Reboots the machine and waits until it is usable again.
+    ///
+    /// # Errors
+    /// When the command cannot be given, or the machine does not come back.
+    pub async fn reboot(&self) -> Result<()> {
+        let old = self.boot_id().await.during(|| "issuing reboot command failed")?;
+        let stop: String = self
+            .settings
+            .distribution
+            .stop_before_reboot
+            .iter()
+            .map(|unit| format!("sudo systemctl stop {unit} && "))
+            .collect();
+        match self.ssh(&format!("{stop}sudo reboot")).await {
+            Err(e) if !e.is_lost() => return Err(e).during(|| "issuing reboot command failed"),
+            _ => {}
+        }
+        self.wait_for_reboot(&old).await
+    }
+
+    /// Waits until the machine is usable in another boot than `old`, whoever started the reboot.
+    ///
+    /// # Errors
+    /// When it does not come back in time, or not whole.
+    pub async fn wait_for_reboot(&self, old: &BootId) -> Result<()> {
+        self.ssh.reset();
+        let deadline = Instant::now() + self.settings.limits.boot;
+        tokio::select! {
+            cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to reboot: {cause}", self.id()))),
+            done = self.bring_up(deadline, Some(old)) => done,
+        }
+    }
+
+    /// Closes all connections and lets the machine run on.
+    pub async fn leave(&self) {
+        self.journal.stop(self.settings.limits.drain).await;
+        drop(self.following.lock().await.take());
+        self.ssh.close().await;
+    }
+
+    /// Ends the machine and returns what it said: its console, if the platform has one, and its journal.
+    pub async fn destroy(&self) -> Evidence {
+        self.leave().await;
+        self.machine.destroy().await;
+        let journal = self.journal.text().unwrap_or_else(|e| {
+            crate::warning!("platform", "cannot read the journal of machine {}: {e}", self.id());
+            Vec::new()
+        });
+        Evidence {
+            id: self.id().to_owned(),
+            console: self.machine.console().await.unwrap_or_default(),
+            journal,
+        }
+    }
+}
+
+/// What a destroyed machine leaves behind.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// The machine's id.
+    pub id: String,
+    /// All that its serial console said.
+    pub console: Vec<u8>,
+    /// Its journal as text.
+    pub journal: Vec<u8>,
+}
+
+/// The last lines of a console, without control characters.
+pub fn last_lines(text: &[u8], count: usize) -> String {
+    let tail = &text[text.len().saturating_sub(16 * 1024)..];
+    let tail = String::from_utf8_lossy(tail);
+    let lines: Vec<String> = tail
+        .lines()
+        .map(|l| l.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>())
+        .filter(|l| !l.trim().is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// The stage in which Ignition gave up, if the console says so.
+fn ignition_failure(console: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(console);
+    let line = text.lines().rev().find(|l| {
+        l.contains("Ignition failed (stage ")
+            || l.contains("Ignition has failed. Please ensure your config is valid")
+    })?;
+    Some(
+        line.split_once("(stage ")
+            .and_then(|(_, r)| r.split(')').next())
+            .unwrap_or("see the console")
+            .to_owned(),
+    )
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_tells_of_ignition() {
+        let text = b"x\nIgnition failed (stage files)\r\n[ 1.0] power off\n";
+        assert_eq!(ignition_failure(text).as_deref(), Some("files"));
+        assert_eq!(ignition_failure(b"Ignition finished successfully"), None);
+    }
+
+    #[test]
+    fn last_lines_are_clean() {
+        assert_eq!(last_lines(b"a\r\n\x1b[0mb\n\n\nc", 2), "[0mb\nc");
+    }
+}

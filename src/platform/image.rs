@@ -1,0 +1,110 @@
+//! Images and what is known about them: the feature file beside an image, and the image used when none is named.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{Error, Result, ResultExt, distribution::Distribution};
+
+/// What a feature file (`<image>.json`) says about an image.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// Value for `--distro`.
+    pub distro: String,
+    /// Board it is for.
+    pub board: String,
+    /// `VERSION_ID` of its os-release.
+    pub version: String,
+    /// The user that tests log in as.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// What the image can do; tests name what they need.
+    #[serde(default)]
+    pub features: Vec<String>,
+    /// Kernel for direct boot, beside the image.
+    #[serde(default)]
+    pub kernel: Option<String>,
+    /// Initramfs for direct boot, beside the image.
+    #[serde(default)]
+    pub initrd: Option<String>,
+    /// Kernel arguments for direct boot.
+    #[serde(default)]
+    pub kernel_arguments: Option<String>,
+}
+
+/// An image on disk.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The file.
+    pub path: PathBuf,
+    /// What its feature file says, if it has one.
+    pub facts: Option<Facts>,
+}
+
+impl Image {
+    /// An image with the facts beside it.
+    ///
+    /// # Errors
+    /// When there is a feature file and it is not valid.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let mut name = path.clone().into_os_string();
+        name.push(".json");
+        let beside = PathBuf::from(name);
+        let facts = match std::fs::read(&beside) {
+            Ok(text) => {
+                let facts: Facts = serde_json::from_slice(&text)
+                    .during(|| format!("invalid feature file {}", beside.display()))?;
+                if Distribution::named(&facts.distro).is_none() {
+                    let text = format!(
+                        "feature file {} names an unknown distro {:?}",
+                        beside.display(),
+                        facts.distro
+                    );
+                    return Err(Error::new(text));
+                }
+                Some(facts)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e).during(|| format!("cannot read feature file {}", beside.display())),
+        };
+        Ok(Self { path, facts })
+    }
+}
+
+/// Where `tests/guest/build.sh` puts mantle's own guest images.
+pub fn guest_dir() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("MANTLE_GUEST_DIR").unwrap_or_else(|| {
+        set("XDG_CACHE_HOME")
+            .or_else(|| set("HOME").map(|h| h.join(".cache")))
+            .unwrap_or_else(|| "/root/.cache".into())
+            .join("mantle/guest")
+    })
+}
+
+/// The image to use when none is named: the SDK's latest build, else mantle's own guest (the larger variant).
+///
+/// # Errors
+/// When neither is there; the text says how to get one.
+pub fn default_image(board: &str) -> Result<PathBuf> {
+    let sdk = crate::sdk::image_dir(board, "latest").during(|| "cannot find the SDK")?;
+    let sdk = sdk.join("coreos_production_image.bin");
+    let own = ["full", "base"].map(|variant| guest_dir().join(variant).join("guest.qcow2"));
+    let host = format!("{}-usr", crate::sdk::host_architecture()) == board;
+    let found = std::iter::once(&sdk).chain(own.iter().filter(|_| host)).find(|p| p.is_file());
+    found.cloned().ok_or_else(|| {
+        Error::new(format!(
+            "no image: neither the SDK's {} nor mantle's own guest in {} is there",
+            sdk.display(),
+            guest_dir().display()
+        ))
+    })
+}
+
+/// The folder of mantle's own guest that an image belongs to: trees for containers, kernel for direct boot.
+pub fn guest_folder(image: &Path) -> Option<PathBuf> {
+    let dir = image.canonicalize().ok()?.parent()?.to_owned();
+    dir.join("root").is_dir().then_some(dir)
+}

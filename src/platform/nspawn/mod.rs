@@ -1,0 +1,316 @@
+//! Platform `nspawn`: the guest's user space as a container, in about a second, without KVM.
+//!
+//! The machine is an overlay over the guest's tree, prepared by the real Ignition (`files` stage) and booted by
+//! systemd-nspawn(1) on the flight's private network. It has no kernel, disks or firmware of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::guest::last_lines;
+use super::ledger::{self, Ledger, Resource};
+use super::local::Local;
+use super::{
+    Cluster, Error, Flight, FlightBase, LaunchRequest, LocalServices, Machine, Platform, Result, ResultExt,
+    Target, Variables, image,
+};
+use crate::network::{Lease, Namespace};
+use crate::process::{Command, Proc, find_program};
+use crate::ssh;
+
+const BOOT: &str = include_str!("boot.sh");
+
+/// Options of platform nspawn.
+#[derive(clap::Args, Serialize, Clone, Debug)]
+#[group(skip)]
+pub struct Options {
+    /// Root tree of the guest [default: that of mantle's own guest]
+    #[arg(long, value_name = "DIR")]
+    #[serde(rename = "root")]
+    nspawn_root: Option<PathBuf>,
+    /// Tree that holds the guest's Ignition [default: ignition-root beside the root tree]
+    #[arg(long, value_name = "DIR")]
+    #[serde(rename = "ignition")]
+    nspawn_ignition: Option<PathBuf>,
+}
+
+/// The platform.
+pub struct Nspawn;
+
+impl Platform for Nspawn {
+    const NAME: &'static str = "nspawn";
+    const ABOUT: &'static str = "containers of systemd-nspawn on this host: the quick lane (root)";
+    const INTERNET: bool = false;
+    const PROPERTIES: &'static str = "nspawn";
+    type Options = Options;
+
+    fn check(options: &mut Options, _target: &Target) -> Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::new("platform nspawn needs root; platform qemu-unpriv does not"));
+        }
+        for (program, package) in [("systemd-nspawn", "systemd-container"), ("unshare", "util-linux")] {
+            if find_program(program).is_none() {
+                return Err(Error::new(format!(
+                    "{program} is not installed (Debian: apt-get install {package})"
+                )));
+            }
+        }
+        let root = match options.nspawn_root.take().or_else(default_root) {
+            Some(root) => root,
+            None => {
+                return Err(Error::new(format!(
+                    "no guest tree: build mantle's own guest (tests/guest/build.sh puts it in {}) or name one with \
+                     --nspawn-root",
+                    image::guest_dir().display()
+                )));
+            }
+        };
+        let ignition = options.nspawn_ignition.take().unwrap_or_else(|| root.with_file_name("ignition-root"));
+        options.nspawn_root = Some(existing(&root, "usr")?);
+        options.nspawn_ignition = Some(existing(&ignition, "usr/bin/ignition")?);
+        Ok(())
+    }
+
+    fn image(options: &Options, _board: &str) -> Option<image::Image> {
+        let root = options.nspawn_root.clone().or_else(default_root)?;
+        image::Image::open(root.with_file_name("guest.qcow2")).ok()
+    }
+
+    async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
+        let (Some(root), Some(ignition)) = (options.nspawn_root, options.nspawn_ignition) else {
+            return Err(Error::new("no guest tree"));
+        };
+        Ok(Arc::new(NspawnFlight {
+            name: format!("{}-{}", base.base_name, uuid::Uuid::new_v4()),
+            shared: Arc::new(Shared { root, ignition, local: Local::new().await?, ledger: base.ledger }),
+        }))
+    }
+}
+
+fn default_root() -> Option<PathBuf> {
+    ["full", "base"].map(|v| image::guest_dir().join(v).join("root")).into_iter().find(|p| p.is_dir())
+}
+
+/// The folder with symlinks resolved, so that a moving link does not change machines under way.
+fn existing(dir: &Path, inside: &str) -> Result<PathBuf> {
+    let real = dir.canonicalize().during(|| format!("cannot find guest tree {}", dir.display()))?;
+    if real.join(inside).symlink_metadata().is_err() {
+        return Err(Error::new(format!("{} is no guest tree: it has no {inside}", real.display())));
+    }
+    if real.display().to_string().contains([',', ':', '\\']) {
+        return Err(Error::new(format!(
+            "{}: overlayfs does not take `,`, `:` or `\\` in a path",
+            real.display()
+        )));
+    }
+    Ok(real)
+}
+
+struct Shared {
+    root: PathBuf,
+    ignition: PathBuf,
+    local: Arc<Local>,
+    ledger: Arc<Ledger>,
+}
+
+struct NspawnFlight {
+    name: String,
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Flight for NspawnFlight {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn platform(&self) -> &'static str {
+        Nspawn::NAME
+    }
+
+    fn lacking(&self) -> &'static [(&'static str, &'static str)] {
+        const HOSTS: &str = "a container has its host's kernel";
+        const NESTED: &str = "containers in containers are not set up";
+        &[
+            ("kernel", HOSTS),
+            ("disks", "a container has no disks of its own"),
+            ("firmware", "a container has no firmware"),
+            ("nfs", HOSTS),
+            ("ipvs", HOSTS),
+            ("timesyncd", "a container has its host's clock"),
+            ("docker", NESTED),
+            ("podman", NESTED),
+        ]
+    }
+
+    fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
+        let text = |p: &Path| serde_json::Value::from(p.display().to_string());
+        [("root", &self.shared.root), ("ignition", &self.shared.ignition)]
+            .into_iter()
+            .map(|(k, p)| (k.to_owned(), text(p)))
+            .collect()
+    }
+
+    async fn new_cluster(&self, _name: String) -> Result<Arc<dyn Cluster>> {
+        Ok(Arc::new(NspawnCluster { shared: self.shared.clone() }))
+    }
+
+    async fn destroy(&self) {
+        self.shared.local.destroy().await;
+    }
+}
+
+struct NspawnCluster {
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Cluster for NspawnCluster {
+    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        // Memory and CPUs are the host's: a wish for some is met as well as it can be.
+        if !request.options.disks.is_empty() {
+            return Err(Error::Unsupported { platform: Nspawn::NAME, what: "additional disks" });
+        }
+        let id = uuid::Uuid::new_v4();
+        let dir = request.output_dir.join(id.to_string());
+        std::fs::create_dir_all(&dir).during(|| format!("cannot create {}", dir.display()))?;
+        let dir = dir.canonicalize().during(|| format!("cannot find {}", dir.display()))?;
+        let lease = self.shared.local.net().allocate().during(|| "cannot get an address for a container")?;
+        let address = lease.ipv4.to_string();
+        let variables = Variables { public_ipv4: address.clone(), private_ipv4: address.clone() };
+        let conf = (request.render)(&variables)?;
+        let config = match (conf.is_ignition(), conf.is_empty()) {
+            (_, true) => None,
+            (true, _) => {
+                let path = dir.join("ignition.json");
+                std::fs::write(&path, conf.text()).during(|| format!("cannot write {}", path.display()))?;
+                if conf.needs_disks() {
+                    return Err(Error::new(
+                        "the userdata asks for disks or kernel arguments, which a container does not have",
+                    ));
+                }
+                Some(path)
+            }
+            _ => return Err(Error::new("platform nspawn only supports Ignition or empty configs")),
+        };
+        let namespace = Namespace::new().during(|| "cannot make a container's network")?;
+        self.shared
+            .local
+            .net()
+            .veth(&lease, &namespace, "eth0")
+            .await
+            .during(|| "cannot wire a container's network")?;
+
+        let mount_point = dir.join("machine");
+        std::fs::create_dir_all(&mount_point)
+            .during(|| format!("cannot create {}", mount_point.display()))?;
+        let console = dir.join("console.txt");
+        let log =
+            std::fs::File::create(&console).during(|| format!("cannot create {}", console.display()))?;
+        let errors = log.try_clone().during(|| format!("cannot share {}", console.display()))?;
+        let mut command = Command::new("unshare")
+            .args(["--mount", "--", "sh", "-c", BOOT, "boot.sh"])
+            .args([&self.shared.root, &self.shared.ignition, &mount_point])
+            .arg(id.simple().to_string())
+            .in_namespace(namespace.fd())
+            .stdout(log)
+            .stderr(errors);
+        if let Some(config) = &config {
+            command = command.arg(config);
+        }
+        if request.survive {
+            command = command.survive();
+        }
+        let process = command.spawn().await.during(|| "cannot start a container")?;
+        let resource = ledger::process(process.pid(), Nspawn::NAME);
+        if let Err(e) = self.shared.ledger.create(&resource) {
+            process.stop(Duration::ZERO).await;
+            return Err(e).during(|| "cannot record a container");
+        }
+        crate::info!("platform/nspawn", "machine {id} is process {} at {address}", process.pid());
+        Ok(Arc::new(Container {
+            id: id.to_string(),
+            address,
+            console,
+            mount_point,
+            process,
+            resource,
+            shared: self.shared.clone(),
+            told: AtomicBool::new(false),
+            _network: (lease, namespace),
+        }))
+    }
+
+    fn local(&self) -> Option<Arc<dyn LocalServices>> {
+        Some(self.shared.local.clone())
+    }
+
+    async fn destroy(&self) {}
+}
+
+struct Container {
+    id: String,
+    address: String,
+    console: PathBuf,
+    mount_point: PathBuf,
+    process: Proc,
+    resource: Resource,
+    shared: Arc<Shared>,
+    told: AtomicBool,
+    /// Kept while the container lives: its address, and the far end of its cable.
+    _network: (Lease, Namespace),
+}
+
+#[async_trait]
+impl Machine for Container {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn address(&self) -> String {
+        self.address.clone()
+    }
+
+    fn private_ip(&self) -> String {
+        self.address.clone()
+    }
+
+    fn dialer(&self) -> Arc<dyn ssh::Dial> {
+        self.shared.local.dialer()
+    }
+
+    async fn died(&self) -> String {
+        let status = self.process.wait().await;
+        if self.told.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        let words = self.console().await.unwrap_or_default();
+        format!("the container ended ({status}); its last words:\n{}", last_lines(&words, 15))
+    }
+
+    async fn console(&self) -> Option<Vec<u8>> {
+        tokio::fs::read(&self.console).await.ok()
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let pid = self.process.pid();
+        vec![
+            format!("machine {}: nsenter --net=/proc/{pid}/ns/net ssh core@{}", self.id, self.address),
+            format!("stop it: kill -KILL -{pid}"),
+        ]
+    }
+
+    async fn destroy(&self) {
+        self.told.store(true, Ordering::SeqCst);
+        self.process.stop(Duration::ZERO).await;
+        self.shared.ledger.delete(&self.resource);
+        // Empty by now: the mount went with its namespace.
+        if let Err(e) = std::fs::remove_dir(&self.mount_point) {
+            crate::warning!("platform/nspawn", "cannot remove {}: {e}", self.mount_point.display());
+        }
+    }
+}

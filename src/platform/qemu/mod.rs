@@ -1,0 +1,252 @@
+//! Virtual machines on this host: platforms `qemu` (root, a private network with services) and `qemu-unpriv`
+//! (any user, QEMU's own network).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::accel::Decision;
+use self::command::{Arch, Kernel};
+use self::firmware::Firmware;
+pub use self::image::specialize;
+pub use self::options::Options;
+use super::local::Local;
+use super::{
+    Cluster, Error, Flight, FlightBase, LaunchRequest, LocalServices, Machine, Platform, Result, ResultExt,
+    Target, ledger,
+};
+use crate::process::find_program;
+
+mod accel;
+mod command;
+mod firmware;
+mod image;
+mod machine;
+mod options;
+mod qmp;
+#[cfg(test)]
+mod tests;
+
+/// Key of both platforms in properties.json, and of their options.
+const PROPERTIES: &str = "qemu";
+/// Value of the kernel option that stands for what the image's feature file names.
+const AUTO: &str = "auto";
+
+/// Platform `qemu`.
+pub struct Qemu;
+
+impl Platform for Qemu {
+    const NAME: &'static str = "qemu";
+    const ABOUT: &'static str = "virtual machines on this host in a private network; needs root";
+    const INTERNET: bool = false;
+    const PROPERTIES: &'static str = PROPERTIES;
+    type Options = Options;
+
+    fn check(options: &mut Options, target: &Target) -> Result<()> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::new("platform qemu needs root for its private network; qemu-unpriv does not"));
+        }
+        check(options, target)
+    }
+
+    fn image(options: &Options, board: &str) -> Option<super::image::Image> {
+        image_of(options, board).ok()
+    }
+
+    async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
+        let setup = Setup::new(Self::NAME, options, &base).await?;
+        let network = Local::new().await?;
+        Ok(Arc::new(QemuFlight::new(&base, setup, Some(network))))
+    }
+}
+
+/// Platform `qemu-unpriv`.
+pub struct QemuUnpriv;
+
+impl Platform for QemuUnpriv {
+    const NAME: &'static str = "qemu-unpriv";
+    const ABOUT: &'static str =
+        "virtual machines on this host, each alone behind QEMU's own network; any user";
+    const INTERNET: bool = true;
+    const PROPERTIES: &'static str = PROPERTIES;
+    const VARIANT_OF: Option<&'static str> = Some(Qemu::NAME);
+    type Options = Options;
+
+    fn check(options: &mut Options, target: &Target) -> Result<()> {
+        check(options, target)
+    }
+
+    fn image(options: &Options, board: &str) -> Option<super::image::Image> {
+        image_of(options, board).ok()
+    }
+
+    async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
+        // Changing an image takes a mount, which takes root: never done here.
+        let setup = Setup::new(Self::NAME, Options { qemu_skip_mangle: true, ..options }, &base).await?;
+        Ok(Arc::new(QemuFlight::new(&base, setup, None)))
+    }
+}
+
+/// Fills in the image and refuses what cannot work.
+fn check(options: &mut Options, target: &Target) -> Result<()> {
+    let board = Arch::of_board(&target.board)?;
+    program(board.program(), board.package())?;
+    program("qemu-img", "qemu-utils")?;
+    let found = image_of(options, &target.board)?;
+    image::check(&found.path)?;
+    if let Some(facts) = found.facts.as_ref().filter(|f| f.board != target.board) {
+        let text = format!("{} is for board {}, not {}", found.path.display(), facts.board, target.board);
+        return Err(Error::new(text));
+    }
+    options.qemu_image = Some(found.path);
+    Firmware::resolve(options, board)?;
+    kernel(options, &target.board)?;
+    Ok(())
+}
+
+fn program(name: &str, package: &str) -> Result<PathBuf> {
+    find_program(name)
+        .ok_or_else(|| Error::new(format!("{name} is not installed; on Debian it is in package {package}")))
+}
+
+/// The image that the options name, or the default one, with its facts.
+fn image_of(options: &Options, board: &str) -> Result<super::image::Image> {
+    let path = match options.qemu_image.as_ref().filter(|p| !p.as_os_str().is_empty()) {
+        Some(path) => path.clone(),
+        None => super::image::default_image(board)?,
+    };
+    super::image::Image::open(path)
+}
+
+/// The kernel to start directly, if one is asked for.
+fn kernel(options: &Options, board: &str) -> Result<Option<Kernel>> {
+    let file = |path: &Path| path.canonicalize().during(|| format!("cannot find {}", path.display()));
+    let Some(named) = options.qemu_kernel.as_deref().filter(|p| !p.as_os_str().is_empty()) else {
+        return Ok(None);
+    };
+    if named != Path::new(AUTO) {
+        let initrd = options.qemu_initrd.as_deref().map(file).transpose()?;
+        return Ok(Some(Kernel { file: file(named)?, initrd, append: options.qemu_append.clone() }));
+    }
+    let image = image_of(options, board)?;
+    let dir = image.path.canonicalize().ok().and_then(|p| Some(p.parent()?.to_owned())).unwrap_or_default();
+    let Some((kernel, facts)) = image.facts.and_then(|f| Some((f.kernel.clone()?, f))) else {
+        return Err(Error::new(format!("no feature file names the kernel of {}", image.path.display())));
+    };
+    let named = options.qemu_initrd.clone().or_else(|| facts.initrd.as_ref().map(|name| dir.join(name)));
+    let append =
+        [facts.kernel_arguments, options.qemu_append.clone()].into_iter().flatten().collect::<Vec<_>>();
+    Ok(Some(Kernel {
+        file: file(&dir.join(kernel))?,
+        initrd: named.as_deref().map(file).transpose()?,
+        append: Some(append.join(" ")).filter(|a| !a.is_empty()),
+    }))
+}
+
+/// What all machines of a flight share.
+struct Setup {
+    platform: &'static str,
+    program: PathBuf,
+    board: Arch,
+    decision: Decision,
+    base: image::Base,
+    firmware: Firmware,
+    kernel: Option<Kernel>,
+    memory_mib: u32,
+    cpus: u32,
+    ledger: Arc<ledger::Ledger>,
+}
+
+impl Setup {
+    /// Takes over checked options.
+    async fn new(platform: &'static str, options: Options, flight: &FlightBase) -> Result<Self> {
+        let board = Arch::of_board(&flight.board)?;
+        let program = program(board.program(), board.package())?;
+        let mut base = image::Base::open(&image_of(&options, &flight.board)?.path).await?;
+        let decision = accel::decide(options.qemu_accel, board, &program).await?;
+        if flight.distribution.mangle && !options.qemu_skip_mangle {
+            base.mangle().await?;
+        }
+        Ok(Self {
+            platform,
+            program,
+            board,
+            decision,
+            base,
+            firmware: Firmware::resolve(&options, board)?,
+            kernel: kernel(&options, &flight.board)?,
+            memory_mib: options.qemu_memory.unwrap_or(command::MEMORY_MIB),
+            cpus: options.qemu_cpus.unwrap_or(1),
+            ledger: flight.ledger.clone(),
+        })
+    }
+}
+
+/// A flight of either platform.
+struct QemuFlight {
+    name: String,
+    setup: Arc<Setup>,
+    network: Option<Arc<Local>>,
+}
+
+impl QemuFlight {
+    fn new(base: &FlightBase, setup: Setup, network: Option<Arc<Local>>) -> Self {
+        let name = format!("{}-{}", base.base_name, uuid::Uuid::new_v4());
+        Self { name, setup: Arc::new(setup), network }
+    }
+}
+
+#[async_trait]
+impl Flight for QemuFlight {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn platform(&self) -> &'static str {
+        self.setup.platform
+    }
+
+    fn slowness(&self) -> f64 {
+        self.setup.decision.slowness
+    }
+
+    fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
+        [
+            ("mangled".to_owned(), self.setup.base.is_mangled().into()),
+            ("accelerator".to_owned(), self.setup.decision.accel.name().into()),
+        ]
+        .into_iter()
+        .collect()
+    }
+
+    async fn new_cluster(&self, _name: String) -> Result<Arc<dyn Cluster>> {
+        Ok(Arc::new(QemuCluster { setup: self.setup.clone(), network: self.network.clone() }))
+    }
+
+    async fn destroy(&self) {
+        if let Some(network) = &self.network {
+            network.destroy().await;
+        }
+    }
+}
+
+/// A cluster of either platform; those of platform `qemu` share the flight's network.
+struct QemuCluster {
+    setup: Arc<Setup>,
+    network: Option<Arc<Local>>,
+}
+
+#[async_trait]
+impl Cluster for QemuCluster {
+    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        let machine = machine::launch(&self.setup, self.network.as_ref(), request).await?;
+        Ok(machine)
+    }
+
+    fn local(&self) -> Option<Arc<dyn LocalServices>> {
+        self.network.clone().map(|network| network as _)
+    }
+
+    async fn destroy(&self) {}
+}

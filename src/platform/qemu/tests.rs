@@ -1,0 +1,309 @@
+//! Whole machines. Each test says why it is skipped where something is missing.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::conf::{self, Additions, IgnitionVersion, UserData};
+use crate::platform::distribution::Distribution;
+use crate::platform::{Disk, MachineOptions, Variables, image as images};
+
+/// Longest wait for anything; only ever reached when something is broken.
+const LONG: Duration = Duration::from_secs(300);
+
+fn missing(programs: &[&str]) -> bool {
+    let gone: Vec<_> = programs.iter().filter(|p| find_program(p).is_none()).collect();
+    if !gone.is_empty() {
+        crate::warning!("test", "skipped: not installed: {gone:?}");
+    }
+    !gone.is_empty()
+}
+
+fn own_guest() -> Option<PathBuf> {
+    let image = images::guest_dir().join("base/guest.qcow2");
+    if image.is_file() && !missing(&["qemu-system-x86_64", "qemu-img"]) {
+        return Some(image);
+    }
+    crate::warning!("test", "skipped: no guest image {} (tests/guest/build.sh makes it)", image.display());
+    None
+}
+
+fn base(dir: &Path, board: &str) -> FlightBase {
+    FlightBase {
+        base_name: "test".into(),
+        output_dir: dir.to_owned(),
+        distribution: Distribution::named("debian").unwrap(),
+        board: board.into(),
+        cancel: CancellationToken::new(),
+        ledger: Arc::new(ledger::Ledger::none()),
+    }
+}
+
+/// Options of a small emulated machine.
+fn small(image: &Path) -> Options {
+    Options {
+        qemu_image: Some(image.to_owned()),
+        qemu_accel: accel::Choice::Tcg,
+        qemu_memory: Some(512),
+        ..Options::default()
+    }
+}
+
+/// Checks the options and makes flight and cluster, as the registry and the harness do.
+async fn cluster<P: Platform<Options = Options>>(
+    mut options: Options,
+    base: FlightBase,
+) -> Result<(Arc<dyn Flight>, Arc<dyn Cluster>)> {
+    P::check(&mut options, &base.target())?;
+    let flight = P::flight(options, base).await?;
+    let cluster = flight.new_cluster("c".into()).await?;
+    Ok((flight, cluster))
+}
+
+fn request(dir: &Path, userdata: UserData, options: MachineOptions) -> LaunchRequest {
+    let render = move |v: &Variables| {
+        conf::render(
+            Some(&userdata),
+            IgnitionVersion::V3,
+            &v.public_ipv4,
+            &v.private_ipv4,
+            &Additions::default(),
+        )
+        .during(|| "cannot render userdata")
+    };
+    LaunchRequest { render: Arc::new(render), options, output_dir: dir.to_owned(), survive: false }
+}
+
+fn ignition() -> UserData {
+    UserData::ignition(r#"{"ignition": {"version": "3.0.0"}}"#)
+}
+
+/// Waits for what sshd says first; a forwarded port accepts connections long before sshd is there.
+async fn banner(machine: &Arc<dyn Machine>) -> String {
+    let dialer = machine.dialer();
+    let address = machine.address();
+    let address = if address.contains(':') { address } else { format!("{address}:22") };
+    let ask = move || {
+        let end = Instant::now() + LONG;
+        while Instant::now() < end {
+            let mut line = String::new();
+            if let Ok(stream) = dialer.dial(&address, Duration::from_secs(5)) {
+                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                if BufReader::new(stream).read_line(&mut line).is_ok_and(|n| n > 0) {
+                    return line;
+                }
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        String::new()
+    };
+    tokio::select! {
+        line = tokio::task::spawn_blocking(ask) => line.unwrap(),
+        why = machine.died() => panic!("{why}"),
+    }
+}
+
+/// Waits until the console has said something.
+async fn console_says(machine: &Arc<dyn Machine>, what: &str) {
+    let seen = async {
+        loop {
+            let text = machine.console().await.unwrap_or_default();
+            if String::from_utf8_lossy(&text).contains(what) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        seen = tokio::time::timeout(LONG, seen) => seen.unwrap(),
+        why = machine.died() => panic!("{why}"),
+    }
+}
+
+/// The processes that run in a folder.
+fn processes_in(dir: &Path) -> Vec<i32> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)).collect()
+}
+
+/// Resident memory in MiB.
+fn resident(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_guest_boots_without_privileges() {
+    let Some(image) = own_guest() else { return };
+    let out = tempfile::tempdir().unwrap();
+    let options = Options { qemu_kernel: Some("auto".into()), ..small(&image) };
+    let (flight, cluster) = cluster::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await.unwrap();
+    assert_eq!(flight.properties()["mangled"], false);
+    assert!(flight.slowness() >= 3.0);
+    let extra = Disk::Empty { size: "1G".into(), device: vec!["serial=extra".into()] };
+    let wishes = MachineOptions { disks: vec![extra], ..MachineOptions::default() };
+    let start = Instant::now();
+    let machine = cluster.launch(request(out.path(), ignition(), wishes)).await.unwrap();
+    let launched = start.elapsed();
+    assert!(banner(&machine).await.starts_with("SSH-2.0-"));
+    let dir = out.path().canonicalize().unwrap().join(machine.id());
+    let pid = processes_in(&dir)[0];
+    crate::notice!(
+        "test",
+        "launched in {launched:?}, banner after {:?}, {} MiB",
+        start.elapsed(),
+        resident(pid)
+    );
+    assert!(resident(pid) <= 380);
+    assert!(machine.hints()[0].starts_with("shell: ssh -p "), "{:?}", machine.hints());
+    assert!(!machine.console().await.unwrap().is_empty());
+    machine.destroy().await;
+    cluster.destroy().await;
+    flight.destroy().await;
+    assert!(processes_in(&dir).is_empty());
+    assert_eq!(names(&dir), ["console.txt", "ignition.json"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_guest_boots_on_the_private_network() {
+    let Some(image) = own_guest() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return crate::warning!("test", "skipped: needs root");
+    }
+    let out = tempfile::tempdir().unwrap();
+    let options = Options { qemu_kernel: Some("auto".into()), ..small(&image) };
+    let (flight, cluster) = cluster::<Qemu>(options, base(out.path(), "amd64-usr")).await.unwrap();
+    let wishes = MachineOptions { memory_mib: Some(600), cpus: Some(2), ..MachineOptions::default() };
+    let machine = cluster.launch(request(out.path(), ignition(), wishes)).await.unwrap();
+    assert_eq!(machine.address(), "10.0.0.2");
+    assert!(banner(&machine).await.starts_with("SSH-2.0-"));
+    assert!(machine.hints()[0].contains("nsenter --target "), "{:?}", machine.hints());
+    machine.destroy().await;
+    let config = UserData::script("#!/bin/sh\n");
+    let other = cluster.launch(request(out.path(), config, MachineOptions::default())).await.unwrap();
+    assert_eq!(other.address(), "10.0.0.2", "addresses are used again");
+    assert!(out.path().join(other.id()).join("config-2/openstack/latest/user_data").is_file());
+    other.destroy().await;
+    cluster.destroy().await;
+    flight.destroy().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_firmwares_start() {
+    if missing(&["qemu-system-x86_64", "qemu-img"]) {
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let disk = out.path().join("empty.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    for (kind, says) in [(firmware::Kind::Bios, "SeaBIOS"), (firmware::Kind::Uefi, "BdsDxe")] {
+        let options = Options { qemu_firmware: Some(kind), qemu_memory: Some(128), ..small(&disk) };
+        let made = cluster::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await;
+        let (_flight, cluster) = match made {
+            Err(e) if e.to_string().contains("ovmf") => return crate::warning!("test", "skipped: {e}"),
+            made => made.unwrap(),
+        };
+        let empty = request(out.path(), UserData::empty(), MachineOptions::default());
+        let machine = cluster.launch(empty).await.unwrap();
+        console_says(&machine, says).await;
+        machine.destroy().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_machine_is_noticed() {
+    if missing(&["qemu-system-x86_64", "qemu-img"]) {
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let disk = out.path().join("empty.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let (_flight, cluster) =
+        cluster::<QemuUnpriv>(small(&disk), base(out.path(), "amd64-usr")).await.unwrap();
+    let launch = |userdata| cluster.launch(request(out.path(), userdata, MachineOptions::default()));
+    let machine = launch(ignition()).await.unwrap();
+    console_says(&machine, "SeaBIOS").await;
+    let dir = out.path().canonicalize().unwrap().join(machine.id());
+    kill(Pid::from_raw(processes_in(&dir)[0]), Signal::SIGKILL).unwrap();
+    let why = tokio::time::timeout(LONG, machine.died()).await.unwrap();
+    assert!(why.starts_with("qemu ended with signal: 9"), "{why}");
+    assert!(why.contains("; last lines of the console:\n") && why.contains("SeaBIOS"), "{why}");
+    machine.destroy().await;
+
+    let told_to = launch(ignition()).await.unwrap();
+    let mut died = told_to.died();
+    tokio::join!(told_to.destroy(), async {
+        assert!(tokio::time::timeout(Duration::from_millis(300), &mut died).await.is_err());
+    });
+
+    let wrong = Disk::Empty { size: "1G".into(), device: vec!["nonsense=1".into()] };
+    let wishes = MachineOptions { disks: vec![wrong], ..MachineOptions::default() };
+    let e = cluster.launch(request(out.path(), ignition(), wishes)).await.err().unwrap().to_string();
+    assert!(e.contains("qemu ended with exit status: 1; qemu said:\n") && e.contains("nonsense"), "{e}");
+
+    let before = names(out.path());
+    let e = launch(UserData::script("#!/bin/sh\n")).await.err().unwrap();
+    assert_eq!(e.to_string(), "unprivileged qemu only supports Ignition or empty configs");
+    assert_eq!(names(out.path()), before, "nothing may be left of a machine that never was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn power_off_is_told_from_a_crash() {
+    if missing(&["qemu-system-aarch64", "qemu-img"]) {
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let disk = out.path().join("empty.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let rom = out.path().join("off.bin");
+    // Long enough to be launched before it ends.
+    std::fs::write(&rom, accel::rom_image(Arch::Arm64, 300_000_000)).unwrap();
+    let options = Options { qemu_bios: Some(rom), ..small(&disk) };
+    let (_flight, cluster) = cluster::<QemuUnpriv>(options, base(out.path(), "arm64-usr")).await.unwrap();
+    let machine = cluster.launch(request(out.path(), ignition(), MachineOptions::default())).await.unwrap();
+    let why = tokio::time::timeout(LONG, machine.died()).await.unwrap();
+    assert_eq!(why, "the guest powered itself off");
+    machine.destroy().await;
+}
+
+#[tokio::test]
+async fn what_is_missing_is_said_at_once() {
+    if missing(&["qemu-system-x86_64", "qemu-img"]) {
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let failure = async |options, board| {
+        let e = cluster::<QemuUnpriv>(options, base(out.path(), board)).await.err().unwrap();
+        e.to_string()
+    };
+    assert_eq!(failure(small(Path::new("/no/image")), "amd64-usr").await, "cannot open image /no/image");
+    assert_eq!(
+        failure(small(Path::new("/no/image")), "mips").await,
+        "QEMU machines cannot be of board \"mips\""
+    );
+    let disk = out.path().join("empty.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let options = Options { qemu_kernel: Some("/no/kernel".into()), ..small(&disk) };
+    assert_eq!(failure(options, "amd64-usr").await, "cannot find /no/kernel");
+    let options = Options { qemu_kernel: Some("auto".into()), ..small(&disk) };
+    assert!(failure(options, "amd64-usr").await.starts_with("no feature file names the kernel of "));
+    let facts = r#"{"distro": "debian", "board": "arm64-usr", "version": "1"}"#;
+    std::fs::write(out.path().join("empty.img.json"), facts).unwrap();
+    assert!(
+        failure(small(&disk), "amd64-usr").await.ends_with("empty.img is for board arm64-usr, not amd64-usr")
+    );
+}
