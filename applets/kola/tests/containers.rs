@@ -40,7 +40,13 @@ pub const PODMAN: Engine = Engine {
 };
 
 /// Makes an image, tagged `name`, that holds some of the guest's programs and the libraries they need.
-pub async fn scratch_image(c: &TestCluster, m: &Guest, engine: &Engine, name: &str, programs: &str) -> Result<()> {
+pub async fn scratch_image(
+    c: &TestCluster,
+    m: &Guest,
+    engine: &Engine,
+    name: &str,
+    programs: &str,
+) -> Result<()> {
     let Engine { build, registry, .. } = engine;
     let script = format!(
         r#"
@@ -65,7 +71,8 @@ pub async fn resources(
     command: &str,
     parallel: usize,
 ) -> Result<()> {
-    let commands: Vec<String> = options.iter().map(|o| format!("{} run --rm {o} {command}", engine.run)).collect();
+    let commands: Vec<String> =
+        options.iter().map(|o| format!("{} run --rm {o} {command}", engine.run)).collect();
     futures_util::stream::iter(commands)
         .map(|command| async move { c.must_ssh(m, &command).await.map(drop) })
         .buffer_unordered(parallel)
@@ -118,8 +125,7 @@ pub async fn between_machines(c: TestCluster, engine: &Engine) -> Result<()> {
             }
         })
         .await?;
-        let command =
-            format!("echo '{FROM_CLIENT}' | {run} run -i ncat ncat {} 9988", server.private_ip());
+        let command = format!("echo '{FROM_CLIENT}' | {run} run -i ncat ncat {} 9988", server.private_ip());
         let got = c.must_ssh(&client, &command).await?;
         ensure!(got == FROM_SERVER, "the client heard {got:?}, expected {FROM_SERVER:?}");
         Ok::<_, color_eyre::Report>(())
@@ -127,6 +133,8 @@ pub async fn between_machines(c: TestCluster, engine: &Engine) -> Result<()> {
     let limit = seconds(60).mul_f64(c.slowness().max(1.0));
     match tokio::time::timeout(limit, async { tokio::try_join!(listen, talk) }).await {
         Ok(result) => result.map(drop),
-        Err(_) => bail!("no conversation between {} and {} in {} s", client.id(), server.id(), limit.as_secs()),
+        Err(_) => {
+            bail!("no conversation between {} and {} in {} s", client.id(), server.id(), limit.as_secs())
+        }
     }
 }

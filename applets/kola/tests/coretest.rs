@@ -24,88 +24,73 @@ const MACHINE_ID: Native = Native { name: "MachineID", run: machine_id };
 const RANDOM_UUID_NAME: &str = "RandomUUID";
 
 const CL: &[Native] = &[
-        CLOUD_CONFIG,
-        SCRIPT,
-        PORT_SSH,
-        DBUS_PERMS,
-        SYMLINK,
-        UPDATE_ENGINE_KEYS,
-        Native {
-            name: "ServicesActive",
-            run: || {
-                services_active(&[
-                    "multi-user.target",
-                    "docker.socket",
-                    "systemd-timesyncd.service",
-                    "update-engine.service",
-                ])
-            },
+    CLOUD_CONFIG,
+    SCRIPT,
+    PORT_SSH,
+    DBUS_PERMS,
+    SYMLINK,
+    UPDATE_ENGINE_KEYS,
+    Native {
+        name: "ServicesActive",
+        run: || {
+            services_active(&[
+                "multi-user.target",
+                "docker.socket",
+                "systemd-timesyncd.service",
+                "update-engine.service",
+            ])
         },
-        READ_ONLY,
-        RANDOM_UUID,
-        USERADD,
-        MACHINE_ID,
+    },
+    READ_ONLY,
+    RANDOM_UUID,
+    USERADD,
+    MACHINE_ID,
 ];
 
 const INTERNET: &[Native] = &[
-        Native {
-            name: "UpdateEngine",
-            run: || sh("timeout 20 update_engine_client -status").map(drop),
-        },
-        Native {
-            name: "DockerPing",
-            run: || sh("timeout 60 docker run busybox ping -c4 coreos.com").map(drop),
-        },
-        Native {
-            name: "DockerEcho",
-            run: || sh("timeout 60 docker run busybox echo").map(drop),
-        },
-        Native {
-            name: "NTPDate",
-            run: || sh("timeout 20 ntpdate -d -s -u pool.ntp.org").map(drop),
-        },
+    Native { name: "UpdateEngine", run: || sh("timeout 20 update_engine_client -status").map(drop) },
+    Native { name: "DockerPing", run: || sh("timeout 60 docker run busybox ping -c4 coreos.com").map(drop) },
+    Native { name: "DockerEcho", run: || sh("timeout 60 docker run busybox echo").map(drop) },
+    Native { name: "NTPDate", run: || sh("timeout 20 ntpdate -d -s -u pool.ntp.org").map(drop) },
 ];
 
 const DEBIAN: &[Native] = &[
-        PORT_SSH,
-        DBUS_PERMS,
-        Native {
-            name: "ServicesActive",
-            // Docker is not in every image.
-            run: || {
-                services_active(&["multi-user.target", "systemd-timesyncd.service"])?;
-                match Path::new("/usr/lib/systemd/system/docker.socket").exists() {
-                    true => services_active(&["docker.socket"]),
-                    false => Ok(()),
-                }
-            },
+    PORT_SSH,
+    DBUS_PERMS,
+    Native {
+        name: "ServicesActive",
+        // Docker is not in every image.
+        run: || {
+            services_active(&["multi-user.target", "systemd-timesyncd.service"])?;
+            match Path::new("/usr/lib/systemd/system/docker.socket").exists() {
+                true => services_active(&["docker.socket"]),
+                false => Ok(()),
+            }
         },
-        READ_ONLY,
-        RANDOM_UUID,
-        SYMLINK,
-        USERADD,
-        MACHINE_ID,
+    },
+    READ_ONLY,
+    RANDOM_UUID,
+    SYMLINK,
+    USERADD,
+    MACHINE_ID,
 ];
 
 const FCOS: &[Native] = &[
-        PORT_SSH,
-        DBUS_PERMS,
-        Native { name: "ServicesActive", run: || services_active(&["multi-user.target"]) },
-        READ_ONLY,
-        USERADD,
-        MACHINE_ID,
+    PORT_SSH,
+    DBUS_PERMS,
+    Native { name: "ServicesActive", run: || services_active(&["multi-user.target"]) },
+    READ_ONLY,
+    USERADD,
+    MACHINE_ID,
 ];
 
 const RHCOS: &[Native] = &[
-        PORT_SSH,
-        DBUS_PERMS,
-        Native {
-            name: "ServicesActive",
-            run: || services_active(&["multi-user.target", "crio.service"]),
-        },
-        READ_ONLY,
-        USERADD,
-        MACHINE_ID,
+    PORT_SSH,
+    DBUS_PERMS,
+    Native { name: "ServicesActive", run: || services_active(&["multi-user.target", "crio.service"]) },
+    READ_ONLY,
+    USERADD,
+    MACHINE_ID,
 ];
 
 pub const TESTS: &[Test] = &[

@@ -232,18 +232,31 @@ fn info_faults(info: &Value, filesystem: &str, relaxed: bool) -> Vec<String> {
         other => &[other],
     };
     expect("driver", &text(&info["Driver"]), drivers);
-    expect("cgroup driver", &text(&info["CgroupDriver"]), if relaxed { &["cgroupfs", "systemd"] } else { &["cgroupfs"] });
-    let mut options: Vec<String> = info["SecurityOptions"].as_array().into_iter().flatten().map(text).collect();
+    expect(
+        "cgroup driver",
+        &text(&info["CgroupDriver"]),
+        if relaxed { &["cgroupfs", "systemd"] } else { &["cgroupfs"] },
+    );
+    let mut options: Vec<String> =
+        info["SecurityOptions"].as_array().into_iter().flatten().map(text).collect();
     options.sort_unstable();
     if relaxed {
         for option in &options {
             expect("security option", option, &["apparmor", "cgroupns", "seccomp", "selinux"]);
         }
-        expect("security options with seccomp", &options.contains(&"seccomp".to_owned()).to_string(), &["true"]);
+        expect(
+            "security options with seccomp",
+            &options.contains(&"seccomp".to_owned()).to_string(),
+            &["true"],
+        );
     } else {
         expect("list of security options", &options.join(" "), &["seccomp selinux"]);
     }
-    expect("path of runtime runc is empty:", &text(&info["Runtimes"]["runc"]["path"]).is_empty().to_string(), &["false"]);
+    expect(
+        "path of runtime runc is empty:",
+        &text(&info["Runtimes"]["runc"]["path"]).is_empty().to_string(),
+        &["false"],
+    );
     for program in ["Containerd", "Runc"] {
         faults.extend(commit_fault(info, program));
     }
@@ -275,7 +288,10 @@ async fn user_no_caps(c: &TestCluster) -> Result<()> {
         let value = lines.iter().find_map(|l| l.strip_prefix(name)).map(str::trim);
         ensure!(value == Some("0000000000000000"), "{name} is {value:?}, expected no capabilities:\n{out}");
     }
-    ensure!(lines.last().is_some_and(|l| l.starts_with("PASS: ")), "unprivileged user can list /root:\n{out}");
+    ensure!(
+        lines.last().is_some_and(|l| l.starts_with("PASS: ")),
+        "unprivileged user can list /root:\n{out}"
+    );
     Ok(())
 }
 
@@ -297,7 +313,8 @@ async fn userns(c: TestCluster) -> Result<()> {
         })
     })
     .await?;
-    let show = "cat /proc/$(docker inspect -f '{{.State.Pid}}' sleepy)/uid_map && docker kill sleepy >/dev/null";
+    let show =
+        "cat /proc/$(docker inspect -f '{{.State.Pid}}' sleepy)/uid_map && docker kill sleepy >/dev/null";
     let map = c.must_ssh(&m, show).await?;
     let fields: Vec<&str> = map.split_whitespace().collect();
     ensure!(fields == ["0", "100000", "65536"], "unexpected mapping of users: {map:?}");

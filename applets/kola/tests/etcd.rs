@@ -185,7 +185,13 @@ const INSECURE: &str = cluster_unit!(
     "http",
     ""
 );
-const INSECURE_V3: &str = cluster_unit!("3.0.0", "Type=simple\\nEnvironment=ETCD_ENABLE_V2=true ETCD_DATA_DIR=/var/lib/etcd/default", "/usr/bin/etcd", "http", "");
+const INSECURE_V3: &str = cluster_unit!(
+    "3.0.0",
+    "Type=simple\\nEnvironment=ETCD_ENABLE_V2=true ETCD_DATA_DIR=/var/lib/etcd/default",
+    "/usr/bin/etcd",
+    "http",
+    ""
+);
 const SECURE: &str = cluster_unit!(
     "2.2.0",
     "Type=simple",
@@ -341,7 +347,8 @@ async fn cluster_insecure(c: TestCluster) -> Result<()> {
 /// Tells each member who the others are, and starts it.
 async fn start_members(c: &TestCluster, scheme: &str) -> Result<()> {
     let machines = c.machines();
-    let peers = machines.iter().enumerate().map(|(i, m)| format!("etcd{i}={scheme}://{}:2380", m.private_ip()));
+    let peers =
+        machines.iter().enumerate().map(|(i, m)| format!("etcd{i}={scheme}://{}:2380", m.private_ip()));
     let cluster = peers.collect::<Vec<_>>().join(",");
     for (i, m) in machines.iter().enumerate() {
         let script = format!(
@@ -369,7 +376,10 @@ async fn members_healthy(c: &TestCluster, environment: &str) -> Result<()> {
     let (m, wanted) = (c.machine(0)?, c.machines().len());
     let command = match is_debian(c) {
         true => format!("ETCDCTL_API=3 {environment} etcdctl endpoint --cluster health 2>&1"),
-        false => "sudo podman exec --env=ETCDCTL_API=3 etcd /usr/local/bin/etcdctl endpoint --cluster health 2>&1".into(),
+        false => {
+            "sudo podman exec --env=ETCDCTL_API=3 etcd /usr/local/bin/etcdctl endpoint --cluster health 2>&1"
+                .into()
+        }
     };
     retry(c, 15, seconds(10), || async {
         let out = c.must_ssh(&m, &command).await?;
@@ -414,7 +424,10 @@ async fn cluster_tls(c: TestCluster) -> Result<()> {
     let (one, two) = (c.machine(1)?, c.machine(2)?);
     let put = format!("curl -sk https://{}:2379/v2/keys/kolavar -XPUT -d value=kolavalue", one.private_ip());
     c.must_ssh(&one, &put).await?;
-    let get = format!("curl -sk 'https://{}:2379/v2/keys/kolavar?quorum=true' | grep -Fq kolavalue", two.private_ip());
+    let get = format!(
+        "curl -sk 'https://{}:2379/v2/keys/kolavar?quorum=true' | grep -Fq kolavalue",
+        two.private_ip()
+    );
     c.must_ssh(&two, &get).await?;
     ensure!(machines.len() == 3, "the cluster has {} machines", machines.len());
     let keys = set_keys(&c).await?;
@@ -441,7 +454,11 @@ done
         .client()
         .output("cd /etc/ssl/certs && sudo tar -c ca-etcd-cert.pem ca-etcd-key.pem ca-peer-cert.pem ca-peer-key.pem")
         .await?;
-    ensure!(packed.status == 0, "packing the authorities failed: {}", String::from_utf8_lossy(&packed.stderr));
+    ensure!(
+        packed.status == 0,
+        "packing the authorities failed: {}",
+        String::from_utf8_lossy(&packed.stderr)
+    );
     for m in &machines[1..] {
         m.client().run_with_input("sudo tar -x -C /etc/ssl/certs", packed.stdout.clone()).await?;
     }

@@ -24,7 +24,12 @@ pub enum Probe<T> {
 ///
 /// It gives up once it has slept for `attempts` times `pause`, multiplied by the platform's slowness; there are
 /// at least `attempts` probes, whatever time they take themselves.
-pub async fn poll<T, F>(c: &TestCluster, attempts: u32, pause: Duration, mut probe: impl FnMut() -> F) -> Result<T>
+pub async fn poll<T, F>(
+    c: &TestCluster,
+    attempts: u32,
+    pause: Duration,
+    mut probe: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<Probe<T>>>,
 {
@@ -45,7 +50,12 @@ where
 }
 
 /// [Polls](poll) something that fails until it is ready.
-pub async fn retry<T, F>(c: &TestCluster, attempts: u32, pause: Duration, mut probe: impl FnMut() -> F) -> Result<T>
+pub async fn retry<T, F>(
+    c: &TestCluster,
+    attempts: u32,
+    pause: Duration,
+    mut probe: impl FnMut() -> F,
+) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {

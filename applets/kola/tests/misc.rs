@@ -92,7 +92,8 @@ fn is_refusal(error: &ssh::Error) -> bool {
 
 /// Nobody can log in but who should.
 async fn users_shells(c: TestCluster) -> Result<()> {
-    const CL: &[&str] = &["root:/bin/bash", "sync:/bin/sync", "shutdown:/sbin/shutdown", "halt:/sbin/halt", "core:/bin/bash"];
+    const CL: &[&str] =
+        &["root:/bin/bash", "sync:/bin/sync", "shutdown:/sbin/shutdown", "halt:/sbin/halt", "core:/bin/bash"];
     const DEBIAN: &[&str] = &["root:/bin/bash", "sync:/bin/sync", "core:/bin/bash"];
     let (expected, closed): (_, &[&str]) = match is_debian(&c) {
         true => (DEBIAN, &["/usr/sbin/nologin", "/bin/false"]),
@@ -134,7 +135,15 @@ const BLACKLIST: &str = r"-path /usr/bin/perl -o -path /usr/bin/python -o -path 
 const SEARCHES: &[Search] = &[
     Search {
         name: "deadlinks",
-        pruned: &["/dev", "/proc", "/run/systemd", "/run/udev/watch", "/sys", "/var/lib/docker", "/var/lib/rkt"],
+        pruned: &[
+            "/dev",
+            "/proc",
+            "/run/systemd",
+            "/run/udev/watch",
+            "/sys",
+            "/var/lib/docker",
+            "/var/lib/rkt",
+        ],
         expression: "-xtype l",
         allowed: &[],
     },
@@ -212,7 +221,10 @@ async fn filesystem(c: TestCluster) -> Result<()> {
 
 async fn find_nothing(c: &TestCluster, search: &Search) -> Result<()> {
     let debian = is_debian(c);
-    let more = DEBIAN_ALLOWED.iter().filter(|(name, _)| debian && *name == search.name).flat_map(|(_, paths)| *paths);
+    let more = DEBIAN_ALLOWED
+        .iter()
+        .filter(|(name, _)| debian && *name == search.name)
+        .flat_map(|(_, paths)| *paths);
     let allowed: Vec<&str> = search.allowed.iter().chain(more).copied().collect();
     let pruned = search.pruned.iter().copied().chain(debian.then_some(DEBIAN_PRUNED));
     let prune: String = pruned.map(|path| format!("-path {path} -prune -o ")).collect();
@@ -254,10 +266,12 @@ async fn ipvsadm(c: &TestCluster) -> Result<()> {
 /// The system's certificates are good for well-known places.
 async fn tls_fetch_urls(c: TestCluster) -> Result<()> {
     let m = c.machine(0)?;
-    for url in ["https://www.example.com/", "https://www.wikipedia.org/", "https://start.fedoraproject.org/"] {
+    for url in ["https://www.example.com/", "https://www.wikipedia.org/", "https://start.fedoraproject.org/"]
+    {
         c.must_ssh(&m, &format!("curl -s -S -m 30 --retry 2 {url}")).await?;
         // wget reports progress as if it were trouble.
-        c.must_ssh(&m, &format!("wget -nv -T 30 -t 2 --delete-after {url} 2> >(grep -v -- '->' >&2)")).await?;
+        c.must_ssh(&m, &format!("wget -nv -T 30 -t 2 --delete-after {url} 2> >(grep -v -- '->' >&2)"))
+            .await?;
     }
     Ok(())
 }
@@ -276,7 +290,11 @@ mod tests {
 
     #[test]
     fn only_an_answer_is_a_refusal() {
-        let error = |source: ssh::Cause| ssh::Error::Connect { step: "cannot log in at", address: "a:22".into(), source };
+        let error = |source: ssh::Cause| ssh::Error::Connect {
+            step: "cannot log in at",
+            address: "a:22".into(),
+            source,
+        };
         let answer = |code| Box::new(ssh2::Error::new(ssh2::ErrorCode::Session(code), ""));
         assert!(is_refusal(&error(answer(-18))));
         assert!(!is_refusal(&error(answer(-13))));

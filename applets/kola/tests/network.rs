@@ -116,7 +116,8 @@ fn unexpected_listeners<'a>(netstat: &'a str, allowed: &[Listener]) -> Result<Fo
         if !(6..=7).contains(&fields.len()) {
             bail!("unexpected number of fields in line {line:?} of netstat");
         }
-        let (_, port) = fields[3].rsplit_once(':').ok_or_else(|| eyre!("no port in line {line:?} of netstat"))?;
+        let (_, port) =
+            fields[3].rsplit_once(':').ok_or_else(|| eyre!("no port in line {line:?} of netstat"))?;
         let (_, program) = fields[fields.len() - 1]
             .split_once('/')
             .ok_or_else(|| eyre!("no program in line {line:?} of netstat"))?;
@@ -158,7 +159,10 @@ fn started_after_switch(journal: &str, no_systemd: bool) -> Result<()> {
         "Reached target initrd-switch-root.target.",
         "Reached target initrd-switch-root.target - Switch Root.",
     ];
-    ensure!(journal.lines().any(|l| STARTED.contains(&l)), "didn't find networkd's start in the journal:\n{journal}");
+    ensure!(
+        journal.lines().any(|l| STARTED.contains(&l)),
+        "didn't find networkd's start in the journal:\n{journal}"
+    );
     if no_systemd && !journal.lines().any(|l| SWITCHED.contains(&l)) {
         return Ok(());
     }
@@ -173,13 +177,16 @@ async fn ntp(c: TestCluster) -> Result<()> {
     let server = c.local()?.host_ip();
     c.assert_output_contains(&m, "networkctl status eth0", &format!("NTP: {server}")).await?;
     // Wordings of systemd up to 240, 241, 243, and since 251.
-    let texts = ["Synchronized to", "Synchronized for the first time to", "Initial synchronization to", "Contacted"]
-        .map(|verb| match verb {
-            "Synchronized for the first time to" => {
-                format!("Status: \"Synchronized to time server for the first time {server}:123 ({server}).\"")
-            }
-            verb => format!("Status: \"{verb} time server {server}:123 ({server}).\""),
-        });
+    let texts =
+        ["Synchronized to", "Synchronized for the first time to", "Initial synchronization to", "Contacted"]
+            .map(|verb| match verb {
+                "Synchronized for the first time to" => {
+                    format!(
+                        "Status: \"Synchronized to time server for the first time {server}:123 ({server}).\""
+                    )
+                }
+                verb => format!("Status: \"{verb} time server {server}:123 ({server}).\""),
+            });
     retry(&c, 60, seconds(1), || async {
         let status = c.must_ssh(&m, "systemctl status systemd-timesyncd.service").await?;
         ensure!(texts.iter().any(|t| status.contains(t)), "not synchronized with {server}:\n{status}");

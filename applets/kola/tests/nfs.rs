@@ -82,7 +82,8 @@ async fn nfs(c: TestCluster, version: &Version) -> Result<()> {
     let client = c.new_machine(Some(config)).await?;
     retry(&c, 10, seconds(3), || must_equal(&c, &client, "systemctl is-active var-mnt.mount", "active"))
         .await?;
-    let name = file.rsplit('/').next().filter(|n| !n.is_empty()).ok_or_else(|| eyre!("mktemp said {file:?}"))?;
+    let name =
+        file.rsplit('/').next().filter(|n| !n.is_empty()).ok_or_else(|| eyre!("mktemp said {file:?}"))?;
     c.must_ssh(&client, &format!("stat /var/mnt/{name}")).await.map(drop)
 }
 

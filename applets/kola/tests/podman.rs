@@ -84,7 +84,10 @@ async fn info(c: &TestCluster) -> Result<()> {
 /// A member of an object by its name in any case: podman has changed its mind about capitals.
 fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
     let members = object.as_object().into_iter().flatten();
-    members.into_iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map_or(&Value::Null, |(_, value)| value)
+    members
+        .into_iter()
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map_or(&Value::Null, |(_, value)| value)
 }
 
 #[cfg(test)]

@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn the_long_entry_has_all_members() {
         let line = long_entry();
-        assert!(line.starts_with("grp1:*::somebody.a1,somebody.a2,") && line.ends_with(",somebody.a47,a1234"), "{line}");
+        assert!(
+            line.starts_with("grp1:*::somebody.a1,somebody.a2,") && line.ends_with(",somebody.a47,a1234"),
+            "{line}"
+        );
         assert_eq!(line.split(',').count(), 48);
     }
 }

@@ -240,9 +240,12 @@ async fn groups(c: TestCluster) -> Result<()> {
     // Debian's groupadd locks a group that has no password in its own way.
     let none: &[&str] = if is_debian(&c) { &["*", "!"] } else { &["*"] };
     for (name, gid, passwords) in [("group1", 501, none), ("group2", 502, &["foobar"])] {
-        expect_entry(&c, "group", &c.must_ssh(&m, &format!("sudo getent group {name}")).await?, &[format!(
-            "{name}:x:{gid}:"
-        )]);
+        expect_entry(
+            &c,
+            "group",
+            &c.must_ssh(&m, &format!("sudo getent group {name}")).await?,
+            &[format!("{name}:x:{gid}:")],
+        );
         let shadow: Vec<String> = passwords.iter().map(|p| format!("{name}:{p}::")).collect();
         expect_entry(&c, "gshadow", &c.must_ssh(&m, &format!("sudo getent gshadow {name}")).await?, &shadow);
     }
@@ -332,7 +335,8 @@ async fn users(c: TestCluster) -> Result<()> {
             "user2:x:1010:1010::/var/home/user2:/bin/bash",
         ],
     };
-    for ((name, hash), entry) in [("core", "foobar"), ("user1", "*"), ("user2", "*")].into_iter().zip(entries) {
+    for ((name, hash), entry) in [("core", "foobar"), ("user1", "*"), ("user2", "*")].into_iter().zip(entries)
+    {
         let got = c.must_ssh(&m, &format!("sudo getent passwd {name}")).await?;
         expect_entry(&c, "passwd", &got, &[entry.to_owned()]);
         let shadow = c.must_ssh(&m, &format!("sudo getent shadow {name}")).await?;

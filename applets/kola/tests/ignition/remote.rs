@@ -169,7 +169,10 @@ struct Request {
 }
 
 /// Reads one HTTP/1.1 request (RFC 9112) and answers it with media type and text, or status 404.
-fn answer(stream: impl Read + Write, content: impl Fn(&Request) -> Option<(&'static str, String)>) -> Result<()> {
+fn answer(
+    stream: impl Read + Write,
+    content: impl Fn(&Request) -> Option<(&'static str, String)>,
+) -> Result<()> {
     // More is no request that a config names.
     let mut reader = BufReader::new(stream).take(16 * 1024);
     let mut line = String::new();
@@ -283,14 +286,19 @@ sudo openssl req -x509 -new -sha256 -days 3650 -key server.key -config server.cn
 /// HTTPS on port 443 until the end of the machine; every request is answered with an Ignition config.
 fn tls_serve() -> Result<()> {
     let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
-    acceptor.set_private_key_file("/var/tls/server.key", SslFiletype::PEM).wrap_err("cannot use /var/tls/server.key")?;
+    acceptor
+        .set_private_key_file("/var/tls/server.key", SslFiletype::PEM)
+        .wrap_err("cannot use /var/tls/server.key")?;
     acceptor.set_certificate_chain_file("/var/tls/server.crt").wrap_err("cannot use /var/tls/server.crt")?;
     let acceptor = Arc::new(acceptor.build());
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 443)).wrap_err("cannot listen on TCP port 443")?;
+    let listener =
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 443)).wrap_err("cannot listen on TCP port 443")?;
     for stream in listener.incoming().flatten() {
         let acceptor = acceptor.clone();
         std::thread::spawn(move || -> Result<()> {
-            answer(acceptor.accept(stream)?, |request| Some(("application/json", config_for(&request.accept))))
+            answer(acceptor.accept(stream)?, |request| {
+                Some(("application/json", config_for(&request.accept)))
+            })
         });
     }
     Ok(())
@@ -345,7 +353,10 @@ mod tests {
     #[test]
     fn http_requests_are_answered() {
         let text = http("GET /x HTTP/1.1\r\nHost: a\r\nACCEPT: a/b \r\n\r\n");
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\nContent-Length: 5\r\n"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\nContent-Length: 5\r\n"),
+            "{text}"
+        );
         assert!(text.ends_with("\r\n\r\n<a/b>"), "{text}");
         assert!(http("GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
         assert!(http("").starts_with("HTTP/1.1 404 "));
