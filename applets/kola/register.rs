@@ -97,6 +97,8 @@ pub struct Test {
     pub distros: &'static [&'static str],
     /// Refused distributions.
     pub exclude_distros: &'static [&'static str],
+    /// Distributions on which the test needs no Internet although it is flagged so: they have what it fetches elsewhere.
+    pub offline_distros: &'static [&'static str],
     /// Allowed architectures; empty: all.
     pub architectures: &'static [&'static str],
     /// First version of the image it is for.
@@ -126,6 +128,7 @@ impl Test {
         exclude_platforms: &[],
         distros: &[],
         exclude_distros: &[],
+        offline_distros: &[],
         architectures: &["amd64"],
         min_version: None,
         end_version: None,
@@ -168,7 +171,9 @@ impl Test {
                 return Some(format!("is for versions before {end}, the image is {version}"));
             }
         }
-        if self.has(Flag::RequiresInternetAccess) && !target.driver.internet {
+        let online = self.has(Flag::RequiresInternetAccess)
+            && !self.offline_distros.contains(&target.distribution.name);
+        if online && !target.driver.internet {
             return Some(format!("needs the Internet, which platform {} does not give", target.driver.name));
         }
         // A variant of a platform runs that platform's tests, unless either is refused.
