@@ -27,6 +27,8 @@ pub struct TestCluster {
 pub struct Shared {
     /// Architecture of the guests, as in `amd64`.
     pub architecture: String,
+    /// Features of the image.
+    pub features: Vec<String>,
     /// `--update-payload`.
     #[expect(dead_code, reason = "for cl.update.payload, which comes with the update tools")]
     pub update_payload: Option<std::path::PathBuf>,
@@ -49,6 +51,15 @@ impl TestCluster {
     /// What the run was given.
     pub fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Those of the features that image or platform do not offer here, with the reasons.
+    pub fn missing(&self, features: &[&str]) -> Vec<String> {
+        super::register::missing(
+            features.iter().copied(),
+            &self.shared.features,
+            self.deployment.flight().lacking(),
+        )
     }
 
     /// Adds a line to the test's log.
@@ -184,8 +195,13 @@ impl TestCluster {
     /// # Errors
     /// When the test has no such function. A failure of the function fails the subtest only.
     pub async fn run_native(&self, function: &str, machine: &Arc<Guest>) -> Result<bool> {
-        if !self.test.native.iter().any(|n| n.name == function) {
+        let Some(native) = self.test.native.iter().find(|n| n.name == function) else {
             bail!("test {} has no native function {function:?}", self.test.name);
+        };
+        let missing = self.missing(native.features);
+        if !missing.is_empty() {
+            let reason = format!("needs {}", missing.join(", "));
+            return Ok(self.run(function, async move |_: Self| Err(mantle::harness::skip(reason))).await);
         }
         self.drop_kolet(machine).await?;
         let (machine, name, function) = (machine.clone(), self.test.name, function.to_owned());

@@ -93,7 +93,7 @@ impl Flight {
             additions: Additions { dropins: self.setup.drop_ins(), ..Additions::default() },
             guest: Settings {
                 distribution: self.setup.target.distribution,
-                limits: Limits::scaled(self.driver.slowness()),
+                limits: Limits::new(self.setup.general.boot_timeout, self.driver.slowness()),
                 no_enable_selinux: departures.no_enable_selinux,
                 allow_failed_units: departures.allow_failed_units,
                 ignored_badness: departures.ignored_badness,

@@ -1,6 +1,7 @@
 //! kola's own flags, and what follows from them: platform, distribution, board, all checked before anything is made.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgMatches, FromArgMatches as _};
 use color_eyre::eyre::Result;
@@ -42,6 +43,9 @@ pub struct General {
     /// Update payload for the tests that use one
     #[arg(long, value_name = "FILE")]
     pub update_payload: Option<PathBuf>,
+    /// How long a machine may take from start to usable, and for a reboot
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = mantle::args::parse_duration)]
+    pub boot_timeout: Duration,
     /// Target board: amd64-usr or arm64-usr [default: the SDK's, else this machine's]
     #[arg(long, value_name = "BOARD")]
     pub board: Option<String>,

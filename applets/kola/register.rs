@@ -60,6 +60,21 @@ pub struct Native {
     pub name: &'static str,
     /// The function; blocking, as kolet does nothing else.
     pub run: fn() -> Result<()>,
+    /// What image and platform must offer for it; the rest of the test goes on without it.
+    pub features: &'static [&'static str],
+}
+
+impl Native {
+    /// A function that needs nothing special.
+    pub const fn new(name: &'static str, run: fn() -> Result<()>) -> Self {
+        Self { name, run, features: &[] }
+    }
+
+    /// The same function, run only where these features are.
+    pub const fn needs(mut self, features: &'static [&'static str]) -> Self {
+        self.features = features;
+        self
+    }
 }
 
 /// Departures from how a test is usually treated.
@@ -201,19 +216,24 @@ impl Test {
     pub fn missing_features(&self, target: &Selection<'_>) -> Vec<String> {
         let config = self.config(target.distribution).and_then(Config::feature);
         let needed: BTreeSet<&str> = self.features.iter().copied().chain(config).collect();
-        needed
-            .into_iter()
-            .filter_map(|feature| {
-                if let Some((_, why)) = target.lacking.iter().find(|(f, _)| *f == feature) {
-                    Some(format!("{feature} ({why})"))
-                } else {
-                    let there =
-                        target.features.iter().any(|f| f == feature) || PLATFORM_FEATURES.contains(&feature);
-                    (!there).then(|| format!("{feature} (the image does not have it)"))
-                }
-            })
-            .collect()
+        missing(needed, target.features, target.lacking)
     }
+}
+
+/// Those of the needed features that neither image nor machine offer, or that the platform lacks, with the reason.
+pub fn missing<'a>(
+    needed: impl IntoIterator<Item = &'a str>,
+    features: &[String],
+    lacking: &[(&'static str, &'static str)],
+) -> Vec<String> {
+    let reason = |feature: &str| {
+        if let Some((_, why)) = lacking.iter().find(|(f, _)| *f == feature) {
+            return Some(format!("{feature} ({why})"));
+        }
+        let there = features.iter().any(|f| f == feature) || PLATFORM_FEATURES.contains(&feature);
+        (!there).then(|| format!("{feature} (the image does not have it)"))
+    };
+    needed.into_iter().filter_map(reason).collect()
 }
 
 /// What the machine itself offers, whatever its image; a platform may lack them.
@@ -268,7 +288,12 @@ pub fn select(patterns: &[String], target: &Selection<'_>) -> Result<Chosen> {
 
 /// All registered tests in natural order of names.
 pub fn all() -> Vec<&'static Test> {
-    let mut tests: Vec<&'static Test> = super::tests::SUITES.iter().flat_map(|s| s.iter()).collect();
+    let hidden = |t: &Test| {
+        let platform = |p: &&str| Driver::named(p).is_some_and(|d| d.hidden);
+        !t.platforms.is_empty() && t.platforms.iter().all(platform) && !mantle::platform::show_hidden()
+    };
+    let mut tests: Vec<&'static Test> =
+        super::tests::SUITES.iter().flat_map(|s| s.iter()).filter(|t| !hidden(t)).collect();
     tests.sort_by(|a, b| mantle::harness::natural::compare(a.name, b.name));
     tests
 }

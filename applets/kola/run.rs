@@ -29,6 +29,7 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     let patterns = if patterns.is_empty() { vec!["*".to_owned()] } else { patterns };
     let shared = Shared {
         architecture: setup.target.architecture().to_owned(),
+        features: setup.features(),
         update_payload: existing(setup.general.update_payload.clone())?,
         torcx_manifest: setup
             .general

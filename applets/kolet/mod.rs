@@ -16,12 +16,19 @@ pub const APPLET: Applet = Applet {
 };
 
 fn command() -> Command {
-    Command::new("kolet").long_about("Runs on guests, sent there by kola; generally not invoked by hand.").subcommand(
-        Command::new("run")
-            .about("Run a native function of a test")
-            .arg(Arg::new("test").value_name("TEST").required(true).help("Name of a test that has native functions"))
-            .arg(Arg::new("function").value_name("FUNC").required(true).help("Name of one of them")),
-    )
+    Command::new("kolet")
+        .long_about("Runs on guests, sent there by kola; generally not invoked by hand.")
+        .subcommand(
+            Command::new("run")
+                .about("Run a native function of a test")
+                .arg(
+                    Arg::new("test")
+                        .value_name("TEST")
+                        .required(true)
+                        .help("Name of a test that has native functions"),
+                )
+                .arg(Arg::new("function").value_name("FUNC").required(true).help("Name of one of them")),
+        )
 }
 
 async fn run(matches: ArgMatches, _context: Context) -> Result<u8> {

@@ -436,7 +436,7 @@ pub trait LocalServices: Send + Sync {
     async fn listen(&self, port: u16) -> Result<tokio::net::TcpListener>;
 }
 
-/// How long things about a guest may take on bare hardware; multiplied by [`Flight::slowness`].
+/// How long things about a guest may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// From start to a usable machine, and from a reboot command to a usable machine.
@@ -448,12 +448,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// 10 minutes, 10 s, 2 s; multiplied by `slowness` but for the first, which is generous already.
-    pub fn scaled(slowness: f64) -> Self {
-        Self {
-            boot: Duration::from_secs(600),
-            connect: Duration::from_secs(10).mul_f64(slowness),
-            drain: Duration::from_secs(2).mul_f64(slowness),
-        }
+    /// `boot` as given; 10 s to connect and 2 s to drain on bare hardware, multiplied by `slowness`.
+    pub fn new(boot: Duration, slowness: f64) -> Self {
+        let scaled = |seconds| Duration::from_secs(seconds).mul_f64(slowness);
+        Self { boot, connect: scaled(10), drain: scaled(2) }
     }
 }

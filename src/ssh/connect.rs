@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
+use super::farewell;
 use super::{Auth, Cause, Dial, Error, Login, keep_alive};
 
 /// The longest wait for one TCP connection.
@@ -116,6 +117,7 @@ pub(super) fn connect(target: &Target, hangup: &Hangup) -> Result<(ssh2::Session
         keep_alive(&socket)?;
         socket.set_nodelay(true)?;
         let mut session = ssh2::Session::new()?;
+        farewell::install(&session);
         session.set_timeout(milliseconds(deadline)?);
         session.set_tcp_stream(socket.clone());
         session.handshake()?;

@@ -10,6 +10,7 @@
 mod agent;
 mod client;
 mod connect;
+mod farewell;
 mod files;
 mod key;
 mod session;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::connect::{ANSWER, Hangup, Target, connect, wait};
-use super::{Cause, Error};
+use super::{Cause, Error, farewell};
 
 /// Work for a session's thread; false when the session must not be used again.
 pub(super) type Job = Box<dyn FnOnce(&Link) -> bool + Send>;
@@ -136,6 +136,12 @@ pub(super) enum Pipe {
 pub(super) type Sink<'a> = &'a mut dyn FnMut(Pipe, &[u8]) -> Result<(), Error>;
 
 impl Link {
+    /// Chooses between calls that wait for their answer and calls that take what is there.
+    pub(super) fn block(&self, on: bool) {
+        self.session.set_blocking(on);
+        farewell::keep(!on);
+    }
+
     fn lost(&self, source: impl Into<Cause>) -> Error {
         Error::Lost { address: self.address.clone(), source: source.into() }
     }
@@ -157,7 +163,7 @@ impl Link {
         &self,
         start: impl FnOnce(&mut ssh2::Channel) -> Result<(), ssh2::Error>,
     ) -> Result<ssh2::Channel, Failure> {
-        self.session.set_blocking(true);
+        self.block(true);
         let mut channel = self.session.channel_session().map_err(|e| Failure::Stale(self.unanswered(e)))?;
         start(&mut channel).map_err(|e| Failure::Failed(self.unanswered(e)))?;
         Ok(channel)
@@ -181,7 +187,7 @@ impl Link {
 
     /// Moves data both ways until the server has closed the channel.
     fn talk(&self, channel: &mut ssh2::Channel, input: &[u8], sink: Sink<'_>) -> Result<(), Error> {
-        self.session.set_blocking(false);
+        self.block(false);
         let (mut sent, mut eof_sent) = (0, false);
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -243,6 +249,7 @@ impl Link {
     }
 
     pub(super) fn wait(&self, flags: PollFlags) -> Result<(), Error> {
+        farewell::drained();
         wait(&mut [PollFd::new(self.socket.as_fd(), flags)], None).map_err(|e| self.lost(e))
     }
 
@@ -251,7 +258,7 @@ impl Link {
     pub(super) fn ending(&self, mut channel: ssh2::Channel) -> Result<Ending, Error> {
         let signal = channel.exit_signal().map_err(|e| self.lost(e))?.exit_signal;
         let status = channel.exit_status().map_err(|e| self.lost(e))?;
-        self.session.set_blocking(true);
+        self.block(true);
         channel.close().map_err(|e| self.lost(e))?;
         Ok(signal.map_or(Ending::Status(status), Ending::Signal))
     }

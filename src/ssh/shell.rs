@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::client::Client;
 use super::connect::wait;
 use super::session::{Ending, Failure, Link};
-use super::{Cause, Error};
+use super::{Cause, Error, farewell};
 
 /// The speed claimed for the terminal, in baud, as upstream claims it.
 const SPEED: u32 = 115_200;
@@ -161,7 +161,7 @@ fn relay(link: &Link, channel: &mut ssh2::Channel, tty: &Tty, mut door: &UnixStr
     let mut buffer = vec![0; 32 << 10];
     let (mut typed, mut sent) = (Vec::new(), 0);
     let (mut open, mut typing) = (true, false);
-    link.session.set_blocking(false);
+    link.block(false);
     loop {
         let mut moved = false;
         if sent == typed.len() && std::mem::take(&mut typing) {
@@ -194,6 +194,7 @@ fn relay(link: &Link, channel: &mut ssh2::Channel, tty: &Tty, mut door: &UnixStr
         if channel.eof() && link.attempt(|| Ok(channel.wait_close()?))?.is_some() {
             return Ok(());
         }
+        farewell::drained();
         let mut fds = vec![
             PollFd::new(link.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(door.as_fd(), PollFlags::POLLIN),

@@ -62,10 +62,11 @@ impl Server {
             at("config"),
             format!(
                 "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n\
-                 PasswordAuthentication yes\nLogLevel ERROR\nSetEnv PATH={}:/usr/bin:/bin\n",
+                 PasswordAuthentication yes\nRekeyLimit 4M\nLogLevel ERROR\nSetEnv PATH={}:/usr/bin:/bin HOME={}\n",
                 at("host"),
                 at("authorized"),
-                at("bin")
+                at("bin"),
+                dir.path().display()
             ),
         )
         .unwrap();
@@ -102,6 +103,13 @@ impl Server {
 
     pub(crate) fn client(&self) -> Client {
         Client::new(Arc::new(Direct), &self.address, Login::key("root", self.key.clone()), LONG)
+    }
+
+    /// Waits until the client has closed all connections.
+    async fn all_ended(&self) {
+        let children = std::mem::take(&mut *self.children.lock().unwrap());
+        let wait = move || children.into_iter().for_each(|mut child| assert!(child.wait().is_ok()));
+        tokio::time::timeout(LONG, tokio::task::spawn_blocking(wait)).await.unwrap().unwrap();
     }
 
     /// A command that runs until the server's folder is gone.
@@ -257,12 +265,7 @@ async fn dropping_a_command_ends_its_session() {
         let _ = tokio::time::timeout(Duration::from_millis(20), &mut run).await;
     }
     drop(run);
-    let child = server.children.lock().unwrap().pop().unwrap();
-    let ended = tokio::task::spawn_blocking(move || {
-        let mut child = child;
-        child.wait()
-    });
-    tokio::time::timeout(LONG, ended).await.unwrap().unwrap().unwrap();
+    server.all_ended().await;
     client.run("true").await.unwrap();
     assert_eq!(client.logins(), 2);
     // The dropped session's thread is gone, so closing finds only the idle one.
@@ -438,4 +441,51 @@ async fn a_shell_has_the_terminal_to_itself() {
     }
     drop(shell);
     assert!(cooked(&pty.slave));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_dropped_at_any_moment_leave_nothing() {
+    let server = server!();
+    let client = server.client();
+    for moment in 0..25 {
+        let command = client.run_with_input("head -c 1000000 /dev/zero; cat", vec![0; 1_000_000]);
+        let _ = tokio::time::timeout(Duration::from_millis(moment * 4), command).await;
+    }
+    client.run("true").await.unwrap();
+    client.close().await;
+    server.all_ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_words_of_a_lost_connection_are_heard() {
+    let server = server!();
+    // How far sshd gets before it is killed is up to the scheduler: several tries.
+    for _ in 0..20 {
+        let client = server.client();
+        let mark = server.path("written");
+        let _ = std::fs::remove_file(&mark);
+        // Small pieces fill the stream's queue, so that the rest and the end wait in the socket together.
+        let command = format!(
+            "for i in $(seq 40); do echo $i; sleep 0.01; done; sleep 0.2; touch {}; {}",
+            mark.display(),
+            server.endless()
+        );
+        let mut stream = client.stream(&command).await.unwrap();
+        while !mark.exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server.kill();
+        let (mut lines, mut lost) = (String::new(), false);
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(piece) => lines.push_str(std::str::from_utf8(&piece).unwrap()),
+                Err(error) => lost = error.is_lost(),
+            }
+        }
+        assert!(lost);
+        if lines.ends_with("\n40\n") {
+            return;
+        }
+    }
+    panic!("the end of the output was always missing");
 }

@@ -7,21 +7,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use color_eyre::eyre::{Result, WrapErr as _, bail, ensure};
-use mantle::harness::skip;
 use uuid::Uuid;
 
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::{Flag, Native, Test};
 
-const PORT_SSH: Native = Native { name: "PortSSH", run: port_ssh };
-const DBUS_PERMS: Native = Native { name: "DbusPerms", run: dbus_perms };
-const READ_ONLY: Native = Native { name: "ReadOnly", run: read_only };
-const RANDOM_UUID: Native = Native { name: RANDOM_UUID_NAME, run: random_uuid };
-const SYMLINK: Native = Native { name: "Symlink", run: symlink };
-const USERADD: Native = Native { name: "Useradd", run: useradd };
-const MACHINE_ID: Native = Native { name: "MachineID", run: machine_id };
-
-const RANDOM_UUID_NAME: &str = "RandomUUID";
+const PORT_SSH: Native = Native::new("PortSSH", port_ssh);
+const DBUS_PERMS: Native = Native::new("DbusPerms", dbus_perms);
+const READ_ONLY: Native = Native::new("ReadOnly", read_only);
+const RANDOM_UUID: Native = Native::new("RandomUUID", random_uuid).needs(&["disks"]);
+const SYMLINK: Native = Native::new("Symlink", symlink);
+const USERADD: Native = Native::new("Useradd", useradd);
+const MACHINE_ID: Native = Native::new("MachineID", machine_id);
 
 const CL: &[Native] = &[
     CLOUD_CONFIG,
@@ -30,17 +27,14 @@ const CL: &[Native] = &[
     DBUS_PERMS,
     SYMLINK,
     UPDATE_ENGINE_KEYS,
-    Native {
-        name: "ServicesActive",
-        run: || {
-            services_active(&[
-                "multi-user.target",
-                "docker.socket",
-                "systemd-timesyncd.service",
-                "update-engine.service",
-            ])
-        },
-    },
+    Native::new("ServicesActive", || {
+        services_active(&[
+            "multi-user.target",
+            "docker.socket",
+            "systemd-timesyncd.service",
+            "update-engine.service",
+        ])
+    }),
     READ_ONLY,
     RANDOM_UUID,
     USERADD,
@@ -48,26 +42,26 @@ const CL: &[Native] = &[
 ];
 
 const INTERNET: &[Native] = &[
-    Native { name: "UpdateEngine", run: || sh("timeout 20 update_engine_client -status").map(drop) },
-    Native { name: "DockerPing", run: || sh("timeout 60 docker run busybox ping -c4 coreos.com").map(drop) },
-    Native { name: "DockerEcho", run: || sh("timeout 60 docker run busybox echo").map(drop) },
-    Native { name: "NTPDate", run: || sh("timeout 20 ntpdate -d -s -u pool.ntp.org").map(drop) },
+    Native::new("UpdateEngine", || sh("timeout 20 update_engine_client -status").map(drop)),
+    Native::new("DockerPing", || sh("timeout 60 docker run busybox ping -c4 coreos.com").map(drop)),
+    Native::new("DockerEcho", || sh("timeout 60 docker run busybox echo").map(drop)),
+    Native::new("NTPDate", || sh("timeout 20 ntpdate -d -s -u pool.ntp.org").map(drop)),
 ];
 
 const DEBIAN: &[Native] = &[
     PORT_SSH,
     DBUS_PERMS,
-    Native {
-        name: "ServicesActive",
+    Native::new(
+        "ServicesActive",
         // Docker is not in every image.
-        run: || {
+        || {
             services_active(&["multi-user.target", "systemd-timesyncd.service"])?;
             match Path::new("/usr/lib/systemd/system/docker.socket").exists() {
                 true => services_active(&["docker.socket"]),
                 false => Ok(()),
             }
         },
-    },
+    ),
     READ_ONLY,
     RANDOM_UUID,
     SYMLINK,
@@ -78,7 +72,7 @@ const DEBIAN: &[Native] = &[
 const FCOS: &[Native] = &[
     PORT_SSH,
     DBUS_PERMS,
-    Native { name: "ServicesActive", run: || services_active(&["multi-user.target"]) },
+    Native::new("ServicesActive", || services_active(&["multi-user.target"])),
     READ_ONLY,
     USERADD,
     MACHINE_ID,
@@ -87,7 +81,7 @@ const FCOS: &[Native] = &[
 const RHCOS: &[Native] = &[
     PORT_SSH,
     DBUS_PERMS,
-    Native { name: "ServicesActive", run: || services_active(&["multi-user.target", "crio.service"]) },
+    Native::new("ServicesActive", || services_active(&["multi-user.target", "crio.service"])),
     READ_ONLY,
     USERADD,
     MACHINE_ID,
@@ -140,13 +134,8 @@ pub const TESTS: &[Test] = &[
 /// Runs each of the test's native functions on the first machine, whether or not those before it failed.
 async fn natives(c: TestCluster, functions: &'static [Native]) -> Result<()> {
     let m = c.machine(0)?;
-    let container = c.ssh(&m, "systemd-detect-virt --quiet --container").await.is_ok();
     for native in functions {
-        if container && native.name == RANDOM_UUID_NAME {
-            c.run(native.name, async |_| Err(skip("a container has no disk of its own"))).await;
-        } else {
-            c.run_native(native.name, &m).await?;
-        }
+        c.run_native(native.name, &m).await?;
     }
     Ok(())
 }
@@ -249,9 +238,9 @@ fn machine_id() -> Result<()> {
 
 // What only Container Linux has.
 
-const CLOUD_CONFIG: Native = Native { name: "CloudConfig", run: cloud_config };
-const SCRIPT: Native = Native { name: "Script", run: script };
-const UPDATE_ENGINE_KEYS: Native = Native { name: "UpdateEngineKeys", run: update_engine_keys };
+const CLOUD_CONFIG: Native = Native::new("CloudConfig", cloud_config);
+const SCRIPT: Native = Native::new("Script", script);
+const UPDATE_ENGINE_KEYS: Native = Native::new("UpdateEngineKeys", update_engine_keys);
 
 /// Public keys whose private halves nobody has.
 const KEYS: [&str; 2] = [

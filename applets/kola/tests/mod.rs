@@ -12,6 +12,8 @@ mod misc;
 mod network;
 mod nfs;
 mod podman;
+#[cfg(feature = "test-platform")]
+mod selftest;
 mod systemd;
 
 /// All suites.
@@ -27,4 +29,6 @@ pub static SUITES: &[&[Test]] = &[
     nfs::TESTS,
     podman::TESTS,
     systemd::TESTS,
+    #[cfg(feature = "test-platform")]
+    selftest::TESTS,
 ];

@@ -17,7 +17,7 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "coreos.ignition.v2_1.resource.local",
         run: |c| Box::pin(resource_local(c)),
-        native: &[Native { name: "Serve", run: serve }],
+        native: &[Native::new("Serve", serve)],
         exclude_platforms: &["do"],
         distros: &["cl", "rhcos", "fcos", "debian"],
         features: &["private-network"],
@@ -54,7 +54,7 @@ pub const TESTS: &[Test] = &[
     Test {
         name: "coreos.ignition.v2_2.security.tls",
         run: |c| Box::pin(security_tls(c)),
-        native: &[Native { name: "TLSServe", run: tls_serve }],
+        native: &[Native::new("TLSServe", tls_serve)],
         // Upstream leaves out qemu as well, for Ignition issue 645.
         exclude_platforms: &["do", "packet"],
         distros: &["cl", "rhcos", "fcos", "debian"],
