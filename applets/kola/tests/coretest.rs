@@ -61,7 +61,8 @@ const DEBIAN: &[Native] = &[
                 false => Ok(()),
             }
         },
-    ),
+    )
+    .needs(&["timesyncd"]),
     READ_ONLY,
     RANDOM_UUID,
     SYMLINK,
@@ -90,7 +91,7 @@ const RHCOS: &[Native] = &[
 pub const TESTS: &[Test] = &[
     Test {
         name: "cl.basic",
-        run: |c| Box::pin(natives(c, CL)),
+        run: |c| Box::pin(natives(c)),
         native: CL,
         distros: &["cl"],
         features: &["cloudinit", "dbus", "disks", "docker", "ro-usr", "timesyncd", "update-engine"],
@@ -98,7 +99,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "cl.internet",
-        run: |c| Box::pin(natives(c, INTERNET)),
+        run: |c| Box::pin(natives(c)),
         native: INTERNET,
         distros: &["cl"],
         flags: &[Flag::RequiresInternetAccess],
@@ -107,15 +108,15 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "debian.basic",
-        run: |c| Box::pin(natives(c, DEBIAN)),
+        run: |c| Box::pin(natives(c)),
         native: DEBIAN,
         distros: &["debian"],
-        features: &["dbus", "ro-usr", "timesyncd"],
+        features: &["dbus", "ro-usr"],
         ..Test::DEFAULT
     },
     Test {
         name: "fcos.basic",
-        run: |c| Box::pin(natives(c, FCOS)),
+        run: |c| Box::pin(natives(c)),
         native: FCOS,
         distros: &["fcos", "debian"],
         features: &["dbus", "ro-usr"],
@@ -123,7 +124,7 @@ pub const TESTS: &[Test] = &[
     },
     Test {
         name: "rhcos.basic",
-        run: |c| Box::pin(natives(c, RHCOS)),
+        run: |c| Box::pin(natives(c)),
         native: RHCOS,
         distros: &["rhcos"],
         features: &["crio", "dbus", "ro-usr"],
@@ -131,13 +132,8 @@ pub const TESTS: &[Test] = &[
     },
 ];
 
-/// Runs each of the test's native functions on the first machine, whether or not those before it failed.
-async fn natives(c: TestCluster, functions: &'static [Native]) -> Result<()> {
-    let m = c.machine(0)?;
-    for native in functions {
-        c.run_native(native.name, &m).await?;
-    }
-    Ok(())
+async fn natives(c: TestCluster) -> Result<()> {
+    c.run_natives(&c.machine(0)?).await
 }
 
 /// Runs a shell command line and returns its stdout; the error has both outputs.
