@@ -295,22 +295,24 @@ fn verbose_arg() -> Arg {
 /// general options; options of a group also after its subcommands; Go's truth values (`--flag=false`);
 /// the last of repeated options wins; a value may start with a hyphen; values of the environment stay out of help.
 pub fn conventions(command: Command) -> Command {
+    let owner = command.get_name().to_owned();
     general_args(command)
         .args_override_self(true)
         .mut_subcommands(below_root)
-        .mut_args(|a| convention(a, true))
+        .mut_args(|a| convention(a, Some(&owner)))
 }
 
 fn below_root(command: Command) -> Command {
-    let group = command.has_subcommands();
+    let group = command.has_subcommands().then(|| command.get_name().to_owned());
     let shadowed =
         command.get_arguments().any(|a| a.get_long() == Some("verbose") || a.get_short() == Some('v'));
     // Not clap's `global`: the command's own --verbose must be able to hide it.
     let command = if shadowed { command } else { command.arg(verbose_arg()) };
-    command.mut_subcommands(below_root).mut_args(|a| convention(a, group))
+    command.mut_subcommands(below_root).mut_args(|a| convention(a, group.as_deref()))
 }
 
-fn convention(arg: Arg, of_group: bool) -> Arg {
+/// `group` is the name of the command that declares the option, if it is a group.
+fn convention(arg: Arg, group: Option<&str>) -> Arg {
     let arg = match arg.get_action() {
         ArgAction::SetTrue => go_bool(arg),
         _ => arg,
@@ -321,8 +323,14 @@ fn convention(arg: Arg, of_group: bool) -> Arg {
     }
     let one_value = arg.get_action().takes_values() && arg.get_num_args().is_none_or(|n| n == 1.into());
     let arg = if one_value { arg.allow_hyphen_values(true) } else { arg };
-    let global = of_group && arg.get_id() != id::LOG_VERBOSE;
-    arg.global(global)
+    match group {
+        // Apart from the options of the command in whose help it will stand.
+        Some(owner) if arg.get_help_heading().is_none() => {
+            arg.global(true).help_heading(format!("Options of {owner}"))
+        }
+        Some(_) if arg.get_id() != id::LOG_VERBOSE => arg.global(true),
+        _ => arg,
+    }
 }
 
 /// Treats empty environment variables as absent, as Go programs do; clap would take the empty value.
@@ -351,4 +359,97 @@ pub fn log_level(matches: &ArgMatches) -> Level {
 /// Whether a switch is there and on.
 pub fn flag(matches: &ArgMatches, id: &str) -> bool {
     matches.try_get_one::<bool>(id).ok().flatten().copied().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        let nanos = |text: &str| parse_duration(text).map(|d| d.as_nanos());
+        for (text, expected) in [
+            ("0", 0),
+            ("2m0s", 120_000_000_000),
+            ("5h0m0s", 18_000_000_000_000),
+            ("1.5h", 5_400_000_000_000),
+            ("300ms", 300_000_000),
+            (".5s", 500_000_000),
+            ("1.s", 1_000_000_000),
+            ("+7ns", 7),
+            ("1us2\u{b5}s3\u{3bc}s", 6_000),
+            ("0.100000000000000000000h", 360_000_000_000),
+        ] {
+            assert_eq!(nanos(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "5",
+            "-1s",
+            "1x",
+            "s",
+            ".s",
+            "1..5s",
+            "1.5.5s",
+            "+",
+            "99999999999999999999h",
+            "3000000h",
+            "1h5",
+        ] {
+            assert!(nanos(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_those_of_go() {
+        for (text, expected) in [
+            ("10", 10),
+            ("-3", -3),
+            ("+3", 3),
+            ("0x1F", 31),
+            ("0b11", 3),
+            ("0o17", 15),
+            ("017", 15),
+            ("1_000", 1000),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_int::<i64>(text), Ok(expected), "{text}");
+        }
+        for text in ["", "-", "--3", "0x", "1.5", "+-3", "0x-1"] {
+            assert!(parse_int::<i64>(text).is_err(), "{text}");
+        }
+        assert!(parse_int::<u8>("256").is_err() && parse_int::<u8>("-1").is_err());
+    }
+
+    #[test]
+    fn truth_values_are_those_of_go() {
+        assert!(["1", "t", "T", "true", "TRUE", "True"].iter().all(|t| parse_bool(t) == Ok(true)));
+        assert!(["0", "f", "F", "false", "FALSE", "False"].iter().all(|t| parse_bool(t) == Ok(false)));
+        assert!(["", "yes", "tRUE", "2"].iter().all(|t| parse_bool(t).is_err()));
+    }
+
+    #[test]
+    fn masks_every_way_to_give_a_secret() {
+        let secret = Arg::new("key").long("api-key").value_parser(clap::value_parser!(Secret));
+        let command =
+            Command::new("x").arg(Arg::new("name").long("name")).subcommand(Command::new("y").arg(secret));
+        let masked =
+            |words: &[&str]| mask(&command, &words.iter().map(OsString::from).collect::<Vec<_>>()).join(" ");
+        assert_eq!(masked(&["x", "y", "--api-key", "s", "--name", "n"]), "x y --api-key *** --name n");
+        assert_eq!(masked(&["x", "y", "--api-key=s=t", "--name=n"]), "x y --api-key=*** --name=n");
+        assert_eq!(masked(&["x", "y", "--api-key", "--api-key", "n"]), "x y --api-key *** n");
+        assert_eq!(masked(&["x", "--", "--api-key", "s"]), "x -- --api-key s");
+        assert_eq!(masked(&["x", "y", "--api-key"]), "x y --api-key");
+        assert_eq!(format!("{:?}", Secret::from("s".to_owned())), "***");
+    }
+
+    #[test]
+    fn the_tree_is_sound() {
+        let switch = Arg::new("deep").long("deep").action(ArgAction::SetTrue);
+        let tree = Command::new("x")
+            .arg(switch.clone())
+            .subcommand(Command::new("y").arg(Arg::new("verbose").short('v')));
+        conventions(tree).debug_assert();
+        assert!(is_go_bool(&go_bool(switch)));
+    }
 }

@@ -32,7 +32,9 @@ pub const SYSTEM_FILE: &str = "/etc/mantle/config.yaml";
 pub const VARIABLE: &str = "MANTLE_CONFIG";
 
 /// Longer files are refused.
-const MAX_SIZE: u64 = 1 << 20;
+const MAX_SIZE: u64 = 64 << 10;
+/// More opening than closing brackets are refused: the YAML parser takes quadratic time for them.
+const MAX_BRACKETS: usize = 64;
 
 /// The files with their meanings, for man pages.
 pub const FILES: &[(&str, &str)] = &[
@@ -184,7 +186,7 @@ pub fn read(files: &[PathBuf], roots: &Command, opaque: &[&str]) -> Result<Setti
         let opened = std::fs::File::open(file).map_err(unreadable)?;
         opened.take(MAX_SIZE + 1).read_to_string(&mut text).map_err(unreadable)?;
         if text.len() as u64 > MAX_SIZE {
-            return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB")));
+            return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 64 KiB")));
         }
         parse_text(&text, file, roots, opaque, &mut settings)?;
     }
@@ -198,12 +200,22 @@ fn parse_text(
     opaque: &[&str],
     into: &mut Settings,
 ) -> Result<(), Error> {
+    let mut open = 0usize;
+    for (at, line) in text.lines().enumerate() {
+        let brackets = |set: [char; 2]| line.matches(set).count();
+        open = (open + brackets(['[', '{'])).saturating_sub(brackets([']', '}']));
+        if open > MAX_BRACKETS {
+            let reason = "too many brackets are open".into();
+            return Err(Error::Invalid { path: file.to_owned(), line: Some(at + 1), reason });
+        }
+    }
     let walk = Walk { opaque, found: RefCell::default(), reason: RefCell::default() };
     let section = Section { walk: &walk, chain: vec![roots], path: String::new() };
     let outcome = section.deserialize(serde_yaml::Deserializer::from_str(text));
     if let Err(e) = outcome {
         let line = e.location().map(|l| l.line());
-        let reason = walk.reason.take().unwrap_or_else(|| e.to_string());
+        let theirs = || e.to_string().split(" at line ").next().unwrap_or_default().to_owned();
+        let reason = walk.reason.take().unwrap_or_else(theirs);
         return Err(Error::Invalid { path: file.to_owned(), line, reason });
     }
     for (key, values) in walk.found.take() {
@@ -312,10 +324,7 @@ impl<'de> Visitor<'de> for Section<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => f.write_str("options and applets, each with its value"),
-            path => write!(f, "the options of {path}, each with its value"),
-        }
+        f.write_str("options with their values")
     }
 
     fn visit_none<E>(self) -> Result<(), E> {
@@ -398,8 +407,7 @@ impl<'de> Visitor<'de> for Value<'_, '_> {
     type Value = Option<Vec<String>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let many = if is_list(self.arg) { "a list of values" } else { "a single value" };
-        write!(f, "{many} for {}", self.path)
+        f.write_str(if is_list(self.arg) { "a list of values" } else { "a single value" })
     }
 
     fn visit_none<E>(self) -> Result<Self::Value, E> {
@@ -446,7 +454,7 @@ impl Visitor<'_> for Item<'_, '_, '_> {
     type Value = String;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a value in the list {}", self.0.path)
+        f.write_str("a single value")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {

@@ -29,12 +29,6 @@ pub struct Shared {
     pub architecture: String,
     /// Features of the image.
     pub features: Vec<String>,
-    /// `--update-payload`.
-    #[expect(dead_code, reason = "for cl.update.payload, which comes with the update tools")]
-    pub update_payload: Option<std::path::PathBuf>,
-    /// `--torcx-manifest`, parsed.
-    #[expect(dead_code, reason = "for docker.torcx-manifest-pkgs, which needs Container Linux Configs")]
-    pub torcx_manifest: Option<super::torcx::Manifest>,
 }
 
 impl TestCluster {
@@ -46,11 +40,6 @@ impl TestCluster {
     /// The test's state: name, log, output folder.
     pub fn t(&self) -> &T {
         &self.t
-    }
-
-    /// What the run was given.
-    pub fn shared(&self) -> &Shared {
-        &self.shared
     }
 
     /// Those of the features that image or platform do not offer here, with the reasons.
@@ -186,6 +175,10 @@ impl TestCluster {
     }
 
     /// Inside a subtest: lets it run beside its later siblings.
+    #[cfg_attr(
+        not(feature = "test-platform"),
+        expect(dead_code, reason = "no OS test has parallel subtests yet")
+    )]
     pub async fn parallel(&self) {
         self.t.parallel().await;
     }
@@ -245,13 +238,5 @@ impl TestCluster {
         kolet::install(machine, &self.shared.architecture, label)
             .await
             .wrap_err_with(|| format!("dropping kolet on machine {}", machine.id()))
-    }
-
-    /// Writes a file on the machine as root, mode 0755, making its folder.
-    ///
-    /// # Errors
-    /// When the machine refuses.
-    pub async fn install_file(&self, machine: &Guest, data: Vec<u8>, path: &str) -> Result<()> {
-        Ok(ssh::install_file(machine.client(), data, path, 0o755).await?)
     }
 }

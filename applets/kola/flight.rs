@@ -68,7 +68,7 @@ impl Flight {
                     Ok::<_, color_eyre::Report>(Self { driver, key, agent, socket, setup: setup.clone() })
                 }
                 Err(e) => {
-                    agent.close().await;
+                    close(agent).await;
                     Err(e.into())
                 }
             }
@@ -106,7 +106,7 @@ impl Flight {
 
     async fn close_agent(&self) {
         if let Some(agent) = self.agent.lock().await.take() {
-            agent.close().await;
+            close(agent).await;
         }
     }
 
@@ -128,4 +128,10 @@ fn agent_dir() -> PathBuf {
     std::env::var_os("MANTLE_SSH_DIR")
         .filter(|d| !d.is_empty())
         .map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+async fn close(agent: ssh::Agent) {
+    if let Err(e) = agent.close().await {
+        mantle::warning!("kola", "Error closing agent: {e}");
+    }
 }

@@ -47,7 +47,7 @@ fn command() -> Command {
         .subcommand(
             Command::new("list").about("List kola test names").arg(switch("json").long("json").help("Print JSON")),
         )
-        .subcommand(spawn::Options::augment_args(Command::new("spawn").about("Spawn machines and open a shell")))
+        .subcommand(spawn::Options::augment_args(Command::new("spawn")).about("Spawn machines and open a shell"))
         .subcommand(
             Command::new("check-console")
                 .about("Check console output for badness")

@@ -18,10 +18,6 @@ use super::cluster::TestCluster;
 pub enum Config {
     /// Ignition JSON of any version.
     Ignition(&'static str),
-    /// A cloud-config.
-    CloudConfig(&'static str),
-    /// A script.
-    Script(&'static str),
     /// Present but empty.
     Empty,
 }
@@ -31,8 +27,6 @@ impl Config {
     pub fn user_data(self) -> UserData {
         match self {
             Self::Ignition(text) => UserData::ignition(text),
-            Self::CloudConfig(text) => UserData::cloud_config(text),
-            Self::Script(text) => UserData::script(text),
             Self::Empty => UserData::empty(),
         }
     }
@@ -48,7 +42,6 @@ impl Config {
                 let version = config["ignition"]["version"].as_str().unwrap_or_default();
                 Some(if version.starts_with('3') { "ign3" } else { "ign2" })
             }
-            Self::CloudConfig(_) | Self::Script(_) => Some("cloudinit"),
             Self::Empty => None,
         }
     }

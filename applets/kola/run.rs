@@ -27,17 +27,10 @@ use super::register::{self, Chosen, Flag, Selection, Test};
 pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<()> {
     let setup = Setup::read(matches)?;
     let patterns = if patterns.is_empty() { vec!["*".to_owned()] } else { patterns };
-    let shared = Shared {
-        architecture: setup.target.architecture().to_owned(),
-        features: setup.features(),
-        update_payload: existing(setup.general.update_payload.clone())?,
-        torcx_manifest: setup
-            .general
-            .torcx_manifest
-            .as_deref()
-            .map(super::torcx::Manifest::read)
-            .transpose()?,
-    };
+    // Nothing reads them yet, but a wrong one should not be noticed only when something does.
+    existing(setup.general.update_payload.as_deref())?;
+    setup.general.torcx_manifest.as_deref().map(super::torcx::check).transpose()?;
+    let shared = Shared { architecture: setup.target.architecture().to_owned(), features: setup.features() };
     let features = setup.features();
     // Decide before anything is made: most mistakes end here.
     let version = setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok());
@@ -70,10 +63,10 @@ async fn on_flight(
     out: &Path,
     context: &Context,
 ) -> Result<Option<Version>> {
-    let bounded = |t: &&Test| {
+    let bounded = |t: &Test| {
         (t.min_version.is_some() || t.end_version.is_some()) && !patterns.iter().any(|p| p == t.name)
     };
-    if version.is_none() && chosen.tests.iter().any(|t| bounded(&t)) {
+    if version.is_none() && chosen.tests.iter().any(|t| bounded(t)) {
         version = image_version(flight, out).await?;
         chosen = choose(setup, patterns, version.clone(), features)?;
     }
@@ -263,10 +256,10 @@ async fn image_version(flight: &Flight, out: &Path) -> Result<Option<Version>> {
     Ok(Version::parse(&text).ok())
 }
 
-fn existing(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
-    match path {
+fn existing(payload: Option<&Path>) -> Result<()> {
+    match payload {
         Some(p) if !p.is_file() => Err(eyre!("update payload {} is not a file", p.display())),
-        other => Ok(other),
+        _ => Ok(()),
     }
 }
 

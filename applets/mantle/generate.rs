@@ -103,7 +103,7 @@ fn completion(applet: &Applet, shell: Shell) -> String {
     let mut tree = tree.subcommand(help);
     let mut script = Vec::new();
     complete(shell, &mut tree, applet.name, &mut script);
-    let script = String::from_utf8_lossy(&script).into_owned();
+    let script = patch_fish(&String::from_utf8_lossy(&script), applet.name);
     // zsh wants `#compdef` on the first line
     let script = match script.strip_prefix("#compdef") {
         Some(rest) => {
@@ -113,6 +113,14 @@ fn completion(applet: &Applet, shell: Shell) -> String {
         None => format!("# {MARK}\n{script}"),
     };
     if applet.name == APPLET.name { hand_over(script, shell) } else { script }
+}
+
+/// Lets fish complete the value of an option that stands before the command: clap's script gives up there, because
+/// the option still lacks that value. Other scripts do not contain the lines.
+fn patch_fish(script: &str, name: &str) -> String {
+    let parse = format!("    argparse -s (__fish_{name}_global_optspecs) -- $cmd 2>/dev/null\n");
+    let again = format!("    or begin\n        set -e cmd[-1]\n    {parse}    end\n");
+    script.replace(&format!("{parse}    or return\n"), &format!("{parse}{again}    or return\n"))
 }
 
 /// Shells should offer `--keys`, not `--keys=`, although the latter has a meaning.
@@ -141,11 +149,41 @@ fn hand_over(script: String, shell: Shell) -> String {
         }
         _ => {
             let glue = include_str!("hand-over.fish").replace("@APPLETS@", &names.join(" "));
-            // The lines about an applet's own words know less than its script.
+            // What it says of an applet's own words is less than the applet's script knows.
             let about =
-                |line: &str| names.iter().any(|n| line.contains(&format!("mantle_using_subcommand {n}\"")));
-            let kept: Vec<&str> = script.lines().filter(|l| !about(l)).collect();
-            format!("{}\n{glue}", kept.join("\n"))
+                |entry: &str| names.iter().any(|n| entry.contains(&format!("mantle_using_subcommand {n}\"")));
+            let kept: Vec<&str> = script.split("\ncomplete ").filter(|entry| !about(entry)).collect();
+            format!("{}\n{glue}", kept.join("\ncomplete "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::builder::PossibleValue;
+
+    fn command() -> Command {
+        let values = [PossibleValue::new("qemu"), PossibleValue::new("scripted").hide(true)];
+        Command::new("toy")
+            .arg(Arg::new("platform").long("platform").value_parser(values.to_vec()))
+            .arg(Arg::new("endpoint").long("scripted-endpoint").hide(true))
+            .subcommand(Command::new("scripted-run").hide(true))
+            .subcommand(Command::new("run").arg(Arg::new("x").long("scripted-x").hide(true)))
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_generated() {
+        let run: applet::Run = |_, _| Box::pin(async { Ok(0) });
+        let toy = Applet { name: "toy", about: "A toy", command, run, manual: applet::Manual::DEFAULT };
+        let mut texts: Vec<String> = SHELLS.iter().map(|(shell, ..)| completion(&toy, *shell)).collect();
+        texts.extend(man::pages(&toy, visible(&tree(&toy, &[]), |_| true)).into_iter().map(|(_, page)| page));
+        assert_eq!(texts.len(), 6, "three shells, three pages");
+        for text in &texts[..4] {
+            assert!(text.contains("platform"), "{text}");
+        }
+        for text in texts {
+            assert!(!text.contains("scripted"), "{text}");
         }
     }
 }

@@ -237,7 +237,9 @@ impl Guest {
     /// Waits for the end of the boot: by event where systemd can (`--wait`, since 240), else by probing.
     async fn wait_for_systemd(&self, deadline: Instant) -> Result<String> {
         let mut pause = Duration::from_millis(50);
-        let mut command = "systemctl is-system-running --wait";
+        // As root, over systemd's private socket: others are not told of the end of the boot unless somebody
+        // else has subscribed to systemd's signals. Bounded all the same.
+        let mut command = "sudo timeout 20 systemctl is-system-running --wait";
         let mut last = "no answer".to_owned();
         while Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -139,6 +139,8 @@ pub fn remove_local(resource: &Resource) -> Result<(), String> {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
             Err(e) => Err(format!("cannot unmount {}: {e}", resource.id)),
         },
+        "cgroup" => crate::process::cgroup::remove_now(Path::new(&resource.id))
+            .map_err(|e| format!("cannot remove control group {}: {e}", resource.id)),
         "folder" => match std::fs::remove_dir_all(&resource.id) {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

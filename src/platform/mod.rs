@@ -25,7 +25,7 @@ pub mod image;
 pub mod ledger;
 mod local;
 mod nspawn;
-mod qemu;
+pub mod qemu;
 #[cfg(feature = "test-platform")]
 mod scripted;
 

@@ -5,6 +5,8 @@
 //! That last promise binds a child to the *thread* that made it (`PR_SET_PDEATHSIG`, prctl(2)), so all children
 //! are made by one thread that lives as long as the process.
 
+pub mod cgroup;
+
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

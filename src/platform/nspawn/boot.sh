@@ -1,14 +1,20 @@
 #!/bin/sh
-# Runs one container machine; started in a mount namespace and a network namespace of its own, which take
-# everything with them when this process ends: tmpfs, overlay and bind mounts need no clean-up.
+# Runs one container machine; started in a mount, a process and a network namespace of its own, which take
+# everything with them when this process ends: mounts need no clean-up, and no process of the container survives.
 #
-# usage: boot.sh TREE IGNITION_TREE MOUNT_POINT MACHINE_ID [CONFIG]
+# usage: CGROUPS="DIR..." boot.sh TREE IGNITION_TREE MOUNT_POINT MACHINE_ID [CONFIG]
 set -eu
 tree=$1 ignition=$2 top=$3 id=$4 config=${5-}
 
 fail() { echo "mantle: $*"; exit 1; }
 
+# The container's systemd takes the group it starts in for the root of its tree.
+for group in $CGROUPS; do echo 0 > "$group/cgroup.procs" || fail "cannot enter control group $group"; done
+
 mount --make-rprivate /
+# systemd-nspawn keeps things there by machine name; ours go with this namespace.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 nspawn /run/systemd/nspawn
 mount -t tmpfs -o mode=0755 mantle "$top"
 cd "$top"
 mkdir upper work root ignition
@@ -33,15 +39,7 @@ if [ -n "$config" ]; then
     stage fetch-offline
     if [ -e ignition/run/ignition/neednet ]; then stage fetch; fi
     stage files
-    # The machine id exists already, so systemd will not apply presets: apply those that Ignition asked for.
-    presets=ignition/sysroot/etc/systemd/system-preset/20-ignition.preset
-    if [ -e $presets ]; then
-        while read -r verb unit; do
-            if [ "$verb" = enable ] || [ "$verb" = disable ]; then
-                chroot ignition /usr/bin/systemctl --root=/sysroot preset "$unit" || fail "Ignition failed (stage presets)"
-            fi
-        done < $presets
-    fi
+    chroot ignition /usr/bin/guest-first-boot /sysroot || fail "Ignition failed (stage presets)"
     umount -R ignition
 fi
 
@@ -52,7 +50,7 @@ mount -o remount,bind,ro root/usr
 # systemd-nspawn ends with 133 when the machine reboots: start it again.
 while :; do
     status=0
-    systemd-nspawn --quiet --directory="$top/root" --register=no --keep-unit --console=pipe --link-journal=no \
+    systemd-nspawn --quiet --directory="$top/root" --machine="m-$id" --hostname=localhost --register=no --keep-unit --console=pipe --link-journal=no \
         --network-namespace-path="/proc/$$/ns/net" --capability=CAP_NET_ADMIN,CAP_SYS_TTY_CONFIG --boot \
         </dev/null || status=$?
     [ $status = 133 ] || exit $status

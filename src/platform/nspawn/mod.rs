@@ -19,7 +19,7 @@ use super::{
     Target, Variables, image,
 };
 use crate::network::{Lease, Namespace};
-use crate::process::{Command, Proc, find_program};
+use crate::process::{Command, Proc, cgroup, find_program};
 use crate::ssh;
 
 const BOOT: &str = include_str!("boot.sh");
@@ -117,6 +117,24 @@ struct Shared {
     ledger: Arc<Ledger>,
 }
 
+impl Shared {
+    /// Removes what a container had outside of itself, and strikes it from the record.
+    async fn remove(&self, record: &[Resource]) {
+        for resource in record.iter().rev() {
+            let gone = match resource.kind.as_str() {
+                "cgroup" => cgroup::remove(Path::new(&resource.id)).await,
+                _ => Ok(()),
+            };
+            match gone {
+                Ok(()) => self.ledger.delete(resource),
+                Err(e) => {
+                    crate::warning!("platform/nspawn", "cannot remove {} {}: {e}", resource.kind, resource.id)
+                }
+            }
+        }
+    }
+}
+
 struct NspawnFlight {
     name: String,
     shared: Arc<Shared>,
@@ -168,6 +186,24 @@ struct NspawnCluster {
     shared: Arc<Shared>,
 }
 
+impl NspawnCluster {
+    /// Control groups for one container, on record before the container is made.
+    fn control_groups(&self, id: &str) -> Result<(Vec<PathBuf>, Vec<Resource>)> {
+        let groups = cgroup::create(&format!("mantle-{id}")).during(|| "cannot make a control group")?;
+        let resource = |dir: &PathBuf| Resource {
+            kind: "cgroup".into(),
+            id: dir.display().to_string(),
+            platform: Nspawn::NAME.into(),
+            place: String::new(),
+        };
+        let record: Vec<Resource> = groups.iter().map(resource).collect();
+        for resource in &record {
+            self.shared.ledger.create(resource).during(|| "cannot record a control group")?;
+        }
+        Ok((groups, record))
+    }
+}
+
 #[async_trait]
 impl Cluster for NspawnCluster {
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
@@ -212,8 +248,22 @@ impl Cluster for NspawnCluster {
         let log =
             std::fs::File::create(&console).during(|| format!("cannot create {}", console.display()))?;
         let errors = log.try_clone().during(|| format!("cannot share {}", console.display()))?;
+        let (groups, mut record) = self.control_groups(&id.simple().to_string())?;
+        let names: Vec<String> = groups.iter().map(|g| g.display().to_string()).collect();
         let mut command = Command::new("unshare")
-            .args(["--mount", "--", "sh", "-c", BOOT, "boot.sh"])
+            .env("CGROUPS", names.join(" "))
+            .args([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--",
+                "sh",
+                "-c",
+                BOOT,
+                "boot.sh",
+            ])
             .args([&self.shared.root, &self.shared.ignition, &mount_point])
             .arg(id.simple().to_string())
             .in_namespace(namespace.fd())
@@ -225,10 +275,17 @@ impl Cluster for NspawnCluster {
         if request.survive {
             command = command.survive();
         }
-        let process = command.spawn().await.during(|| "cannot start a container")?;
-        let resource = ledger::process(process.pid(), Nspawn::NAME);
-        if let Err(e) = self.shared.ledger.create(&resource) {
+        let process = match command.spawn().await {
+            Ok(process) => process,
+            Err(e) => {
+                self.shared.remove(&record).await;
+                return Err(e).during(|| "cannot start a container");
+            }
+        };
+        record.push(ledger::process(process.pid(), Nspawn::NAME));
+        if let Err(e) = record.last().map_or(Ok(()), |process| self.shared.ledger.create(process)) {
             process.stop(Duration::ZERO).await;
+            self.shared.remove(&record).await;
             return Err(e).during(|| "cannot record a container");
         }
         crate::info!("platform/nspawn", "machine {id} is process {} at {address}", process.pid());
@@ -238,7 +295,7 @@ impl Cluster for NspawnCluster {
             console,
             mount_point,
             process,
-            resource,
+            record,
             shared: self.shared.clone(),
             told: AtomicBool::new(false),
             _network: (lease, namespace),
@@ -258,7 +315,7 @@ struct Container {
     console: PathBuf,
     mount_point: PathBuf,
     process: Proc,
-    resource: Resource,
+    record: Vec<Resource>,
     shared: Arc<Shared>,
     told: AtomicBool,
     /// Kept while the container lives: its address, and the far end of its cable.
@@ -307,7 +364,7 @@ impl Machine for Container {
     async fn destroy(&self) {
         self.told.store(true, Ordering::SeqCst);
         self.process.stop(Duration::ZERO).await;
-        self.shared.ledger.delete(&self.resource);
+        self.shared.remove(&self.record).await;
         // Empty by now: the mount went with its namespace.
         if let Err(e) = std::fs::remove_dir(&self.mount_point) {
             crate::warning!("platform/nspawn", "cannot remove {}: {e}", self.mount_point.display());

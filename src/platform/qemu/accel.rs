@@ -130,13 +130,21 @@ async fn probe_kvm(program: &Path, board: Arch) -> Result<Option<String>> {
     })
 }
 
-/// Measures emulation by the probe's loop; a host too busy to tell counts as ordinary.
+/// Measures emulation by the probe's loop. The verdict is kept for long, so a busy moment gets a second chance.
 async fn measure_tcg(program: &Path, board: Arch) -> Result<f64> {
-    match run_rom(program, board, Accel::Tcg, ROUNDS_TCG, Duration::from_secs(10)).await? {
-        Ok(took) => Ok(TYPICAL * took.as_secs_f64() / REFERENCE.as_secs_f64()),
-        Err(process::Error::TimedOut { .. }) => Ok(TYPICAL * 2.0),
-        Err(e) => Err(e).during(|| "QEMU cannot run a guest"),
+    const LIMIT: Duration = Duration::from_secs(5);
+    let mut best = LIMIT;
+    for _ in 0..3 {
+        match run_rom(program, board, Accel::Tcg, ROUNDS_TCG, LIMIT).await? {
+            Ok(took) => best = best.min(took),
+            Err(process::Error::TimedOut { .. }) => break,
+            Err(e) => return Err(e).during(|| "QEMU cannot run a guest"),
+        }
+        if best < REFERENCE * 3 / 2 {
+            break;
+        }
     }
+    Ok(TYPICAL * best.as_secs_f64() / REFERENCE.as_secs_f64())
 }
 
 /// Runs the ROM to its orderly end and tells how long that took, process start included.

@@ -92,7 +92,7 @@ pub(super) async fn launch(
     }
     let listener = folder.listen()?;
     let qmp;
-    (command, qmp) = pass(command, listener.into());
+    (command, qmp) = pass(command, listener);
     let mut files = vec![(setup.base.overlay().await?, vec!["serial=primary-disk".to_owned()])];
     for wish in &request.options.disks {
         files.push(image::disk(wish).await?);
@@ -106,7 +106,9 @@ pub(super) async fn launch(
     let mut vars = None;
     if let Firmware::Flash { vars: template, .. } = &setup.firmware {
         let fd;
-        (command, fd) = pass(command, image::private_copy(template)?.into());
+        let template = template.clone();
+        let copy = tokio::task::spawn_blocking(move || image::private_copy(&template)).await;
+        (command, fd) = pass(command, copy.during(|| "cannot copy UEFI variables")??.into());
         vars = Some(fd);
     }
     let mut net = Net::User;
@@ -281,7 +283,7 @@ impl Folder<'_> {
     }
 }
 
-/// The end of a file, and whether something precedes it.
+/// The end of a file.
 fn tail(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let start = file.metadata()?.len().saturating_sub(LAST_BYTES);
@@ -294,9 +296,24 @@ fn tail(path: &Path) -> std::io::Result<String> {
 /// The last lines of a file, indented, without anything that would act on a terminal.
 fn last_lines(path: &Path) -> String {
     let text = tail(path).unwrap_or_default();
-    let clean: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    let clean = without_controls(&text);
     let lines: Vec<&str> = clean.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
     lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|l| format!("\n  {l}")).collect()
+}
+
+/// The text without terminal sequences (ECMA-48 `ESC [ … letter`) and control characters, but with its lines.
+fn without_controls(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '\x1b' && chars.next_if_eq(&'[').is_some() {
+            while chars.next_if(|c| (' '..'@').contains(c)).is_some() {}
+            chars.next_if(|c| ('@'..='~').contains(c));
+        } else if c == '\n' || !c.is_control() {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 /// Why and how QEMU ended, with its last words and the guest's.
@@ -392,15 +409,37 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test]
+    async fn a_full_disk_ends_the_machine() {
+        use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+        let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let fake = async {
+            let mut theirs = BufReader::new(theirs);
+            theirs.write_all(b"{\"QMP\": {}}\n").await.unwrap();
+            theirs.read_line(&mut String::new()).await.unwrap();
+            theirs.write_all(b"{\"return\": {}}\n").await.unwrap();
+            let event = |nospace| {
+                format!("{{\"event\": \"BLOCK_IO_ERROR\", \"data\": {{\"nospace\": {nospace}}}}}\n")
+            };
+            theirs.write_all((event(false) + "nonsense\n" + &event(true)).as_bytes()).await.unwrap();
+        };
+        let (monitor, ()) = tokio::join!(qmp::Client::open(ours), fake);
+        let proc = Arc::new(Command::new("sleep").arg("1000").spawn().await.unwrap());
+        let (publish, cause) = watch::channel(None);
+        watch_events(monitor.unwrap(), proc.clone(), publish).await;
+        assert!(cause.borrow().as_ref().unwrap().starts_with("no space left in "));
+        assert_eq!(proc.wait().await.signal(), Some(9));
+    }
+
     #[test]
     fn last_words_are_short_and_harmless() {
         let dir = tempfile::tempdir().unwrap();
-        let console: String = (0..100).map(|i| format!("\x1b[1mline {i}\r\n\r\n")).collect();
+        let console: String = (0..100).map(|i| format!("\x1b[1mline {i}\x1b[0;30m\r\n\r\n")).collect();
         std::fs::write(dir.path().join(CONSOLE), console).unwrap();
         std::fs::write(dir.path().join(STDERR), "qemu: no memory\n").unwrap();
         let text = epitaph(dir.path(), None, ExitStatus::from_raw(0x100));
         assert!(
-            text.starts_with("qemu ended with exit status: 1; qemu said:\n  qemu: no memory; last lines of the console:\n  [1mline 90\n"),
+            text.starts_with("qemu ended with exit status: 1; qemu said:\n  qemu: no memory; last lines of the console:\n  line 90\n"),
             "{text:?}"
         );
         assert!(text.ends_with("line 99") && !text.contains('\x1b'), "{text:?}");

@@ -207,6 +207,17 @@ impl Flight for QemuFlight {
         self.setup.platform
     }
 
+    fn lacking(&self) -> &'static [(&'static str, &'static str)] {
+        const NETWORK: (&str, &str) = ("private-network", "each machine is alone behind QEMU's own network");
+        const FIRMWARE: (&str, &str) = ("firmware", "the kernel is started directly");
+        match (&self.network, &self.setup.kernel) {
+            (Some(_), None) => &[],
+            (Some(_), Some(_)) => &[FIRMWARE],
+            (None, None) => &[NETWORK],
+            (None, Some(_)) => &[NETWORK, FIRMWARE],
+        }
+    }
+
     fn slowness(&self) -> f64 {
         self.setup.decision.slowness
     }

@@ -88,22 +88,22 @@ async fn banner(machine: &Arc<dyn Machine>) -> String {
     let dialer = machine.dialer();
     let address = machine.address();
     let address = if address.contains(':') { address } else { format!("{address}:22") };
-    let ask = move || {
-        let end = Instant::now() + LONG;
-        while Instant::now() < end {
-            let mut line = String::new();
-            if let Ok(stream) = dialer.dial(&address, Duration::from_secs(5)) {
-                stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-                if BufReader::new(stream).read_line(&mut line).is_ok_and(|n| n > 0) {
-                    return line;
-                }
+    let ask = move || -> std::io::Result<String> {
+        let mut line = String::new();
+        let stream = dialer.dial(&address, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        BufReader::new(stream).read_line(&mut line).map(|_| line)
+    };
+    let answered = async {
+        loop {
+            match tokio::task::spawn_blocking(ask.clone()).await.unwrap() {
+                Ok(line) if !line.is_empty() => return line,
+                _ => tokio::time::sleep(Duration::from_millis(250)).await,
             }
-            std::thread::sleep(Duration::from_millis(250));
         }
-        String::new()
     };
     tokio::select! {
-        line = tokio::task::spawn_blocking(ask) => line.unwrap(),
+        line = tokio::time::timeout(LONG, answered) => line.unwrap(),
         why = machine.died() => panic!("{why}"),
     }
 }
@@ -154,6 +154,7 @@ async fn own_guest_boots_without_privileges() {
     let (flight, cluster) = cluster::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await.unwrap();
     assert_eq!(flight.properties()["mangled"], false);
     assert!(flight.slowness() >= 3.0);
+    assert_eq!(flight.lacking().iter().map(|l| l.0).collect::<Vec<_>>(), ["private-network", "firmware"]);
     let extra = Disk::Empty { size: "1G".into(), device: vec!["serial=extra".into()] };
     let wishes = MachineOptions { disks: vec![extra], ..MachineOptions::default() };
     let start = Instant::now();
@@ -168,7 +169,6 @@ async fn own_guest_boots_without_privileges() {
         start.elapsed(),
         resident(pid)
     );
-    assert!(resident(pid) <= 380);
     assert!(machine.hints()[0].starts_with("shell: ssh -p "), "{:?}", machine.hints());
     assert!(!machine.console().await.unwrap().is_empty());
     machine.destroy().await;
@@ -195,7 +195,6 @@ async fn own_guest_boots_on_the_private_network() {
     machine.destroy().await;
     let config = UserData::script("#!/bin/sh\n");
     let other = cluster.launch(request(out.path(), config, MachineOptions::default())).await.unwrap();
-    assert_eq!(other.address(), "10.0.0.2", "addresses are used again");
     assert!(out.path().join(other.id()).join("config-2/openstack/latest/user_data").is_file());
     other.destroy().await;
     cluster.destroy().await;
@@ -203,18 +202,22 @@ async fn own_guest_boots_on_the_private_network() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn both_firmwares_start() {
-    if missing(&["qemu-system-x86_64", "qemu-img"]) {
-        return;
-    }
+async fn every_firmware_starts() {
     let out = tempfile::tempdir().unwrap();
     let disk = out.path().join("empty.img");
     std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-    for (kind, says) in [(firmware::Kind::Bios, "SeaBIOS"), (firmware::Kind::Uefi, "BdsDxe")] {
-        let options = Options { qemu_firmware: Some(kind), qemu_memory: Some(128), ..small(&disk) };
-        let made = cluster::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await;
+    for (board, kind, says) in [
+        ("amd64-usr", firmware::Kind::Bios, "SeaBIOS"),
+        ("amd64-usr", firmware::Kind::Uefi, "BdsDxe"),
+        ("arm64-usr", firmware::Kind::Uefi, "UEFI firmware"),
+    ] {
+        let options = Options { qemu_firmware: Some(kind), qemu_memory: Some(256), ..small(&disk) };
+        let made = cluster::<QemuUnpriv>(options, base(out.path(), board)).await;
         let (_flight, cluster) = match made {
-            Err(e) if e.to_string().contains("ovmf") => return crate::warning!("test", "skipped: {e}"),
+            Err(e) if e.to_string().contains("not installed") => {
+                crate::warning!("test", "skipped: {e}");
+                continue;
+            }
             made => made.unwrap(),
         };
         let empty = request(out.path(), UserData::empty(), MachineOptions::default());
@@ -306,4 +309,32 @@ async fn what_is_missing_is_said_at_once() {
     assert!(
         failure(small(&disk), "amd64-usr").await.ends_with("empty.img is for board arm64-usr, not amd64-usr")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_may_outlive_us() {
+    if missing(&["qemu-system-x86_64", "qemu-img"]) {
+        return;
+    }
+    let out = tempfile::tempdir().unwrap();
+    let disk = out.path().join("empty.img");
+    std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
+    let record = Arc::new(ledger::Ledger::open(out.path()).unwrap());
+    let base = FlightBase { ledger: record, ..base(out.path(), "amd64-usr") };
+    let (flight, cluster) = cluster::<QemuUnpriv>(small(&disk), base).await.unwrap();
+    let empty = request(out.path(), UserData::empty(), MachineOptions::default());
+    let machine = cluster.launch(LaunchRequest { survive: true, ..empty }).await.unwrap();
+    let dir = out.path().canonicalize().unwrap().join(machine.id());
+    let told = machine.hints();
+    drop((machine, cluster, flight));
+    // Long enough for a kill to be seen, should there be one.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let pids = processes_in(&dir);
+    assert_eq!(told[1], format!("stop: kill {}", pids[0]));
+    let left = ledger::left_over(out.path()).unwrap();
+    assert_eq!(left.len(), 1);
+    ledger::remove_local(&left[0]).unwrap();
+    while !processes_in(&dir).is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

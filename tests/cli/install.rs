@@ -1,0 +1,67 @@
+//! `mantle install`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::Env;
+
+#[test]
+fn everything_lands_where_a_distribution_puts_it() {
+    let env = Env::new();
+    let prefix = env.home().join("usr");
+    let pretended = env.mantle(&["install", "-n", "--prefix", prefix.to_str().unwrap()]).expect(0).stdout;
+    assert!(!prefix.exists(), "a dry run changes nothing");
+    for _ in 0..2 {
+        let outcome = env.mantle(&["install", "--prefix", prefix.to_str().unwrap()]).expect(0);
+        assert_eq!(outcome.stdout, pretended, "a dry run tells the truth");
+    }
+    for name in [
+        "man/man1/kola.1",
+        "bash-completion/completions/kola",
+        "zsh/site-functions/_kola",
+        "fish/vendor_completions.d/kola.fish",
+    ] {
+        let meta = prefix.join("share").join(name).metadata().unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o644, "{name}");
+    }
+    let mut found = Vec::new();
+    files(&prefix, &mut found);
+    let mut listed: Vec<String> = pretended.lines().map(String::from).collect();
+    listed.sort();
+    found.sort();
+    assert_eq!(found, listed, "what is there is what was listed");
+    // the links are relative, so that a staged tree can be moved
+    let moved = env.home().join("moved");
+    std::fs::rename(&prefix, &moved).unwrap();
+    let outcome = env.start(&moved.join("bin/kola"), &["version"]).finish().expect(0);
+    assert!(outcome.stdout.starts_with("mantle/kola version"), "{}", outcome.stdout);
+    // an installed mantle can install itself again over itself
+    env.start(&moved.join("bin/mantle"), &["install", "--prefix", moved.to_str().unwrap()])
+        .finish()
+        .expect(0);
+    env.start(&moved.join("bin/kola"), &["version"]).finish().expect(0);
+}
+
+fn files(folder: &std::path::Path, into: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.is_symlink() {
+            files(&path, into)
+        } else {
+            into.push(path.display().to_string())
+        }
+    }
+}
+
+#[test]
+fn programs_of_other_origin_are_kept() {
+    let env = Env::new();
+    let stranger = env.write("usr/bin/kola", "#!/bin/sh\n");
+    let prefix = env.home().join("usr");
+    let args = ["install", "--prefix", prefix.to_str().unwrap()];
+    let outcome = env.mantle(&args).expect(1);
+    assert!(outcome.stderr.contains("--force"), "{}", outcome.stderr);
+    assert!(!prefix.join("bin/mantle").exists(), "nothing was changed");
+    assert_eq!(std::fs::read_to_string(&stranger).unwrap(), "#!/bin/sh\n");
+    env.mantle(&[&args[..], &["--force"]].concat()).expect(0);
+    assert!(stranger.is_symlink());
+}
