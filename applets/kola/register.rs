@@ -170,7 +170,9 @@ impl Test {
 
     /// Why the test is not for this target, if it is not.
     pub fn excluded(&self, pattern_is_name: bool, target: &Selection<'_>) -> Option<String> {
-        if let (Some(version), false) = (&target.version, pattern_is_name) {
+        // Bounds are versions of Container Linux; other systems count in their own way.
+        let numbered = matches!(target.distribution.name, "cl" | "flatcar");
+        if let (Some(version), true, false) = (&target.version, numbered, pattern_is_name) {
             let bound = |text: Option<&str>| text.and_then(|t| Version::parse(t).ok());
             if let Some(min) = bound(self.min_version).filter(|min| version < min) {
                 return Some(format!("needs version {min} or later, the image is {version}"));
@@ -365,6 +367,9 @@ mod tests {
         assert_eq!(test.excluded(true, &target), None);
         target.version = Some(Version::new(3, 0, 0));
         assert!(test.excluded(false, &target).is_some());
+        target.distribution = Distribution::named("debian").unwrap();
+        assert_eq!(test.excluded(false, &target), None);
+        target.distribution = Distribution::named("cl").unwrap();
         target.version = None;
         assert_eq!(test.excluded(false, &target), None);
     }

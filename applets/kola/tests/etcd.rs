@@ -420,7 +420,11 @@ async fn cluster_tls(c: TestCluster) -> Result<()> {
     let machines = c.machines();
     make_certificates(&c).await?;
     start_members(&c, "https").await?;
-    members_healthy(&c, "ETCDCTL_CACERT=/etc/ssl/certs/ca-etcd-cert.pem").await?;
+    let environment = format!(
+        "ETCDCTL_CACERT=/etc/ssl/certs/ca-etcd-cert.pem ETCDCTL_ENDPOINTS=https://{}:2379",
+        c.machine(0)?.private_ip()
+    );
+    members_healthy(&c, &environment).await?;
     let (one, two) = (c.machine(1)?, c.machine(2)?);
     let put = format!("curl -sk https://{}:2379/v2/keys/kolavar -XPUT -d value=kolavalue", one.private_ip());
     c.must_ssh(&one, &put).await?;
@@ -442,9 +446,10 @@ async fn make_certificates(c: &TestCluster) -> Result<()> {
         must_bash(c, m, &command).await?;
     }
     let authorities = r#"
+quietly() { "$@" 2> >(grep -v '^[-.+*]*$' >&2); }
 cd /etc/ssl/certs
 for who in etcd peer; do
-    sudo openssl req -x509 -newkey rsa:4096 -sha512 -days 3 -nodes -subj "/CN=$who CA" \
+    quietly sudo openssl req -x509 -newkey rsa:4096 -sha512 -days 3 -nodes -subj "/CN=$who CA" \
         -config /etc/ssl/etcd.cnf -extensions etcd_ca -keyout ca-$who-key.pem -out ca-$who-cert.pem
 done
 "#;
@@ -465,11 +470,12 @@ done
     let sign = machines.iter().enumerate().map(async |(i, m)| {
         let script = format!(
             r#"
+quietly() {{ "$@" 2> >(grep -v '^[-.+*]*$' >&2); }}
 cd /etc/ssl/certs
 printf 'DNS.2 = etcd{i}\nIP.2 = {ip}\n' | sudo tee -a /etc/ssl/etcd.cnf >/dev/null
 for who in etcd:etcd_server peer:etcd_peer; do
     name=${{who%:*}} section=${{who#*:}}
-    sudo openssl req -new -newkey rsa:2048 -sha512 -nodes -subj /CN=etcd{i} -config /etc/ssl/etcd.cnf \
+    quietly sudo openssl req -new -newkey rsa:2048 -sha512 -nodes -subj /CN=etcd{i} -config /etc/ssl/etcd.cnf \
         -keyout $name-key.pem -out $name.csr
     sudo openssl x509 -req -in $name.csr -sha512 -days 3 -CA ca-$name-cert.pem -CAkey ca-$name-key.pem \
         -CAcreateserial -extfile /etc/ssl/etcd.cnf -extensions $section -out $name-cert.pem

@@ -103,6 +103,8 @@ fn unexpected_listeners<'a>(netstat: &'a str, allowed: &[Listener]) -> Result<Fo
     const HEADING: &str = "Active Internet connections (only servers)";
     const COLUMNS: &str =
         r"Proto\s+Recv-Q\s+Send-Q\s+Local Address\s+Foreign Address\s+State\s+PID/Program name";
+    // To which netstat cuts the last column, so the shorter the pid, the more of the name is there.
+    const WIDTH: usize = 19;
     let mut lines = netstat.lines();
     ensure!(lines.next() == Some(HEADING), "unexpected first line of netstat:\n{netstat}");
     ensure!(
@@ -118,17 +120,18 @@ fn unexpected_listeners<'a>(netstat: &'a str, allowed: &[Listener]) -> Result<Fo
         }
         let (_, port) =
             fields[3].rsplit_once(':').ok_or_else(|| eyre!("no port in line {line:?} of netstat"))?;
-        let (_, program) = fields[fields.len() - 1]
-            .split_once('/')
-            .ok_or_else(|| eyre!("no program in line {line:?} of netstat"))?;
+        let last = fields[fields.len() - 1];
+        let (pid, program) =
+            last.split_once('/').ok_or_else(|| eyre!("no program in line {line:?} of netstat"))?;
         if program.starts_with('(') {
             found.nameless.push(line);
             continue;
         }
-        // netstat cuts what it shows of `<pid>/<name>`, so the shorter the pid, the more of the name is there.
-        let same = |name: &str| name == program || (program.len() >= 10 && name.starts_with(program));
+        let shown = WIDTH.saturating_sub(pid.len() + 1);
         let matches = |&(protocol, allowed_port, name): &Listener| {
-            fields[0].starts_with(protocol) && allowed_port.is_none_or(|p| p == port) && same(name)
+            fields[0].starts_with(protocol)
+                && allowed_port.is_none_or(|p| p == port)
+                && format!("{name:.shown$}") == program
         };
         if !allowed.iter().any(matches) {
             found.unexpected.push(line);
@@ -204,6 +207,7 @@ mod tests {
     const NETSTAT: &str = "Active Internet connections (only servers)
 Proto Recv-Q Send-Q Local Address           Foreign Address         State       PID/Program name
 tcp        0      0 127.0.0.53:53           0.0.0.0:*               LISTEN      270/systemd-resolve
+tcp        0      0 127.0.0.54:53           0.0.0.0:*               LISTEN      18/systemd-resolved
 tcp6       0      0 :::22                   :::*                    LISTEN      1/systemd
 udp        0      0 10.0.0.2:68             0.0.0.0:*                           213/systemd-network
 udp6       0      0 fe80::1:546             :::*                                213/systemd-network
@@ -216,8 +220,8 @@ tcp        0      0 127.0.0.1:7             0.0.0.0:*               LISTEN      
         assert!(found.unexpected.is_empty(), "{found:?}");
         assert_eq!(found.nameless.len(), 1);
         let found = unexpected_listeners(NETSTAT, CL_LISTENERS).unwrap();
-        assert_eq!(found.unexpected.len(), 1);
-        assert!(found.unexpected[0].contains("systemd-resolved"), "{found:?}");
+        assert_eq!(found.unexpected.len(), 2);
+        assert!(found.unexpected.iter().all(|l| l.contains("systemd-resolve")), "{found:?}");
     }
 
     #[test]
