@@ -3,7 +3,6 @@
 use clap::ArgMatches;
 use color_eyre::eyre::{Result, WrapErr as _};
 use mantle::applet::Context;
-use mantle::harness::output_dir;
 use mantle::output;
 use mantle::platform::MachineOptions;
 
@@ -16,11 +15,7 @@ use super::options::Setup;
 /// Whatever went wrong first.
 pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
     let setup = Setup::read(matches)?;
-    let out = match &setup.general.output_dir {
-        Some(dir) => output_dir::prepare(dir),
-        None => output_dir::default(setup.driver.name),
-    }
-    .wrap_err("Setup failed")?;
+    let out = setup.output_dir()?;
     let flight = Flight::new(&setup, &out, context).await?;
     let result = match flight.new_cluster(out, Departures::default()).await {
         Err(e) => Err(e),

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, FromArgMatches as _};
-use color_eyre::eyre::Result;
+use color_eyre::eyre::{Result, WrapErr as _};
 use mantle::conf::DropIn;
 use mantle::error::{refused, refused_choice};
+use mantle::harness::output_dir;
 use mantle::platform::distribution::{DISTRIBUTIONS, Distribution};
 use mantle::platform::guest::chain;
 use mantle::platform::image::Facts;
@@ -103,6 +104,18 @@ impl Setup {
         let target = Target { board, distribution };
         driver.check(matches, &target).map_err(|e| refused(chain(&e)))?;
         Ok(Self { general, driver, target, facts, matches: matches.clone() })
+    }
+
+    /// Makes or empties the folder for the results.
+    ///
+    /// # Errors
+    /// `Setup failed: …` when it is somebody else's, or cannot be made.
+    pub fn output_dir(&self) -> Result<PathBuf> {
+        let made = match &self.general.output_dir {
+            Some(dir) => output_dir::prepare(dir),
+            None => output_dir::default(self.driver.name),
+        };
+        made.wrap_err("Setup failed")
     }
 
     /// The drop-ins of `--debug-systemd-unit`.

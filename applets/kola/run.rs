@@ -9,7 +9,7 @@ use clap::ArgMatches;
 use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
-use mantle::harness::{self, Case, T, badness, output_dir};
+use mantle::harness::{self, Case, T, badness};
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::{Evidence, chain};
 use mantle::platform::{DRIVERS, MachineOptions};
@@ -35,10 +35,7 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     // Decide before anything is made: most mistakes end here.
     let version = setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok());
     let chosen = choose(&setup, &patterns, version.clone(), &features)?;
-    let out = match &setup.general.output_dir {
-        Some(dir) => output_dir::prepare(dir)?,
-        None => output_dir::default(setup.driver.name)?,
-    };
+    let out = setup.output_dir()?;
     let flight = Arc::new(Flight::new(&setup, &out, context).await?);
     let result =
         on_flight(&flight, &setup, &patterns, chosen, version, &features, shared, &out, context).await;

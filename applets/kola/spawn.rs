@@ -9,7 +9,6 @@ use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
 use mantle::conf::{IgnitionVersion, UserData};
-use mantle::harness::output_dir;
 use mantle::output;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Guest;
@@ -72,11 +71,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
         mantle::warning!("kola", "--qemu-options means nothing on platform {}", setup.driver.name);
     }
     let user_data = user_data(&options, setup.target.distribution.ignition)?;
-    let out = match &setup.general.output_dir {
-        Some(dir) => output_dir::prepare(dir),
-        None => output_dir::default(setup.driver.name),
-    }
-    .wrap_err("Setup failed")?;
+    let out = setup.output_dir()?;
     let flight = Flight::new(&setup, &out, context).await?;
     let departures =
         Departures { allow_failed_units: true, survive: !options.remove, ..Departures::default() };
@@ -132,8 +127,12 @@ async fn on_cluster(
         return Ok(());
     }
     if options.remove {
-        let prompt = b"[ -n \"$PS1\" ] && PS1=\"\\[\\033[0;31m\\][bound]\\[\\033[0m\\] $PS1\" && \
-            echo 'This machine is destroyed when you leave this shell (kola spawn --remove=false keeps it).'\n";
+        // By PROMPT_COMMAND, since a user's own start-up file may set PS1 after this one.
+        let prompt = br#"if [ -n "$PS1" ]; then
+    PROMPT_COMMAND='case $PS1 in *bound*) ;; *) PS1="\[\033[0;31m\][bound]\[\033[0m\] $PS1" ;; esac'
+    echo 'This machine is destroyed when you leave this shell (kola spawn --remove=false keeps it).'
+fi
+"#;
         ssh::install_file(last.client(), prompt.to_vec(), "/etc/profile.d/kola-spawn-bound.sh", 0o755)
             .await
             .wrap_err("Setting shell prompt failed")?;
