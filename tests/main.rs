@@ -5,6 +5,7 @@
 
 mod cli;
 mod generated;
+mod kola;
 mod support;
 
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail};
 use mantle::output;
 use mantle::platform::ledger;
@@ -12,7 +13,8 @@ use mantle::platform::ledger;
 /// When the record cannot be read, or something could not be removed.
 pub async fn run(dir: &Path) -> Result<()> {
     let left = ledger::left_over(dir)
-        .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))?;
+        .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))
+        .suggestion("name the output folder of a run, as in `kola cleanup _kola_temp/qemu-latest`")?;
     if left.is_empty() {
         return Ok(output::line(format_args!("{}: nothing is left over", dir.display()))?);
     }

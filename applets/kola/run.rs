@@ -14,6 +14,7 @@ use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::{Evidence, chain};
 use mantle::platform::{DRIVERS, MachineOptions};
 use semver::Version;
+use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Shared, TestCluster};
 use super::flight::{Departures, Flight};
@@ -64,7 +65,7 @@ async fn on_flight(
         (t.min_version.is_some() || t.end_version.is_some()) && !patterns.iter().any(|p| p == t.name)
     };
     if version.is_none() && chosen.tests.iter().any(|t| bounded(t)) {
-        version = image_version(flight, out).await?;
+        version = image_version(flight, out, &context.cancel).await?;
         chosen = choose(setup, patterns, version.clone(), features)?;
     }
     tell_left_out(&chosen);
@@ -129,10 +130,12 @@ async fn run_test(
     let result = t.body(body).await;
     t.join().await;
     let evidence = deployment.destroy().await;
+    // First, as it is the cause of what is found below.
+    t.settle(result);
     for machine in &evidence {
         check_evidence(&t, machine, &test.ignored_badness());
     }
-    result
+    Ok(())
 }
 
 async fn start_machines(
@@ -237,8 +240,9 @@ fn tell_left_out(chosen: &Chosen) {
     }
 }
 
-/// Asks a machine without userdata for its version: only when nothing else tells it.
-async fn image_version(flight: &Flight, out: &Path) -> Result<Option<Version>> {
+/// Asks a machine without userdata for its version: only when nothing else tells it. `None` also when the run is
+/// interrupted meanwhile: no test will start.
+async fn image_version(flight: &Flight, out: &Path, cancel: &CancellationToken) -> Result<Option<Version>> {
     mantle::info!("kola", "Creating cluster to check the image's version");
     let cluster = flight.new_cluster(out.join("get_cluster_semver"), Departures::default()).await?;
     let ask = async {
@@ -246,8 +250,12 @@ async fn image_version(flight: &Flight, out: &Path) -> Result<Option<Version>> {
         let text = machine.ssh(". /etc/os-release && echo \"$VERSION_ID\"").await?.stdout;
         Ok::<_, color_eyre::Report>(text)
     };
-    let answer = ask.await;
+    let answer = tokio::select! {
+        answer = ask => Some(answer),
+        () = cancel.cancelled() => None,
+    };
     cluster.destroy().await;
+    let Some(answer) = answer else { return Ok(None) };
     let text = answer.wrap_err("finding out the image's version")?;
     // A system whose versions are no semantic versions has no bounds.
     Ok(Version::parse(&text).ok())

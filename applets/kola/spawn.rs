@@ -8,7 +8,7 @@ use clap::ArgMatches;
 use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
-use mantle::conf::{IgnitionVersion, UserData};
+use mantle::conf::{self, Additions, IgnitionVersion, UserData};
 use mantle::output;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Guest;
@@ -153,8 +153,12 @@ fn user_data(options: &Options, default: IgnitionVersion) -> Result<Option<UserD
     let mut data = match &options.userdata {
         None => None,
         Some(path) => {
-            let read =
-                std::fs::read(path).map_err(color_eyre::Report::from).and_then(|b| Ok(UserData::detect(&b)?));
+            let read = std::fs::read(path).map_err(color_eyre::Report::from).and_then(|bytes| {
+                let data = UserData::detect(&bytes)?;
+                // What no machine can be given must not be noticed only when one is made.
+                conf::render(Some(&data), default, "192.0.2.1", "192.0.2.1", &Additions::default())?;
+                Ok(data)
+            });
             Some(read.wrap_err_with(|| path.display().to_string()).wrap_err("Reading userdata failed")?)
         }
     };

@@ -502,8 +502,9 @@ impl T {
         self.0.limit.time_out(limit);
     }
 
-    /// Records the result of the test's future.
-    pub(super) fn settle(&self, result: eyre::Result<()>) {
+    /// Records a result: what is left to do when the owner of a case returns. An owner that has more to report
+    /// than its body's result calls it first, so that the cause comes before the consequences, and returns `Ok`.
+    pub fn settle(&self, result: eyre::Result<()>) {
         let Err(report) = result else { return };
         let text = format!("{report:#}");
         if is_skip(&report) {

@@ -154,7 +154,7 @@ impl Guest {
     /// Probes sshd, from 50 ms upwards; with `old`, until the machine answers from another boot.
     async fn wait_for_ssh(&self, deadline: Instant, old: Option<&BootId>) -> Result<()> {
         let mut pause = Duration::from_millis(50);
-        let mut last = "not tried".to_owned();
+        let mut last = "no answer".to_owned();
         while Instant::now() < deadline {
             let left = deadline.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, self.boot_id()).await {

@@ -96,7 +96,7 @@ pub fn default_image(board: &str) -> Result<PathBuf> {
     let found = std::iter::once(&sdk).chain(own.iter().filter(|_| host)).find(|p| p.is_file());
     found.cloned().ok_or_else(|| {
         Error::new(format!(
-            "no image: neither the SDK's {} nor mantle's own guest in {} is there",
+            "no image: neither the SDK's {} nor mantle's own guest in {} is there (tests/guest/build.sh builds it)",
             sdk.display(),
             guest_dir().display()
         ))

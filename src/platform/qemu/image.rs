@@ -72,6 +72,22 @@ pub fn check(path: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a text as primary disk, such as the error page of a download: QEMU would take it for a raw image.
+///
+/// # Errors
+/// When the first sector is text.
+pub fn check_primary(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    let file = File::open(path).during(|| format!("cannot open image {}", path.display()))?;
+    file.take(512).read_to_end(&mut start).during(|| format!("cannot read image {}", path.display()))?;
+    let text = start.iter().all(|&b| b >= b' ' || b"\t\r\n\x0c".contains(&b));
+    // VMDK has text descriptors.
+    if text && std::str::from_utf8(&start).is_ok() && !start.starts_with(b"# Disk DescriptorFile") {
+        return Err(Error::new(format!("{} is a text, not an image", path.display())));
+    }
+    Ok(())
+}
+
 impl Base {
     /// Finds out what an image is.
     ///
@@ -346,6 +362,12 @@ mod tests {
         };
         assert!(file(b"BZh91AY").ends_with("is compressed: unpack it with bunzip2 first"));
         assert!(file(b"").ends_with("is empty"));
+        std::fs::write(dir.path().join("f"), "<html>\n<title>404 Not Found</title>\n").unwrap();
+        assert!(check(&dir.path().join("f")).is_ok());
+        let e = check_primary(&dir.path().join("f")).unwrap_err();
+        assert!(e.to_string().ends_with("is a text, not an image"), "{e}");
+        std::fs::write(dir.path().join("f"), [0; 512]).unwrap();
+        check_primary(&dir.path().join("f")).unwrap();
         let e = check(dir.path()).unwrap_err();
         assert!(e.to_string().ends_with("is a folder, not an image"), "{e}");
         let e = check(Path::new("/no/such.img")).unwrap_err();

@@ -11,6 +11,7 @@ use self::command::{Arch, Kernel};
 use self::firmware::Firmware;
 pub use self::image::specialize;
 pub use self::options::Options;
+use super::guest::chain;
 use super::local::Local;
 use super::{
     Cluster, Error, Flight, FlightBase, LaunchRequest, LocalServices, Machine, Platform, Result, ResultExt,
@@ -94,7 +95,7 @@ fn check(options: &mut Options, target: &Target) -> Result<()> {
     program(board.program(), board.package())?;
     program("qemu-img", "qemu-utils")?;
     let found = image_of(options, &target.board)?;
-    image::check(&found.path)?;
+    image::check_primary(&found.path)?;
     if let Some(facts) = found.facts.as_ref().filter(|f| f.board != target.board) {
         let text = format!("{} is for board {}, not {}", found.path.display(), facts.board, target.board);
         return Err(Error::new(text));
@@ -114,8 +115,11 @@ fn program(name: &str, package: &str) -> Result<PathBuf> {
 fn image_of(options: &Options, board: &str) -> Result<super::image::Image> {
     let path = match options.qemu_image.as_ref().filter(|p| !p.as_os_str().is_empty()) {
         Some(path) => path.clone(),
-        None => super::image::default_image(board)?,
+        None => super::image::default_image(board)
+            .map_err(|e| Error::new(format!("{}; name one with --qemu-image", chain(&e))))?,
     };
+    // Before its feature file, which is not to blame for an image that cannot be reached.
+    image::check(&path)?;
     super::image::Image::open(path)
 }
 

@@ -1,0 +1,218 @@
+//! Results of runs on scripted machines: text, exit status, reports, folders.
+
+use std::os::unix::fs::symlink;
+
+use serde_json::Value;
+
+use super::{constant, env, lines, planned, report, run};
+use crate::support::snapshot;
+
+#[test]
+fn all_reports_tell_the_same() {
+    let env = env();
+    let names = "selftest.fail selftest.lacking selftest.pass selftest.skip selftest.sub selftest.timeout selftest.two";
+    let names: Vec<&str> = names.split(' ').collect();
+    let outcome = run(&env, &names).expect(1);
+    snapshot("kola/results-text", &constant(&env, &outcome.stdout), &[]);
+    snapshot("kola/results-stderr", &constant(&env, &outcome.stderr), &[]);
+    snapshot("kola/results-tap", &report(&env, "test.tap"), &[]);
+    snapshot("kola/results-json", &constant(&env, &report(&env, "reports/report.json")), &[]);
+    snapshot("kola/results-junit", &constant(&env, &report(&env, "reports/junit.xml")), &[]);
+    let json: Value = serde_json::from_str(&report(&env, "reports/report.json")).unwrap();
+    let results: Vec<_> = json["tests"].as_array().unwrap().iter().map(|t| t["result"].as_str()).collect();
+    let count = |word| results.iter().filter(|r| **r == Some(word)).count();
+    assert_eq!((count("PASS"), count("FAIL"), count("SKIP")), (3, 4, 3));
+    // nothing is left, and machines have left their folders
+    assert!(std::fs::read_dir(env.home().parent().unwrap().join("tmp")).unwrap().next().is_none());
+    for file in ["scripted-0/ignition.json", "scripted-0/console.txt", "scripted-0/journal.txt"] {
+        let folders = ["selftest.fail", "selftest.pass"]
+            .map(|test| env.home().join("_kola_temp/scripted-latest").join(test));
+        assert!(folders.iter().any(|f| f.join(file).exists()), "{file}");
+    }
+}
+
+#[test]
+fn success_is_status_0_and_pass_on_the_last_line() {
+    let env = env();
+    let outcome = run(&env, &["selftest.pass", "selftest.parallel", "selftest.reboot"]).expect(0);
+    let last = lines(&outcome.stdout).pop().unwrap().to_owned();
+    let folder = last.strip_prefix("PASS, output in ").unwrap();
+    assert!(env.home().join(folder).join("test.tap").exists(), "{last}");
+    assert_eq!(outcome.stderr, "");
+    assert_eq!(
+        report(&env, "test.tap"),
+        "1..3\nok - selftest.parallel\nok - selftest.pass\nok - selftest.reboot\n"
+    );
+    // parallel sub-tests end in any order, inside their parent
+    let mut below: Vec<&str> = outcome.stdout.lines().filter(|l| l.starts_with("    --- PASS")).collect();
+    below.sort_unstable();
+    let names = below.iter().map(|l| l.trim().split(' ').nth(2).unwrap()).collect::<Vec<_>>();
+    assert_eq!(names, ["selftest.parallel/a", "selftest.parallel/b", "selftest.parallel/c"]);
+    // the next run moves the link
+    let link = env.home().join("_kola_temp/scripted-latest");
+    let first = std::fs::read_link(&link).unwrap();
+    assert_eq!(first.to_str(), folder.strip_prefix("_kola_temp/"));
+    run(&env, &["selftest.fail"]).expect(1);
+    assert_ne!(std::fs::read_link(&link).unwrap(), first);
+    assert!(report(&env, "test.tap").contains("not ok - selftest.fail"));
+}
+
+#[test]
+fn a_panic_fails_its_test_only() {
+    let env = env();
+    let outcome = run(&env, &["selftest.panic", "selftest.pass"]).expect(1);
+    snapshot("kola/results-panic", &constant(&env, &(outcome.stdout + &outcome.stderr)), &[]);
+    assert!(report(&env, "reports/junit.xml").contains("type=\"panic\""));
+}
+
+#[test]
+fn many_tests_at_once_give_the_same_results() {
+    for parallel in ["-j4", "-j0", "-j-1"] {
+        let env = env();
+        let outcome =
+            run(&env, &[parallel, "selftest.[!htv]*", "selftest.two", "selftest.timeout"]).expect(1);
+        let tap = report(&env, "test.tap");
+        let mut results = lines(&tap);
+        assert_eq!(results.remove(0), "1..10", "{}", outcome.stderr);
+        results.sort_unstable();
+        let expected = "not ok - selftest.fail,not ok - selftest.panic,not ok - selftest.sub,not ok - selftest.timeout,\
+            ok - selftest.lacking # SKIP,ok - selftest.parallel,ok - selftest.pass,ok - selftest.reboot,\
+            ok - selftest.skip # SKIP,ok - selftest.two";
+        assert_eq!(results.join(","), expected);
+    }
+}
+
+#[test]
+fn properties_record_the_run() {
+    let mut env = env();
+    env.set("USER", "tester");
+    run(&env, &["--board=amd64-usr", "selftest.pass"]).expect(0);
+    let text = report(&env, "properties.json");
+    snapshot("kola/properties", &constant(&env, &text), &[(env!("CARGO_BIN_EXE_mantle"), "mantle")]);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
+    assert_eq!(keys[..4], ["cmdline", "platform", "distro", "board"]);
+    assert!(text.lines().nth(1).unwrap().starts_with("    \"cmdline\""), "{text}");
+    assert!(text.ends_with("}\n"));
+}
+
+#[test]
+fn the_tap_file_is_copied() {
+    let env = env();
+    run(&env, &["--tapfile=copy.tap", "selftest.pass", "selftest.skip"]).expect(0);
+    let copy = std::fs::read_to_string(env.home().join("copy.tap")).unwrap();
+    assert_eq!(copy, "1..2\nok - selftest.pass\nok - selftest.skip # SKIP\n");
+    assert_eq!(copy, report(&env, "test.tap"));
+    // A run that fails is reported as such, not its copy.
+    let outcome = run(&env, &["--tapfile=no/such/copy.tap", "selftest.pass"]).expect(1);
+    assert!(outcome.stdout.contains("PASS, output in"), "{}", outcome.stdout);
+    assert!(outcome.stderr.contains("no/such/copy.tap"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("No such file or directory"), "{}", outcome.stderr);
+}
+
+#[test]
+fn output_folders_are_emptied_only_if_they_are_kolas_own() {
+    let env = env();
+    let out = env.home().join("out");
+    let to = |dir: &str| run(&env, &["--output-dir", dir, "selftest.pass"]);
+    let outcome = to("out").expect(0);
+    assert!(outcome.stdout.ends_with("PASS, output in out\n"), "{}", outcome.stdout);
+    assert!(!env.home().join("_kola_temp").exists());
+    std::fs::write(out.join("old"), "").unwrap();
+    to("out").expect(0); // it has the mark of a former run
+    assert!(!out.join("old").exists() && out.join("test.tap").exists());
+
+    env.write("foreign/thesis", "x");
+    let outcome = to("foreign").expect(1);
+    assert!(
+        outcome.stderr.contains("harness: refused to remove existing output directory: foreign"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(env.home().join("foreign/thesis").exists());
+    env.write("_x_temp/old", "x");
+    to("_x_temp").expect(0);
+    assert!(!env.home().join("_x_temp/old").exists());
+    // a link is followed for its folder, but nothing in the folder is
+    symlink(env.home().join("foreign"), out.join("link")).unwrap();
+    to("out").expect(0);
+    assert!(env.home().join("foreign/thesis").exists() && !out.join("link").exists());
+    let outcome = to("no/such").expect(1);
+    assert!(outcome.stderr.contains("cannot create no/such"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_says_so() {
+    let env = env();
+    let mut page = String::new();
+    for patterns in [
+        &["no-such-test"][..],
+        &["selftest"],
+        &["*.versioned", "[z]*"],
+        &["coreos.basic"],
+        &["debian.basic", "cl.locksmith.reboot"],
+        &["selftest.["],
+    ] {
+        let outcome = run(&env, patterns);
+        assert!([1, 2].contains(&outcome.code) && outcome.stdout.is_empty(), "{outcome:?}");
+        page.push_str(&format!("$ kola run -p scripted {}\n{}\n", patterns.join(" "), outcome.stderr));
+    }
+    snapshot("kola/no-tests", &constant(&env, &page), &[]);
+}
+
+#[test]
+fn versions_bind_unless_the_test_is_named() {
+    let env = env();
+    // A machine is asked for its version, which is too old.
+    let outcome = run(&env, &["selftest.version*", "selftest.pass"]).expect(0);
+    assert_eq!(report(&env, "test.tap"), "1..1\nok - selftest.pass\n");
+    assert!(
+        outcome.stderr.contains("needs version 99.0.0 or later, the image is 1.0.0"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(report(&env, "reports/report.json").contains(r#""version":"1.0.0""#));
+    run(&env, &["selftest.versioned"]).expect(0);
+    assert_eq!(report(&env, "test.tap"), "1..1\nok - selftest.versioned\n");
+    let plan = r#"{"answers": [{"command": "echo \"$VERSION_ID\"", "stdout": "99.1.0"}]}"#;
+    planned(&env, plan, &["selftest.version*"]).expect(0);
+    assert!(report(&env, "reports/report.json").contains(r#""version":"99.1.0""#));
+}
+
+#[test]
+fn consoles_and_journals_are_searched_for_trouble() {
+    let finds = |env: &crate::support::Env, plan: &str| {
+        let outcome = planned(env, plan, &["selftest.pass"]);
+        let found: Vec<String> = outcome
+            .stdout
+            .lines()
+            .filter(|l| l.contains("Found "))
+            .map(|l| constant(env, l.trim()))
+            .collect();
+        (outcome.code, found)
+    };
+    let env = env();
+    // Harmless while the machine starts, so the body passes.
+    let plan = r#"{"console": "ok\r\n[ 1.0] WARNING: CPU: 0 PID: 7 at mm/slub.c:12\r\n"}"#;
+    let text = "run.rs:<line>: Found kernel warning (mm/slub.c:<line>) on machine scripted-0 console";
+    assert_eq!(finds(&env, plan), (1, vec![text.replace(":12", "")]));
+    // The export format of journals: fields, a line each, entries apart by an empty line.
+    let entry = |message: &str| {
+        let lines = format!(
+            "__CURSOR=s=1\n__REALTIME_TIMESTAMP=1500000000000000\n_TRANSPORT=kernel\nSYSLOG_IDENTIFIER=kernel\n_HOSTNAME=core1\nMESSAGE={message}\n\n"
+        );
+        serde_json::json!({ "journal": lines }).to_string()
+    };
+    let text = "run.rs:<line>: Found kernel panic (x) on machine scripted-0 journal";
+    assert_eq!(finds(&env, &entry("Kernel panic - not syncing: x")), (1, vec![text.to_owned()]));
+    assert!(report(&env, "selftest.pass/scripted-0/journal.txt").contains("kernel: Kernel panic"));
+    assert_eq!(finds(&env, &entry("all is well")), (0, vec![]));
+}
+
+#[test]
+fn a_panic_on_the_console_ends_the_wait_for_the_machine() {
+    let env = env();
+    let plan = r#"{"silent": true, "console": "[ 1.0] Kernel panic - not syncing: x\r\n"}"#;
+    let outcome = planned(&env, plan, &["selftest.pass"]).expect(1);
+    snapshot("kola/console-panic", &constant(&env, &outcome.stdout), &[]);
+}
