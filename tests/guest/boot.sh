@@ -26,7 +26,7 @@ say() { # with wall clock and QEMU's CPU seconds, the steadier measure on a busy
 	printf 'boot: %5.1f s, CPU %5.1f s: %s\n' "$(bc <<<"$(date +%s.%N) - $start")" "$cpu" "$*" >&2
 }
 
-image=base by=bios config= reboot= smp=1 memory=1024 append= qemu=
+image=base by=bios config='' reboot='' smp=1 memory=1024 append='' qemu=''
 while (($#)); do
 	case $1 in
 	--image | --by | --config | --smp | --memory | --append | --qemu)
@@ -47,6 +47,7 @@ image=$(realpath "$image")
 
 work=$(mktemp -d)
 pid=
+# shellcheck disable=SC2317 # called by the trap
 clean_up() {
 	trap - EXIT
 	[[ $pid ]] && kill "$pid" 2>/dev/null && wait "$pid"
@@ -68,6 +69,7 @@ EOF
 
 qemu-img create -q -f qcow2 -b "$image/guest.qcow2" -F qcow2 "$work/disk.qcow2"
 port=$((20000 + RANDOM % 10000))
+# shellcheck disable=SC2054 # the commas are QEMU's
 run=(qemu-system-x86_64 -accel tcg,thread=multi,tb-size=64 -machine pc -cpu qemu64 -m "$memory" -smp "$smp"
 	-nodefaults -no-user-config -display none -chardev "file,id=console,path=$console" -serial chardev:console
 	-fw_cfg "name=opt/com.coreos/config,file=$work/config.ign" -device virtio-rng-pci
@@ -78,6 +80,7 @@ case $by in
 bios) ;;
 uefi)
 	cp /usr/share/OVMF/OVMF_VARS.fd "$work/vars.fd"
+	# shellcheck disable=SC2054
 	run+=(-drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd
 		-drive "if=pflash,format=raw,file=$work/vars.fd")
 	;;
@@ -96,11 +99,12 @@ pid=$!
 
 options=(-i "$work/key" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes
 	-o ConnectTimeout=120 -o ServerAliveInterval=15 -p "$port")
+# shellcheck disable=SC2029 # the command is meant to be put together here
 guest() { ssh "${options[@]}" core@127.0.0.1 "$@"; }
 
 # The port accepts connections long before the guest is up: only ssh's banner tells.
 wait_for_ssh() {
-	local old_boot_id=${1-} boot_id= give_up=$((SECONDS + 300))
+	local old_boot_id=${1-} boot_id='' give_up=$((SECONDS + 300))
 	while [[ -z $boot_id || $boot_id == "$old_boot_id" ]]; do
 		if ! kill -0 "$pid" 2>/dev/null || ((SECONDS > give_up)); then
 			tail -n 40 "$console" >&2

@@ -56,8 +56,12 @@ mount.usrflags=ro,noatime fsck.mode=skip ignition.platform.id=qemu net.ifnames=0
 features=(ign3 btrfs xfs mdadm dbus ro-usr networkd timesyncd)
 [[ $variant == full ]] && features+=(docker podman etcd nfs journal-remote ipvs)
 
+# The four stages
 # shellcheck source-path=SCRIPTDIR
-for part in rootfs customize initramfs disk; do source "$here/lib/$part.sh"; done
+source "$here/lib/rootfs.sh"
+source "$here/lib/initramfs.sh"
+source "$here/lib/customize.sh"
+source "$here/lib/disk.sh"
 
 # The cache key: everything that the image is made of, except the day's package versions.
 cache_key() {
@@ -99,7 +103,8 @@ clean_up() {
 	local status=$?
 	trap - EXIT INT TERM HUP
 	if [[ ${build_group-} ]]; then
-		kill -TERM -- "-$build_group" 2>/dev/null && wait "$build_group" || :
+		kill -TERM -- "-$build_group" 2>/dev/null || :
+		wait "$build_group" || :
 	fi
 	if ((status > 128)); then
 		echo "guest: interrupted" >&2
@@ -194,6 +199,7 @@ build_group=
 chmod 755 "$work/out"
 [[ -e $result ]] && mv "$result" "$work/old"
 mv "$work/out" "$result"
+rm -f "$cache/$variant-failed.log"
 find "$cache" -maxdepth 1 -name "$variant-*" -type d -mtime +2 ! -path "$result" -exec rm -rf --one-file-system {} +
 say "done: $(du -sm "$result/guest.qcow2" | cut -f1) MiB guest.qcow2"
 point_to "$result"

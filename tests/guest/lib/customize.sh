@@ -31,7 +31,7 @@ customize_rootfs() {
 
 	# Delete what drop.txt lists. The globs are relative: nothing outside the tree can match.
 	(
-		cd "$tree"
+		cd "$tree" || exit 1
 		shopt -s nullglob dotglob
 		while IFS= read -r glob; do
 			# shellcheck disable=SC2086 # the glob is meant to expand
@@ -41,7 +41,7 @@ customize_rootfs() {
 
 	# Our own files over it; modes do not travel in git.
 	cp -r --no-preserve=ownership "$here/rootfs/common/." "$tree/"
-	[[ $variant == full ]] && cp -r --no-preserve=ownership "$here/rootfs/full/." "$tree/"
+	if [[ $variant == full ]]; then cp -r --no-preserve=ownership "$here/rootfs/full/." "$tree/"; fi
 	chmod 440 "$tree/etc/sudoers.d/core"
 
 	copy_modules "$unpacked" "$tree" "$here/kernel-modules.txt"
@@ -77,19 +77,10 @@ customize_rootfs() {
 	done
 	ln -s ../serial-getty@.service "$tree/usr/lib/systemd/system/multi-user.target.wants/serial-getty@ttyS0.service"
 	find "$tree/usr/lib/systemd/system" "$tree/etc/systemd" -xtype l -lname '[^/]*' -delete
-	systemctl_in_tree preset-all
-	systemctl_in_tree set-default multi-user.target
+	chroot "$tree" systemctl preset-all
+	chroot "$tree" systemctl set-default multi-user.target
 
 	mkdir -p "$tree/var/log/journal"
-	if [[ $variant == full ]]; then
-		install -d -m 2755 -o "$(tree_id passwd systemd-journal-remote)" -g "$(tree_id group systemd-journal-remote)" \
-			"$tree/var/log/journal/remote"
-	fi
 	# Newer than /usr: spares the units that bring /etc and /var up to date.
 	touch "$tree/usr" "$tree/etc/.updated" "$tree/var/.updated"
 }
-
-# Number of a user (passwd) or group (group) of the tree.
-tree_id() { awk -F: -v n="$2" '$1 == n { print $3 }' "$tree/etc/$1"; }
-
-systemctl_in_tree() { chroot "$tree" systemctl "$@"; }

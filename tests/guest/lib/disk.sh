@@ -14,10 +14,10 @@ make_disk() {
 
 	split_root "$tree" "$work/root"
 	usr_size=$(($(du -sm "$tree/usr" | cut -f1) * 115 / 100 + 24))
-	mke2fs -q -t ext4 -L USR-A -O ^has_journal,^metadata_csum -m 0 -d "$tree/usr" "$work/usr" ${usr_size}M
+	mke2fs -q -t ext4 -L USR-A -O ^has_journal,^metadata_csum -m 0 -d "$tree/usr" "$work/usr" "${usr_size}M"
 	# Inode tables are written now: left to the kernel, it would do so in the guest's first minute.
 	mke2fs -q -t ext4 -L ROOT -m 0 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard \
-		-d "$work/root" "$work/root.img" ${root_size}M
+		-d "$work/root" "$work/root.img" "${root_size}M"
 	mke2fs -q -t ext4 -L OEM -O ^has_journal "$work/oem" 16M
 	make_esp "$kernel" "$initrd" "$work" "$work/esp"
 
@@ -102,11 +102,11 @@ install_bios_grub() {
 	sectors=$(($(stat -c %s "$core") / 512))
 	((sectors * 512 <= 2 * mib)) || die "disk: GRUB's core image does not fit BIOS-BOOT"
 	head -c 440 /usr/lib/grub/i386-pc/boot.img >"$boot" # the rest of the sector is the partition table's
-	patch_file "$boot" 0x5c "$(le 8 $bios_boot_sector)"
+	patch_file "$boot" 0x5c "$(le 8 "$bios_boot_sector")"
 	patch_file "$boot" 0x66 '\x90\x90' # no-ops over the jump that is for floppies
 	patch_file "$core" 500 "$(le 8 $((bios_boot_sector + 1)))$(le 2 $((sectors - 1)))$(le 2 0x820)"
 	dd if="$boot" of="$disk" conv=notrunc status=none
-	dd if="$core" of="$disk" bs=512 seek=$bios_boot_sector conv=notrunc status=none
+	dd if="$core" of="$disk" bs=512 seek="$bios_boot_sector" conv=notrunc status=none
 }
 
 le() { # BYTES NUMBER: little endian, as escapes for printf
