@@ -52,11 +52,13 @@ impl TestCluster {
     }
 
     /// Adds a line to the test's log.
+    #[track_caller]
     pub fn log(&self, text: impl std::fmt::Display) {
         self.t.log(text);
     }
 
     /// Marks the test failed and goes on.
+    #[track_caller]
     pub fn error(&self, text: impl std::fmt::Display) {
         self.t.error(text);
     }

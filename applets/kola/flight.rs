@@ -151,12 +151,12 @@ impl Agent {
             place: String::new(),
         });
         let recorded = folder.as_ref().map_or(Ok(()), |folder| ledger.create(folder));
-        let agent = Self { inner, ledger, folder };
         if let Err(e) = recorded {
-            agent.close().await;
+            // Nothing to strike.
+            Self { inner, ledger, folder: None }.close().await;
             return Err(e).wrap_err("cannot record the folder of the SSH agent");
         }
-        Ok(agent)
+        Ok(Self { inner, ledger, folder })
     }
 
     async fn close(self) {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, FromArgMatches as _};
-use color_eyre::eyre::{Result, WrapErr as _};
+use color_eyre::Section as _;
+use color_eyre::eyre::Result;
 use mantle::conf::DropIn;
 use mantle::error::{refused, refused_choice};
 use mantle::harness::output_dir;
@@ -106,16 +107,21 @@ impl Setup {
         Ok(Self { general, driver, target, facts, matches: matches.clone() })
     }
 
-    /// Makes or empties the folder for the results.
+    /// Makes the folder for the results.
     ///
     /// # Errors
-    /// `Setup failed: …` when it is somebody else's, or cannot be made.
+    /// When it cannot be made, or is somebody else's.
     pub fn output_dir(&self) -> Result<PathBuf> {
         let made = match &self.general.output_dir {
             Some(dir) => output_dir::prepare(dir),
             None => output_dir::default(self.driver.name),
         };
-        made.wrap_err("Setup failed")
+        let foreign = matches!(made, Err(output_dir::Error::Refused(_)));
+        let made = made.map_err(color_eyre::Report::from);
+        if foreign {
+            return made.suggestion("name a folder that does not exist yet, or that of a former run");
+        }
+        made
     }
 
     /// The drop-ins of `--debug-systemd-unit`.

@@ -235,7 +235,10 @@ fn tell_left_out(chosen: &Chosen) {
         reasons.entry(reason).or_default().push(name);
     }
     for (reason, names) in reasons {
-        mantle::notice!("kola", "left out {} tests: each {reason}", names.len());
+        match names.len() {
+            1 => mantle::notice!("kola", "left out {}: it {reason}", names[0]),
+            n => mantle::notice!("kola", "left out {n} tests: each {reason}"),
+        }
         mantle::info!("kola", "left out because it {reason}: {}", names.join(" "));
     }
 }

@@ -269,9 +269,10 @@ impl Guest {
             pause = (pause * 3 / 2).min(Duration::from_secs(1));
         }
         let jobs = self.ssh("systemctl list-jobs --no-pager").await.map(|o| o.stdout).unwrap_or_default();
+        let jobs = if jobs.is_empty() { jobs } else { format!("; waiting jobs:\n{jobs}") };
         let limit = self.settings.limits.boot.as_secs();
         Err(Error::new(format!(
-            "ssh unreachable: could not check if machine is running within {limit} s: {last}; waiting jobs:\n{jobs}"
+            "ssh unreachable: could not check if machine is running within {limit} s: {last}{jobs}"
         )))
     }
 

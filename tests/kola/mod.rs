@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use regex::Regex;
 
-use crate::support::{Env, Outcome, Running, repository};
+use crate::support::{Env, Outcome, Running};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(100);
@@ -44,6 +44,10 @@ fn constant(env: &Env, text: &str) -> String {
         (r#"(time|timestamp)="[^"]*""#, r#"$1="<time>""#),
         (r"(\w+\.rs):\d+(:\d+)?", "$1:<line>"),
         (r"/[^ ]*/applets/", "applets/"),
+        (r"about \d+ times slower", "about <n> times slower"),
+        (r"accepted are .*\bqemu-unpriv\b.*", "accepted are <platforms>"),
+        (r#" at path "[^"]*""#, ""),
+        (r"/tmp/mantle-test-\w+/", "<env>/"),
         (r"scripted-\d{4}-\d\d-\d\d-\d{4}-\d+", "scripted-<now>"),
         (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
     ] {
@@ -132,11 +136,6 @@ impl Kola {
     }
 }
 
-/// The file where a test's snapshot would be is read by hand where only its lines matter.
-fn lines(text: &str) -> Vec<&str> {
-    text.lines().collect()
-}
-
 #[test]
 fn tests_of_kola_itself_are_not_shown_to_people() {
     let plain = Env::new();
@@ -145,10 +144,4 @@ fn tests_of_kola_itself_are_not_shown_to_people() {
     assert!(!plain.mantle(&["kola", "run", "--help"]).expect(0).stdout.contains("scripted"));
     let outcome = plain.mantle(&["kola", "run", "-p", "scripted", "selftest.pass"]);
     assert!(outcome.code != 0, "{outcome:?}");
-    assert!(
-        !repository().join("man/man1/kola.1").exists() || {
-            let page = std::fs::read_to_string(repository().join("man/man1/kola.1")).unwrap();
-            !page.contains("scripted")
-        }
-    );
 }

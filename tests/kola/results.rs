@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::symlink;
 
+use serde::Serialize as _;
 use serde_json::Value;
 
-use super::{constant, env, lines, planned, report, run};
+use super::{constant, env, planned, report, run};
 use crate::support::snapshot;
 
 #[test]
@@ -35,7 +36,7 @@ fn all_reports_tell_the_same() {
 fn success_is_status_0_and_pass_on_the_last_line() {
     let env = env();
     let outcome = run(&env, &["selftest.pass", "selftest.parallel", "selftest.reboot"]).expect(0);
-    let last = lines(&outcome.stdout).pop().unwrap().to_owned();
+    let last = outcome.stdout.lines().last().unwrap();
     let folder = last.strip_prefix("PASS, output in ").unwrap();
     assert!(env.home().join(folder).join("test.tap").exists(), "{last}");
     assert_eq!(outcome.stderr, "");
@@ -70,9 +71,9 @@ fn many_tests_at_once_give_the_same_results() {
     for parallel in ["-j4", "-j0", "-j-1"] {
         let env = env();
         let outcome =
-            run(&env, &[parallel, "selftest.[!htv]*", "selftest.two", "selftest.timeout"]).expect(1);
+            run(&env, &[parallel, "selftest.[^htv]*", "selftest.two", "selftest.timeout"]).expect(1);
         let tap = report(&env, "test.tap");
-        let mut results = lines(&tap);
+        let mut results: Vec<&str> = tap.lines().collect();
         assert_eq!(results.remove(0), "1..10", "{}", outcome.stderr);
         results.sort_unstable();
         let expected = "not ok - selftest.fail,not ok - selftest.panic,not ok - selftest.sub,not ok - selftest.timeout,\
@@ -88,12 +89,24 @@ fn properties_record_the_run() {
     env.set("USER", "tester");
     run(&env, &["--board=amd64-usr", "selftest.pass"]).expect(0);
     let text = report(&env, "properties.json");
-    snapshot("kola/properties", &constant(&env, &text), &[(env!("CARGO_BIN_EXE_mantle"), "mantle")]);
-    let value: Value = serde_json::from_str(&text).unwrap();
-    let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
-    assert_eq!(keys[..4], ["cmdline", "platform", "distro", "board"]);
-    assert!(text.lines().nth(1).unwrap().starts_with("    \"cmdline\""), "{text}");
-    assert!(text.ends_with("}\n"));
+    let indented = |value: &Value| {
+        let format = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+        let mut bytes = Vec::new();
+        value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, format)).unwrap();
+        String::from_utf8(bytes).unwrap() + "\n"
+    };
+    let mut value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(text, indented(&value));
+    // Other platforms have their parts in it too.
+    let known = ["cmdline", "platform", "distro", "board", "nspawn", "qemu", "scripted"];
+    let object = value.as_object_mut().unwrap();
+    object.retain(|key, _| known.contains(&&**key));
+    assert_eq!(object.keys().collect::<Vec<_>>(), known);
+    snapshot(
+        "kola/properties",
+        &constant(&env, &indented(&value)),
+        &[(env!("CARGO_BIN_EXE_mantle"), "mantle")],
+    );
 }
 
 #[test]
@@ -148,9 +161,9 @@ fn a_pattern_that_matches_nothing_says_so() {
     for patterns in [
         &["no-such-test"][..],
         &["selftest"],
-        &["*.versioned", "[z]*"],
-        &["coreos.basic"],
-        &["debian.basic", "cl.locksmith.reboot"],
+        &["selftest.no*", "[z]*"],
+        &["cl.basic"],
+        &["rhcos.basic", "cl.internet"],
         &["selftest.["],
     ] {
         let outcome = run(&env, patterns);
@@ -164,7 +177,8 @@ fn a_pattern_that_matches_nothing_says_so() {
 fn versions_bind_unless_the_test_is_named() {
     let env = env();
     // A machine is asked for its version, which is too old.
-    let outcome = run(&env, &["selftest.version*", "selftest.pass"]).expect(0);
+    let plan = r#"{"answers": [{"command": "echo \"$VERSION_ID\"", "stdout": "1.0.0"}]}"#;
+    let outcome = planned(&env, plan, &["selftest.version*", "selftest.pass"]).expect(0);
     assert_eq!(report(&env, "test.tap"), "1..1\nok - selftest.pass\n");
     assert!(
         outcome.stderr.contains("needs version 99.0.0 or later, the image is 1.0.0"),
@@ -172,7 +186,7 @@ fn versions_bind_unless_the_test_is_named() {
         outcome.stderr
     );
     assert!(report(&env, "reports/report.json").contains(r#""version":"1.0.0""#));
-    run(&env, &["selftest.versioned"]).expect(0);
+    planned(&env, plan, &["selftest.versioned"]).expect(0);
     assert_eq!(report(&env, "test.tap"), "1..1\nok - selftest.versioned\n");
     let plan = r#"{"answers": [{"command": "echo \"$VERSION_ID\"", "stdout": "99.1.0"}]}"#;
     planned(&env, plan, &["selftest.version*"]).expect(0);
@@ -194,8 +208,8 @@ fn consoles_and_journals_are_searched_for_trouble() {
     let env = env();
     // Harmless while the machine starts, so the body passes.
     let plan = r#"{"console": "ok\r\n[ 1.0] WARNING: CPU: 0 PID: 7 at mm/slub.c:12\r\n"}"#;
-    let text = "run.rs:<line>: Found kernel warning (mm/slub.c:<line>) on machine scripted-0 console";
-    assert_eq!(finds(&env, plan), (1, vec![text.replace(":12", "")]));
+    let text = "run.rs:<line>: Found kernel warning (mm/slub.c:12) on machine scripted-0 console";
+    assert_eq!(finds(&env, plan), (1, vec![text.to_owned()]));
     // The export format of journals: fields, a line each, entries apart by an empty line.
     let entry = |message: &str| {
         let lines = format!(
