@@ -448,9 +448,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// `boot` as given; 10 s to connect and 2 s to drain on bare hardware, multiplied by `slowness`.
+    /// `boot` as given; 20 s to connect and 2 s to drain on bare hardware, multiplied by `slowness`.
     pub fn new(boot: Duration, slowness: f64) -> Self {
         let scaled = |seconds| Duration::from_secs(seconds).mul_f64(slowness);
-        Self { boot, connect: scaled(10), drain: scaled(2) }
+        Self { boot, connect: scaled(20), drain: scaled(2) }
     }
 }

@@ -16,10 +16,11 @@ use super::{Auth, Cause, Dial, Error, Login, keep_alive};
 const DIAL: Duration = Duration::from_secs(5);
 /// The longest wait for a TCP connection that is a second try beside a silent one.
 const REDIAL: Duration = Duration::from_secs(1);
-/// How long a connection may be silent before another one is tried beside it: at first, and at most.
-const SILENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
-/// How many connections may wait for a banner at once; each may cost the guest the start of an sshd.
-const WAITING: usize = 5;
+/// How long the first connection may be silent before another one is tried beside it; the next wait twice as long.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How many connections may wait for a banner at once; each may cost the guest the start of an sshd. None is given
+/// up for a newer one: a guest under load answers the oldest first, and would never come to answer any.
+const WAITING: usize = 4;
 /// The longest wait for an answer on an open session: an emulated guest under load takes its time.
 pub(super) const ANSWER: Duration = Duration::from_secs(60);
 
@@ -162,7 +163,7 @@ fn reach(
     const LISTENING: &str = "no ssh banner from";
     let cancelled = || (DIALLING, io::Error::new(io::ErrorKind::Interrupted, "cancelled"));
     let mut waiting: VecDeque<Arc<TcpStream>> = VecDeque::new();
-    let mut silence = SILENCE.0;
+    let mut silence = SILENCE;
     let mut redial = Instant::now();
     loop {
         let now = Instant::now();
@@ -170,7 +171,7 @@ fn reach(
             let step = if waiting.is_empty() { DIALLING } else { LISTENING };
             return Err((step, io::ErrorKind::TimedOut.into()));
         }
-        if now >= redial {
+        if now >= redial && waiting.len() < WAITING {
             let limit = if waiting.is_empty() { DIAL } else { REDIAL };
             match target.dialer.dial(&target.address, limit.min(deadline - now)) {
                 Ok(socket) => waiting.push_back(hangup.watch(socket).ok_or_else(cancelled)?),
@@ -179,19 +180,15 @@ fn reach(
                 }
                 Err(_) => {}
             }
-            if waiting.len() > WAITING
-                && let Some(oldest) = waiting.pop_front()
-            {
-                hangup.forget(&oldest);
-            }
             redial = Instant::now() + silence;
-            silence = (silence + silence / 10).min(SILENCE.1);
+            silence *= 2;
         }
         if waiting.is_empty() {
             redial = Instant::now();
             continue;
         }
-        let limit = redial.min(deadline).saturating_duration_since(Instant::now());
+        let next = if waiting.len() < WAITING { redial.min(deadline) } else { deadline };
+        let limit = next.saturating_duration_since(Instant::now());
         let mut fds: Vec<_> = waiting.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)).collect();
         wait(&mut fds, Some(limit)).map_err(|e| (LISTENING, e))?;
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect();
