@@ -210,7 +210,7 @@ fn machines_that_do_not_come_up_are_explained() {
         (
             "connection lost",
             r#"{"answers": [{"command": "is-system-running", "lost": true}]}"#,
-            &["--boot-timeout=1s"],
+            &["--boot-timeout=3s"],
         ),
     ];
     for (name, plan, options) in cases {

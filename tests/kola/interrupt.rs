@@ -221,6 +221,9 @@ fn machine(env: &Env, test: &str) -> Option<PathBuf> {
     folders.flatten().map(|e| e.path()).find(|p| p.is_dir())
 }
 
+/// Whether a run has come to the moment at which it is to be interrupted.
+type Reached = fn(&Env, &Kola) -> bool;
+
 /// Interrupts a run of one test at some moment.
 fn interrupted(env: &Env, args: &[&str], test: &str, moment: &dyn Fn(&Kola) -> bool) {
     let _ = std::fs::remove_dir_all(env.home().join("out"));
@@ -263,7 +266,7 @@ fn containers_leave_nothing() {
     if !root() || !installed("systemd-nspawn") {
         return;
     }
-    let moments: [fn(&Env, &Kola) -> bool; 4] = [
+    let moments: [Reached; 4] = [
         |env, _| recorded(env),
         |_, kola| kola.log().contains(" is process "),
         |env, _| leftovers(env).iter().any(|l| l.contains("systemd-nspawn")),
@@ -287,9 +290,6 @@ fn killed_containers_leave_nothing_after_clean_up() {
 }
 
 const MACHINE: &str = "coreos.auth.verify";
-
-/// Whether a run has come to the moment at which it is to be interrupted.
-type Reached = fn(&Env, &Kola) -> bool;
 
 #[test]
 fn virtual_machines_leave_nothing() {

@@ -18,7 +18,7 @@ pub static TESTS: &[Test] = &[
     Test {
         name: "selftest.timeout",
         run: |c| Box::pin(hang(c)),
-        timeout: Duration::from_millis(500),
+        timeout: Duration::from_secs(2),
         ..SCRIPTED
     },
     Test { name: "selftest.hang", run: |c| Box::pin(hang(c)), ..SCRIPTED },
