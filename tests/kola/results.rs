@@ -176,27 +176,32 @@ fn a_pattern_that_matches_nothing_says_so() {
 #[test]
 fn versions_bind_unless_the_test_is_named() {
     let env = env();
-    // Bounds are Container Linux's versions, so the machine has to be one.
-    let plan = |version: &str| {
-        format!(
-            r#"{{"answers": [{{"command": "echo \"$VERSION_ID\"", "stdout": "{version}"}},
-                {{"command": "cat /etc/os-release", "stdout": "ID=coreos\n@@failed\n@@selinux\n"}}]}}"#
-        )
+    let with = |version: &str, system: &str, patterns: &[&str]| {
+        let id = if system == "cl" { "coreos" } else { system };
+        let answers = serde_json::json!([
+            { "command": "echo \"$VERSION_ID\"", "stdout": version },
+            { "command": "@@failed", "stdout": format!("ID={id}\n@@failed\n@@selinux\n") },
+        ]);
+        env.write("plan.json", &serde_json::json!({ "answers": answers }).to_string());
+        let kola = ["kola", "run", "-p", "scripted", "--scripted-plan=plan.json", "-b", system];
+        let outcome = env.mantle(&[&kola[..], patterns].concat()).expect(0);
+        let json: Value = serde_json::from_str(&report(&env, "reports/report.json")).unwrap();
+        (report(&env, "test.tap"), json["version"].as_str().unwrap().to_owned(), outcome.stderr)
     };
-    // A machine is asked for its version, which is too old.
-    let outcome =
-        planned(&env, &plan("1.0.0"), &["-b", "cl", "selftest.version*", "selftest.pass"]).expect(0);
-    assert_eq!(report(&env, "test.tap"), "1..1\nok - selftest.pass\n");
+    let (one, both) = ("1..1\nok - selftest.pass\n", "1..2\nok - selftest.pass\nok - selftest.versioned\n");
+    let patterns = ["selftest.version*", "selftest.pass"];
+    // A machine is asked for its version.
+    let (tap, version, said) = with("1.0.0", "cl", &patterns);
+    assert_eq!((tap.as_str(), version.as_str()), (one, "1.0.0"));
     assert!(
-        outcome.stderr.contains("needs version 99.0.0 or later, the image is 1.0.0"),
-        "{}",
-        outcome.stderr
+        said.contains("selftest.versioned: it needs version 99.0.0 or later, the image is 1.0.0"),
+        "{said}"
     );
-    assert!(report(&env, "reports/report.json").contains(r#""version":"1.0.0""#));
-    planned(&env, &plan("1.0.0"), &["-b", "cl", "selftest.versioned"]).expect(0);
-    assert_eq!(report(&env, "test.tap"), "1..1\nok - selftest.versioned\n");
-    planned(&env, &plan("99.1.0"), &["-b", "cl", "selftest.version*"]).expect(0);
-    assert!(report(&env, "reports/report.json").contains(r#""version":"99.1.0""#));
+    let (tap, version, _) = with("99.1.0", "cl", &patterns);
+    assert_eq!((tap.as_str(), version.as_str()), (both, "99.1.0"));
+    // Other systems count in their own way.
+    assert_eq!(with("1.0.0", "debian", &patterns).0, both);
+    assert_eq!(with("1.0.0", "cl", &["selftest.versioned"]).0, "1..1\nok - selftest.versioned\n");
 }
 
 #[test]
