@@ -25,8 +25,9 @@ if [ "$(id -u)" = 0 ]; then
     chmod 0755 "$out"
     unpriv=$(mktemp -d)
     trap 'rm -rf "$unpriv"' EXIT
-    guest=$(readlink -f "${MANTLE_GUEST_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/mantle/guest}/base" ||
-        readlink -f "${MANTLE_GUEST_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/mantle/guest}/full")
+    guests=${MANTLE_GUEST_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/mantle/guest}
+    guest=$guests/base
+    [ -e "$guest/guest.qcow2" ] || guest=$guests/full
     cp "$MANTLE" "$guest/guest.qcow2" "$guest/guest.qcow2.json" "$unpriv"
     chown -R 65534:65534 "$unpriv"
     echo "== unpriv: kola run as nobody"
