@@ -11,6 +11,7 @@
 //! | `journal`, `ssh` | the guest as seen through its sshd |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `process` | children that cannot outlive us |
+//! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
 //! | `sdk` | where things lie in the Container Linux SDK |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
@@ -23,6 +24,7 @@ pub mod harness;
 pub mod journal;
 pub mod log;
 pub mod network;
+pub mod openpgp;
 pub mod output;
 pub mod platform;
 pub mod process;
