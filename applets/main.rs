@@ -1,5 +1,7 @@
 //! The `mantle` binary: the applets and nothing else; what they share is the library.
 
+mod downloads;
+mod gangue;
 mod kola;
 mod kolet;
 mod mantle;
@@ -9,7 +11,7 @@ use std::process::ExitCode;
 use ::mantle::applet::{self, Applet};
 
 /// All applets. A new one is a folder here, its `mod` line and its entry.
-pub static APPLETS: &[Applet] = &[kola::APPLET, kolet::APPLET];
+pub static APPLETS: &[Applet] = &[gangue::APPLET, kola::APPLET, kolet::APPLET];
 
 fn main() -> ExitCode {
     ExitCode::from(applet::main(&mantle::APPLET, APPLETS, std::env::args_os().collect()))

@@ -11,6 +11,9 @@
 //! | `journal`, `ssh` | the guest as seen through its sshd |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `process` | children that cannot outlive us |
+//! | `download` | fetches files: resumed, verified while they stream, renamed when right |
+//! | `google` | credentials and Cloud Storage |
+//! | `http` | the HTTP client with its time limits and retries |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
 //! | `sdk` | where things lie in the Container Linux SDK |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
@@ -19,8 +22,11 @@ pub mod applet;
 pub mod args;
 pub mod conf;
 pub mod config;
+pub mod download;
 pub mod error;
+pub mod google;
 pub mod harness;
+pub mod http;
 pub mod journal;
 pub mod log;
 pub mod network;

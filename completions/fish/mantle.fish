@@ -46,6 +46,7 @@ complete -c mantle -n "__fish_mantle_needs_command" -s V -l version -d 'Print ve
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "install" -d 'Install the binary, a link for each applet, man pages and completions'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "config" -d 'Inspect the configuration'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "version" -d 'Print the version number and exit'
+complete -c mantle -n "__fish_mantle_needs_command" -f -a "gangue" -d 'Google Storage download and verification tool'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "kola" -d 'The CoreOS Superdeep Borehole'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "kolet" -d 'Native code runner for kola'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "help" -d 'Print help'
@@ -117,7 +118,7 @@ complete -c mantle -n "__fish_mantle_using_subcommand help" -s h -l help -d 'Pri
 # After an applet's name, its own script completes as if the words before that name were not there.
 function __fish_mantle_in_applet
     set -l words (commandline -opc)
-    test (count $words) -gt 1; and contains -- $words[2] kola kolet
+    test (count $words) -gt 1; and contains -- $words[2] gangue kola kolet
 end
 function __fish_mantle_applet
     set -l words (commandline -opc) (commandline -ct)

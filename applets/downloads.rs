@@ -1,0 +1,101 @@
+//! What the applets that download share: the choice of keys and credentials, the report, the advice.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use ::mantle::download::{Engine, Error, Source, Update};
+use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre};
+use ::mantle::google::sources::Choice;
+use ::mantle::google::storage::{Error as StorageError, Options, Storage};
+use ::mantle::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
+use ::mantle::http::{Client, Limits, Retry};
+use ::mantle::info;
+use ::mantle::openpgp::{Builtin, Keyring};
+use clap::ArgMatches;
+use color_eyre::eyre::Report;
+use reqwest::StatusCode;
+
+/// What upstream asks for; other tools share its cached tokens.
+pub const SCOPES: &[&str] = &[SCOPE_STORAGE, SCOPE_COMPUTE];
+
+/// A path option that is given and not empty.
+pub fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
+    matches.get_one::<PathBuf>(id).cloned().filter(|p| !p.as_os_str().is_empty())
+}
+
+/// The keys of `--verify-key`, else the built-in release keys.
+pub fn keyring(file: Option<&Path>) -> Result<Keyring> {
+    match file.filter(|p| !p.as_os_str().is_empty()) {
+        Some(file) => {
+            Keyring::read(file).wrap_err_with(|| format!("cannot use --verify-key={}", file.display()))
+        }
+        None => Ok(Keyring::builtin(Builtin::Both)?),
+    }
+}
+
+/// A client of Google Storage; a person at the terminal may be asked to log in.
+pub fn storage(choice: Choice, scopes: &'static [&'static str]) -> Result<Storage> {
+    let http = Client::new(Limits::from_environment(), Retry::from_environment())?;
+    let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    let options = Options::from_environment(choice, scopes, interactive)?;
+    Ok(Storage::new(http, options))
+}
+
+/// A download engine for all schemes.
+pub fn engine(choice: Choice, scopes: &'static [&'static str]) -> Result<Engine> {
+    let storage = storage(choice, scopes)?;
+    Ok(Engine::new(storage.http().clone(), Some(storage)))
+}
+
+/// Says what came of an update.
+pub fn report(component: &str, update: &Update, destination: &Path) {
+    let name = destination.display();
+    match update {
+        Update::Current { verdict: Some(verdict) } => {
+            info!(component, "Verified existing file {name}: {verdict}");
+        }
+        Update::Current { verdict: None } => info!(component, "{name} is up to date"),
+        Update::Replaced(outcome) => {
+            if let Some(verdict) = &outcome.verdict {
+                info!(component, "Verified file {name}: {verdict}");
+            }
+            let seconds = outcome.elapsed.as_secs_f64();
+            info!(
+                component,
+                "{} bytes in {seconds:.1} s, {} of them resumed", outcome.written, outcome.resumed
+            );
+        }
+    }
+}
+
+/// The error with advice: which option helps.
+pub fn explain(error: Error, source: &Source) -> Report {
+    if matches!(error, Error::Interrupted) {
+        return Stop::Interrupted.into();
+    }
+    let anonymous = matches!(&error, Error::Storage(e) if e.needs_credentials());
+    let missing_signature = error.status() == Some(StatusCode::NOT_FOUND)
+        && match &error {
+            Error::Http(e) => e.to_string().contains(".sig:"),
+            Error::Storage(StorageError::Call { what, .. }) => {
+                *what == source.with_suffix(".sig").to_string()
+            }
+            _ => false,
+        };
+    let unknown_signer = matches!(&error, Error::Rejected { source, .. }
+        if matches!(source.downcast_ref(), Some(::mantle::openpgp::Error::UnknownSigner { .. })));
+    let report = eyre!(error).wrap_err(format!("cannot get {source}"));
+    if missing_signature {
+        report.suggestion(
+            "there is no signature beside the file: pass --verify=false if that is as it should be",
+        )
+    } else if anonymous {
+        report
+            .suggestion("pass --json-key, or let `gcloud auth application-default login` make credentials")
+            .suggestion("or put [OAuth2] client_id and client_secret of your own into ~/.boto and run this on a terminal")
+    } else if unknown_signer {
+        report.suggestion("pass --verify-key if it is signed by somebody whom you trust")
+    } else {
+        report
+    }
+}

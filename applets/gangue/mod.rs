@@ -1,0 +1,78 @@
+//! gangue: gets verified files from Google Storage and the web.
+
+mod get;
+
+use ::mantle::applet::{Applet, Context, Manual};
+use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
+use ::mantle::google::sources;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+
+/// The applet's record.
+pub const APPLET: Applet = Applet {
+    name: "gangue",
+    about: "Google Storage download and verification tool",
+    command,
+    run: |matches, context| Box::pin(run(matches, context)),
+    manual: Manual {
+        files: sources::FILES,
+        environment: sources::ENVIRONMENT,
+        exit_status: EXIT_STATUS,
+        examples: &[
+            (
+                "gangue get https://stable.release.flatcar-linux.net/amd64-usr/current/flatcar_production_image.bin.bz2",
+                "Get the current image into this folder; it is there only if the release key's signature is right.",
+            ),
+            (
+                "gangue get --json-key key.json --verify-key our.asc gs://bucket/image.bin images/",
+                "Get a private file with a service account's key, verified with a key of your own.",
+            ),
+        ],
+    },
+};
+
+fn command() -> Command {
+    let switch = |id: &'static str| Arg::new(id).long(id).action(ArgAction::SetTrue);
+    let file = |id: &'static str| {
+        Arg::new(id)
+            .long(id)
+            .value_name("FILE")
+            .value_parser(value_parser!(std::path::PathBuf))
+            .value_hint(ValueHint::FilePath)
+    };
+    Command::new("gangue")
+        .long_about(
+            "Gets files from Google Storage and the web. A file appears only when its signature is right; an interrupted \
+             download resumes where it stopped.",
+        )
+        .subcommand(
+            Command::new("get")
+                .about("Download and verify a file")
+                .long_about(
+                    "Download a file together with its signature, which is at the same place with .sig added. The file \
+                     appears only when the signature is right; until then it grows as PATH.part.\n\n\
+                     URL is gs://BUCKET/OBJECT, https:// or http://. PATH is a file or a folder [default: this folder].",
+                )
+                .arg(Arg::new("url").value_name("URL").help("What to get"))
+                .arg(
+                    Arg::new("path")
+                        .value_name("PATH")
+                        .value_parser(value_parser!(std::path::PathBuf))
+                        .value_hint(ValueHint::AnyPath)
+                        .help("Where to put it"),
+                )
+                .arg(switch("service-auth").help("Use the credentials of this Compute Engine machine"))
+                .arg(file("json-key").help("Use the service account with this key, in Google's JSON form"))
+                .arg(switch("verify").default_value("true").help("Verify the signature"))
+                .arg(file("verify-key").help("Trust the OpenPGP keys in this file instead of the built-in release keys"))
+                .arg(switch("keep-sig").help("Keep the signature, as PATH.sig")),
+        )
+}
+
+async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
+    match matches.subcommand() {
+        Some(("get", m)) => get::run(m, &context).await?,
+        // `version`, `help` and the bare name are answered for every applet before this is called.
+        _ => return Err(usage("gangue has no such command")),
+    }
+    Ok(SUCCESS)
+}

@@ -1,0 +1,217 @@
+//! Downloads: one engine for all schemes.
+//!
+//! A download grows in `<destination>.part` and is renamed when length, checksum and signature agree, all found out in
+//! one pass while it is written; any failure leaves the destination as it was. A part is resumed only if server and
+//! note agree on the version of the content. Transient errors are retried, with one budget for all of them.
+
+mod part;
+mod progress;
+pub mod signature;
+mod source;
+mod transfer;
+mod unpack;
+mod update;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::google::storage::{self, Storage};
+use crate::http::{self, Client, Transient};
+
+pub use source::{Source, SourceError};
+pub use transfer::{Outcome, Request};
+pub use unpack::Compression;
+pub use update::{Signed, Update};
+
+/// An error of a check.
+pub type CheckError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Judges the content while it streams by.
+pub trait Check: Send {
+    /// Takes the next bytes.
+    fn update(&mut self, data: &[u8]);
+
+    /// Whether all of it is as it should be, and what that means, for people.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn finish(self: Box<Self>) -> Result<String, CheckError>;
+}
+
+/// Makes a check, anew for each pass over the content.
+pub type MakeCheck<'a> = &'a (dyn Fn() -> Result<Box<dyn Check>, CheckError> + Send + Sync);
+
+/// Why a download failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server could not be reached or refused.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+    /// Google Storage could not be reached or refused.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The engine was made without a client for Google Storage.
+    #[error("no access to Google Storage")]
+    NoStorage,
+    /// A file could not be read.
+    #[error("cannot read {}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The destination is a folder, a device or the like.
+    #[error("cannot replace {}: it is not a regular file", .path.display())]
+    Destination {
+        /// The destination.
+        path: PathBuf,
+    },
+    /// Another process downloads to the same place.
+    #[error("another process is writing {}", .path.display())]
+    Busy {
+        /// The partial file.
+        path: PathBuf,
+    },
+    /// The content was replaced by another during the download, again and again.
+    #[error("{what} keeps changing")]
+    Changed {
+        /// The source.
+        what: String,
+    },
+    /// The server broke the rules.
+    #[error("{what}: {reason}")]
+    Protocol {
+        /// The source.
+        what: String,
+        /// How.
+        reason: String,
+    },
+    /// The connection ended early.
+    #[error("{what}: the connection ended after {got} of {total} bytes")]
+    Truncated {
+        /// The source.
+        what: String,
+        /// Bytes that came.
+        got: u64,
+        /// Bytes that were announced.
+        total: u64,
+    },
+    /// The content does not fit the server's own checksum.
+    #[error("{what}: the content differs from its checksum")]
+    Checksum {
+        /// The source.
+        what: String,
+    },
+    /// The content is longer than the caller wants.
+    #[error("{what} is longer than {limit} bytes")]
+    TooLong {
+        /// The source.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The check failed.
+    #[error("{what} is not verified")]
+    Rejected {
+        /// The source, or the existing file.
+        what: String,
+        /// Why.
+        #[source]
+        source: CheckError,
+    },
+    /// The content cannot be decompressed.
+    #[error("{what}: damaged compressed data")]
+    Corrupt {
+        /// The file.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The caller's token was cancelled.
+    #[error("interrupted")]
+    Interrupted,
+    /// A thread of the engine ended unexpectedly.
+    #[error("the writing thread failed: {0}")]
+    Thread(String),
+}
+
+impl Error {
+    fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+
+    fn thread(reason: impl std::fmt::Display) -> Self {
+        Self::Thread(reason.to_string())
+    }
+
+    /// Whether the content is wrong, as opposed to not having come.
+    fn is_about_content(&self) -> bool {
+        matches!(self, Self::Checksum { .. } | Self::Rejected { .. } | Self::Corrupt { .. })
+    }
+
+    /// The status of the server's answer, if that is what failed.
+    pub fn status(&self) -> Option<reqwest::StatusCode> {
+        match self {
+            Self::Http(e) => e.status(),
+            Self::Storage(e) => e.status(),
+            _ => None,
+        }
+    }
+}
+
+impl Transient for Error {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Http(e) => e.is_transient(),
+            Self::Storage(e) => e.is_transient(),
+            Self::Truncated { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn retry_after(&self) -> Option<std::time::Duration> {
+        match self {
+            Self::Http(e) => e.retry_after(),
+            Self::Storage(e) => e.retry_after(),
+            _ => None,
+        }
+    }
+}
+
+/// Makes a check from the bytes of a detached signature.
+pub type MakeVerifier<'a> = &'a (dyn Fn(&[u8]) -> Result<Box<dyn Check>, CheckError> + Send + Sync);
+
+/// Downloads from anywhere. Clones share connections and credentials.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    http: Client,
+    storage: Option<Storage>,
+}
+
+impl Engine {
+    /// An engine; without `storage`, `gs://` sources are refused.
+    pub fn new(http: Client, storage: Option<Storage>) -> Self {
+        Self { http, storage }
+    }
+
+    fn storage(&self) -> Result<&Storage, Error> {
+        self.storage.as_ref().ok_or(Error::NoStorage)
+    }
+}

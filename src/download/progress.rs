@@ -1,0 +1,127 @@
+//! How far a download is: a bar at the bottom of a terminal, now and then a log line elsewhere.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressStyle};
+
+use crate::log;
+
+/// How far apart the lines are without a terminal; downloads that are faster print none.
+const LINES: Duration = Duration::from_secs(15);
+
+/// Shows one download; all traces of it are gone when it is dropped.
+pub struct Progress {
+    name: String,
+    bar: Option<ProgressBar>,
+    total: Option<u64>,
+    done: u64,
+    /// When this run of the download began, and with how many bytes.
+    since: (Instant, u64),
+    last_line: Instant,
+}
+
+/// Whether there is a terminal for a bar.
+fn terminal() -> bool {
+    io::stderr().is_terminal()
+        && log::enabled(log::Level::Notice)
+        && std::env::var_os("TERM").is_some_and(|t| !t.is_empty() && t != "dumb")
+}
+
+impl Progress {
+    pub fn new(name: &str) -> Self {
+        let bar = terminal().then(|| {
+            let bar = ProgressBar::no_length().with_style(style(SPINNER)).with_message(name.to_owned());
+            let below = bar.clone();
+            log::set_sink(Some(Box::new(move |line| {
+                // A terminal that went away has no reader for the line.
+                let _ = below.suspend(|| writeln!(io::stderr().lock(), "{line}"));
+            })));
+            bar
+        });
+        let now = Instant::now();
+        Self { name: name.to_owned(), bar, total: None, done: 0, since: (now, 0), last_line: now }
+    }
+
+    /// An answer goes on at `position` of `total` bytes.
+    pub fn answer(&mut self, position: u64, total: Option<u64>) {
+        (self.done, self.total) = (position, total);
+        self.since = (Instant::now(), position);
+        let Some(bar) = &self.bar else { return };
+        bar.set_position(position);
+        bar.reset_eta();
+        if let Some(total) = total {
+            bar.set_length(total);
+            bar.set_style(style(BAR));
+        } else {
+            bar.unset_length();
+            bar.set_style(style(SPINNER));
+        }
+    }
+
+    pub fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+        if let Some(bar) = &self.bar {
+            bar.set_position(self.done);
+        } else if self.last_line.elapsed() >= LINES {
+            self.last_line = Instant::now();
+            crate::notice!("download", "{}", self.line());
+        }
+    }
+
+    fn line(&self) -> String {
+        let (since, from) = self.since;
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let rate = (self.done - from) as f64 / since.elapsed().as_secs_f64().max(0.001);
+        let rate_text = BinaryBytes(rate as u64);
+        let Some(total) = self.total.filter(|t| *t > 0) else {
+            return format!("{}: {}, {rate_text}/s", self.name, BinaryBytes(self.done));
+        };
+        let percent = u128::from(self.done) * 100 / u128::from(total);
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let left = total.saturating_sub(self.done) as f64 / rate.max(1.0);
+        let left = HumanDuration(Duration::from_secs(left as u64));
+        let total = BinaryBytes(total);
+        format!("{}: {percent} % of {total}, {rate_text}/s, {left} left", self.name)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            log::set_sink(None);
+        }
+    }
+}
+
+const BAR: &str = "{msg:!30} [{bar:20}] {binary_bytes} / {binary_total_bytes} {binary_bytes_per_sec} {eta}";
+const SPINNER: &str = "{msg:!30} {binary_bytes} {binary_bytes_per_sec}";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well formed").progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_name_rate_and_time_left() {
+        let mut progress = Progress::new("image.bin");
+        progress.since.0 -= Duration::from_secs(10);
+        progress.advance(10 << 20);
+        assert!(progress.line().starts_with("image.bin: 10.00 MiB, "), "{}", progress.line());
+        progress.total = Some(40 << 20);
+        let line = progress.line();
+        assert!(line.starts_with("image.bin: 25 % of 40.00 MiB, "), "{line}");
+        assert!(line.contains("iB/s, ") && line.ends_with("seconds left"), "{line}");
+    }
+
+    #[test]
+    fn the_templates_are_well_formed() {
+        for template in [BAR, SPINNER] {
+            style(template);
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! One download: asks, writes, resumes, starts over, until all is there and proven, or the budget is spent.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::part::Part;
+use super::progress::Progress;
+use super::source::{Opened, Resume, Source};
+use super::unpack::{Compression, Unpack};
+use super::writer::{Finished, Plan, Writer};
+use super::{CheckError, Engine, Error, MakeCheck};
+use crate::http::Budget;
+
+/// Each time this many bytes more than ever before have come, the budget for failures is full again.
+const PROGRESS: u64 = 1 << 20;
+/// How often a download starts over because its source changes.
+const RESTARTS: u32 = 3;
+
+/// What to download, and how.
+pub struct Request<'a> {
+    /// From where.
+    pub source: &'a Source,
+    /// To where; a regular file, or nothing yet.
+    pub destination: &'a Path,
+    /// Judges the content as it is at the source.
+    pub check: Option<MakeCheck<'a>>,
+    /// Decompresses what goes into the file. Such a download is not resumed after its process has ended.
+    pub decompress: Option<Compression>,
+}
+
+/// What a download did.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What the check says.
+    pub verdict: Option<String>,
+    /// Bytes in the file.
+    pub written: u64,
+    /// Bytes that were there from an earlier, interrupted download.
+    pub resumed: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Engine {
+    /// Downloads to a file, which is replaced when all is proven right, and left as it is otherwise.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn get(&self, request: &Request<'_>, cancel: &CancellationToken) -> Result<Outcome, Error> {
+        let work = async {
+            let (part, outcome) = self.to_part(request).await?;
+            tokio::task::spawn_blocking(move || part.commit()).await.map_err(Error::thread)??;
+            Ok(outcome)
+        };
+        interruptible(cancel, work).await
+    }
+
+    /// Reads something short into memory.
+    ///
+    /// # Errors
+    /// Any [`Error`]; [`Error::TooLong`] above `limit` bytes.
+    pub async fn fetch(
+        &self,
+        source: &Source,
+        limit: u64,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<u8>, Error> {
+        let work = async {
+            let mut budget = self.http.retry().budget();
+            loop {
+                match self.fetch_once(source, limit).await {
+                    Ok(content) => return Ok(content),
+                    Err(e) => budget.again("download", e).await?,
+                }
+            }
+        };
+        interruptible(cancel, work).await
+    }
+
+    async fn fetch_once(&self, source: &Source, limit: u64) -> Result<Vec<u8>, Error> {
+        let what = source.to_string();
+        let Opened { head, mut body, .. } = self.open(source, None).await?;
+        let coding = head.gzipped.then_some(Compression::Gzip);
+        let corrupt = |source| Error::Corrupt { what: what.clone(), source };
+        let mut content = Unpack::new(coding, Vec::new()).map_err(corrupt)?;
+        let (mut got, mut crc) = (0, 0);
+        while let Some(piece) = body.next().await? {
+            got += piece.len() as u64;
+            crc = crc32c::crc32c_append(crc, &piece);
+            std::io::Write::write_all(&mut content, &piece).map_err(corrupt)?;
+            if got > limit || content.inner_mut().len() as u64 > limit {
+                return Err(Error::TooLong { what, limit });
+            }
+        }
+        if let Some(total) = head.total.filter(|t| *t != got) {
+            return Err(Error::Truncated { what, got, total });
+        }
+        if head.crc32c.is_some_and(|c| c != crc) {
+            return Err(Error::Checksum { what });
+        }
+        content.finish().map_err(corrupt)
+    }
+
+    /// Downloads to the partial file, proven right but not renamed yet.
+    pub(super) async fn to_part(&self, request: &Request<'_>) -> Result<(Part, Outcome), Error> {
+        let started = Instant::now();
+        let destination = request.destination.to_owned();
+        let part =
+            tokio::task::spawn_blocking(move || Part::open(&destination)).await.map_err(Error::thread)??;
+        let mut transfer = Transfer::new(self, request, part);
+        let finished = match transfer.run().await {
+            Ok(finished) => finished,
+            Err(e) => {
+                if e.is_about_content() {
+                    transfer.part.remove();
+                }
+                return Err(e);
+            }
+        };
+        let Finished { verdict, written } = finished;
+        let Transfer { part, resumed, .. } = transfer;
+        Ok((part, Outcome { verdict, written, resumed, elapsed: started.elapsed() }))
+    }
+}
+
+/// Runs work until it ends or is cancelled; a part keeps what it has.
+pub(super) async fn interruptible<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(Error::Interrupted),
+        result = work => result,
+    }
+}
+
+struct Transfer<'a> {
+    engine: &'a Engine,
+    request: &'a Request<'a>,
+    what: String,
+    part: Part,
+    progress: Progress,
+    /// The most bytes there have ever been, for the budget.
+    best: u64,
+    resumed: u64,
+    /// Whether the content comes from more than one answer.
+    joined: bool,
+}
+
+impl<'a> Transfer<'a> {
+    fn new(engine: &'a Engine, request: &'a Request<'a>, part: Part) -> Self {
+        let name =
+            request.destination.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Self {
+            engine,
+            request,
+            what: request.source.to_string(),
+            part,
+            progress: Progress::new(&name),
+            best: 0,
+            resumed: 0,
+            joined: false,
+        }
+    }
+
+    /// Twice at most: content that proves wrong is fetched once more from zero, for it may be a matter of parts that
+    /// do not fit or of damage on the way.
+    async fn run(&mut self) -> Result<Finished, Error> {
+        let engine = self.engine;
+        let mut budget = engine.http.retry().budget();
+        let mut resume =
+            if self.request.decompress.is_none() { self.part.resume(self.request.source) } else { None };
+        for second in [false, true] {
+            let writer = self.fill(resume.take(), &mut budget).await?;
+            let intact = writer.head().crc32c.is_some();
+            match writer.finish(&self.what).await {
+                Err(e) if e.is_about_content() && !second => {
+                    // One answer with a checksum that fits is what the server has: asking again is no use.
+                    if intact && !self.joined && matches!(e, Error::Rejected { .. }) {
+                        return Err(e);
+                    }
+                    crate::warning!("download", "{}; starting over", crate::http::chain(&e));
+                }
+                other => return other,
+            }
+            self.joined = false;
+        }
+        unreachable!("the second pass returns");
+    }
+
+    /// Fills the part with all bytes of one version.
+    async fn fill(&mut self, resume: Option<Resume>, budget: &mut Budget<'_>) -> Result<Writer, Error> {
+        let mut writer = None;
+        if let Some(resume) = &resume {
+            // Hashed before the server is asked, which would not wait with an answer in its hands.
+            let started = self.writer(resume.head.clone(), resume.offset).await;
+            match started {
+                Ok(w) => {
+                    (self.resumed, self.joined) = (resume.offset, true);
+                    writer = Some(w);
+                }
+                Err(e @ (Error::Read { .. } | Error::Corrupt { .. })) => {
+                    crate::warning!("download", "{}; starting over", crate::http::chain(&e));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let mut restarts = 0;
+        loop {
+            let error = match self.answer(&mut writer).await {
+                Ok(()) => break,
+                Err(e) => e,
+            };
+            if let Error::Changed { .. } = error {
+                restarts += 1;
+                if restarts > RESTARTS {
+                    return Err(error);
+                }
+                crate::info!("download", "{} has changed; starting over", self.what);
+                self.forget(&mut writer).await;
+                continue;
+            }
+            let position = writer.as_ref().map_or(0, Writer::position);
+            if position >= self.best + PROGRESS {
+                self.best = position;
+                budget.refill();
+            }
+            budget.again("download", error).await?;
+            if writer.as_ref().is_some_and(|w| w.head().validator.is_none()) {
+                self.forget(&mut writer).await;
+            }
+        }
+        // The loop ends with a writer only.
+        writer.ok_or_else(|| Error::thread("no writer"))
+    }
+
+    async fn forget(&mut self, writer: &mut Option<Writer>) {
+        (self.resumed, self.joined) = (0, false);
+        if let Some(writer) = writer.take() {
+            writer.abandon().await;
+        }
+    }
+
+    /// One answer: passes its bytes on to the writer, which is a new one if the answer begins at zero.
+    async fn answer(&mut self, writer: &mut Option<Writer>) -> Result<(), Error> {
+        let resume = writer.as_ref().and_then(|w| {
+            let validator = w.head().validator.clone()?;
+            Some(Resume { offset: w.position(), head: w.head().clone(), validator }).filter(|r| r.offset > 0)
+        });
+        let Opened { head, offset, mut body } =
+            self.engine.open(self.request.source, resume.as_ref()).await?;
+        if let (Some(_), true) = (&writer, offset > 0) {
+            crate::info!("download", "resuming {} from byte {offset}", self.what);
+            self.joined = true;
+        } else {
+            if resume.is_some() {
+                crate::info!("download", "{} cannot be resumed or has changed; starting over", self.what);
+            }
+            self.forget(writer).await;
+            let whole = self.request.decompress.is_none() && !head.gzipped;
+            self.part.begin(self.request.source, &head, whole)?;
+            *writer = Some(self.writer(head.clone(), 0).await?);
+        }
+        let Some(writer) = writer.as_mut() else { return Err(Error::thread("no writer")) };
+        self.progress.answer(writer.position(), head.total);
+        while head.total != Some(writer.position()) {
+            let Some(piece) = body.next().await? else { break };
+            let length = piece.len() as u64;
+            if head.total.is_some_and(|t| writer.position() + length > t) {
+                let reason = "more bytes came than were announced".into();
+                return Err(Error::Protocol { what: self.what.clone(), reason });
+            }
+            writer.push(piece).await?;
+            self.progress.advance(length);
+        }
+        match head.total {
+            Some(total) if total != writer.position() => {
+                Err(Error::Truncated { what: self.what.clone(), got: writer.position(), total })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn writer(&self, head: super::source::Head, position: u64) -> Result<Writer, Error> {
+        let check = self.request.check.map(|make| make()).transpose();
+        let check =
+            check.map_err(|source: CheckError| Error::Rejected { what: self.what.clone(), source })?;
+        let plan = Plan { check, decompress: self.request.decompress };
+        Writer::start(self.part.file(), self.part.path(), head, plan, position).await
+    }
+}

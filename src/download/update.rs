@@ -1,0 +1,168 @@
+//! Keeps a file as its source has it, with or without a signature beside it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::part::Part;
+use super::transfer::{Outcome, Request, interruptible};
+use super::{Check, Engine, Error, MakeVerifier, Source};
+
+/// A detached signature is not longer; those of our keys have about 0.5 KiB.
+const MAX_SIGNATURE: u64 = 1 << 20;
+/// Pieces in which files are read.
+const PIECE: usize = 256 << 10;
+
+/// What an update found.
+#[derive(Clone, Debug)]
+pub enum Update {
+    /// The file was right already.
+    Current {
+        /// What the check says of it.
+        verdict: Option<String>,
+    },
+    /// The file is new.
+    Replaced(Outcome),
+}
+
+/// A file with a detached signature beside it.
+pub struct Signed<'a> {
+    /// The file; the signature is at the same place with `.sig` added.
+    pub source: &'a Source,
+    /// To where.
+    pub destination: &'a Path,
+    /// Whether the signature is to be kept, as `<destination>.sig`; else a file of that name goes.
+    pub keep_signature: bool,
+    /// Makes the check from the signature's bytes.
+    pub verifier: MakeVerifier<'a>,
+}
+
+impl Engine {
+    /// Updates a file without a check.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the file is as it was then.
+    pub async fn update(
+        &self,
+        source: &Source,
+        destination: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<Update, Error> {
+        let request = Request { source, destination, check: None, decompress: None };
+        let work = async {
+            let (mut part, outcome) = self.to_part(&request).await?;
+            let destination = destination.to_owned();
+            tokio::task::spawn_blocking(move || {
+                // Byte for byte the same: the old file keeps its date.
+                if same(&part.file(), &destination) {
+                    part.remove();
+                    return Ok(Update::Current { verdict: None });
+                }
+                part.commit().map(|()| Update::Replaced(outcome))
+            })
+            .await
+            .map_err(Error::thread)?
+        };
+        interruptible(cancel, work).await
+    }
+
+    /// Updates a file that is signed: the signature is fetched first; a file that fits it stays.
+    ///
+    /// # Errors
+    /// Any [`Error`]; the file is as it was then.
+    pub async fn update_signed(
+        &self,
+        signed: &Signed<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<Update, Error> {
+        let Signed { source, destination, keep_signature, verifier } = signed;
+        let signature_source = source.with_suffix(".sig");
+        let signature = self.fetch(&signature_source, MAX_SIGNATURE, cancel).await?;
+        let make = || verifier(&signature);
+        let rejected = |what: String| move |source| Error::Rejected { what, source };
+        // A signature that is none is found out before the data is asked for.
+        let check = make().map_err(rejected(signature_source.to_string()))?;
+        let verdict = interruptible(cancel, verify(destination, check)).await?;
+        let update = match verdict {
+            Some(verdict) => {
+                Part::discard(destination);
+                Update::Current { verdict: Some(verdict) }
+            }
+            None => {
+                let request = Request { source, destination, check: Some(&make), decompress: None };
+                Update::Replaced(self.get(&request, cancel).await?)
+            }
+        };
+        let mut beside = destination.as_os_str().to_owned();
+        beside.push(".sig");
+        let beside = PathBuf::from(beside);
+        if *keep_signature {
+            keep(&beside, &signature)?;
+        } else if let Err(e) = std::fs::remove_file(&beside)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            return Err(Error::write(&beside, e));
+        }
+        Ok(update)
+    }
+}
+
+/// What the check says of a file that is there; `None` if it is not, or not right.
+async fn verify(path: &Path, mut check: Box<dyn Check>) -> Result<Option<String>, Error> {
+    let path = path.to_owned();
+    let work = move || {
+        if !std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
+            return None;
+        }
+        let mut file = File::open(&path).ok()?;
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => check.update(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None, // it is going to be replaced
+            }
+        }
+        check.finish().ok()
+    };
+    tokio::task::spawn_blocking(work).await.map_err(Error::thread)
+}
+
+fn same(part: &File, path: &Path) -> bool {
+    let compare = || -> io::Result<bool> {
+        let meta = std::fs::metadata(path)?;
+        let length = part.metadata()?.len();
+        if !meta.is_file() || meta.len() != length {
+            return Ok(false);
+        }
+        let old = File::open(path)?;
+        let (mut a, mut b) = (vec![0; PIECE], vec![0; PIECE]);
+        let mut at = 0;
+        while at < length {
+            let n = usize::try_from(length - at).unwrap_or(PIECE).min(PIECE);
+            part.read_exact_at(&mut a[..n], at)?;
+            old.read_exact_at(&mut b[..n], at)?;
+            if a[..n] != b[..n] {
+                return Ok(false);
+            }
+            at += n as u64;
+        }
+        Ok(true)
+    };
+    compare().unwrap_or(false)
+}
+
+/// Writes a small file at once or not at all.
+fn keep(path: &Path, content: &[u8]) -> Result<(), Error> {
+    if std::fs::read(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    let part = Part::open(path)?;
+    part.file().set_len(0).map_err(|e| Error::write(path, e))?;
+    part.file().write_all_at(content, 0).map_err(|e| Error::write(path, e))?;
+    part.commit()
+}

@@ -1,0 +1,221 @@
+//! The one pass over the bytes: count, checksum, decode, verify, decompress, write; on a thread of its own.
+
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::part::Locked;
+use super::source::Head;
+use super::unpack::{Compression, Unpack};
+use super::{Check, Error};
+
+/// Pieces that may wait for the disk; a piece is as long as what was read from the socket, at most 0.5 MiB.
+const QUEUE: usize = 8;
+/// Pieces in which an existing part is read.
+const PIECE: usize = 256 << 10;
+
+/// Feeds a thread that works on one version of the content.
+pub struct Writer {
+    head: Head,
+    position: u64,
+    queue: mpsc::Sender<Bytes>,
+    thread: JoinHandle<Result<Chain, Error>>,
+}
+
+/// What the content turned out to be.
+pub struct Finished {
+    /// What the check says of it.
+    pub verdict: Option<String>,
+    /// Bytes in the file.
+    pub written: u64,
+}
+
+/// What happens to the bytes on their way.
+pub struct Plan {
+    pub check: Option<Box<dyn Check>>,
+    pub decompress: Option<Compression>,
+}
+
+impl Writer {
+    /// Starts with the first `position` bytes of the file, which are there from an earlier download.
+    pub async fn start(
+        file: Arc<Locked>,
+        path: &Path,
+        head: Head,
+        plan: Plan,
+        position: u64,
+    ) -> Result<Self, Error> {
+        let (queue, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
+        let mut chain = Chain::new(file, path, &head, plan)?;
+        let chain = tokio::task::spawn_blocking(move || chain.replay(position).map(|()| chain));
+        let mut chain = chain.await.map_err(Error::thread)??;
+        let thread = tokio::task::spawn_blocking(move || {
+            while let Some(piece) = pieces.blocking_recv() {
+                chain.accept(&piece)?;
+            }
+            Ok(chain)
+        });
+        Ok(Self { head, position, queue, thread })
+    }
+
+    /// Bytes taken so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What was known before the first byte.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Takes the next bytes, as soon as there is room for them.
+    pub async fn push(&mut self, piece: Bytes) -> Result<(), Error> {
+        let length = piece.len() as u64;
+        if self.queue.send(piece).await.is_err() {
+            // The thread ends before the queue only with an error.
+            let ended = (&mut self.thread).await.map_err(Error::thread)?;
+            return Err(ended.err().unwrap_or_else(|| Error::thread("the writer stopped")));
+        }
+        self.position += length;
+        Ok(())
+    }
+
+    /// Waits until all is written and checked. Not safe from a crash yet.
+    pub async fn finish(self, what: &str) -> Result<Finished, Error> {
+        let Self { head, queue, thread, .. } = self;
+        drop(queue);
+        let chain = thread.await.map_err(Error::thread)??;
+        let what = what.to_owned();
+        let finish = move || chain.finish(&head, &what);
+        tokio::task::spawn_blocking(finish).await.map_err(Error::thread)?
+    }
+
+    /// Lets the thread end, so that nobody but the caller touches the file.
+    pub async fn abandon(self) {
+        drop(self.queue);
+        let _ = self.thread.await; // whatever it found is of no interest any more
+    }
+}
+
+/// The stages, outermost first: checksum of what is sent, its decoding, the check, decompression, the file.
+struct Chain {
+    crc32c: Option<u32>,
+    sent: Unpack<Checked>,
+}
+
+struct Checked {
+    check: Option<Box<dyn Check>>,
+    content: Unpack<Output>,
+}
+
+impl Write for Checked {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if let Some(check) = &mut self.check {
+            check.update(data);
+        }
+        self.content.write_all(data)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Output {
+    file: Arc<Locked>,
+    path: PathBuf,
+    at: u64,
+    dry: bool,
+}
+
+/// Marks failures of the file among those of the decoders.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct FileTrouble(io::Error);
+
+impl Write for Output {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if !self.dry {
+            self.file.write_all_at(data, self.at).map_err(|e| io::Error::other(FileTrouble(e)))?;
+        }
+        self.at += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Chain {
+    fn new(file: Arc<Locked>, path: &Path, head: &Head, plan: Plan) -> Result<Self, Error> {
+        let output = Output { file, path: path.to_owned(), at: 0, dry: false };
+        let corrupt = |source| Error::Corrupt { what: path.display().to_string(), source };
+        let content = Unpack::new(plan.decompress, output).map_err(corrupt)?;
+        let coding = head.gzipped.then_some(Compression::Gzip);
+        let sent = Unpack::new(coding, Checked { check: plan.check, content }).map_err(corrupt)?;
+        Ok(Self { crc32c: head.crc32c.map(|_| 0), sent })
+    }
+
+    fn output(&mut self) -> &mut Output {
+        self.sent.inner_mut().content.inner_mut()
+    }
+
+    /// Runs the first bytes of the file through all stages but the writing.
+    fn replay(&mut self, length: u64) -> Result<(), Error> {
+        let (file, path) = (self.output().file.clone(), self.output().path.clone());
+        self.output().dry = true;
+        let mut buffer = vec![0; PIECE.min(usize::try_from(length).unwrap_or(PIECE))];
+        let mut at = 0;
+        while at < length {
+            let n = usize::try_from(length - at).unwrap_or(PIECE).min(buffer.len());
+            file.read_exact_at(&mut buffer[..n], at).map_err(|e| Error::read(&path, e))?;
+            self.accept(&buffer[..n])?;
+            at += n as u64;
+        }
+        self.output().dry = false;
+        Ok(())
+    }
+
+    fn accept(&mut self, data: &[u8]) -> Result<(), Error> {
+        if let Some(crc) = &mut self.crc32c {
+            *crc = crc32c::crc32c_append(*crc, data);
+        }
+        let result = self.sent.write_all(data);
+        result.map_err(|e| sort(e, &self.output().path))
+    }
+
+    fn finish(mut self, head: &Head, what: &str) -> Result<Finished, Error> {
+        if self.crc32c != head.crc32c {
+            return Err(Error::Checksum { what: what.to_owned() });
+        }
+        let path = self.output().path.clone();
+        let checked = self.sent.finish().map_err(|e| sort(e, &path))?;
+        // The verdict comes first: of data nobody vouches for, it does not matter whether it can be unpacked.
+        let verdict = match checked.check {
+            Some(check) => {
+                let verdict = check.finish();
+                Some(verdict.map_err(|source| Error::Rejected { what: what.to_owned(), source })?)
+            }
+            None => None,
+        };
+        let output = checked.content.finish().map_err(|e| sort(e, &path))?;
+        // An earlier part may have been longer.
+        output.file.set_len(output.at).map_err(|e| Error::write(&path, e))?;
+        Ok(Finished { verdict, written: output.at })
+    }
+}
+
+/// Tells failures of the file from those of decoders, which mean that the data is damaged.
+fn sort(error: io::Error, path: &Path) -> Error {
+    match error.downcast::<FileTrouble>() {
+        Ok(FileTrouble(e)) => Error::write(path, e),
+        Err(source) => Error::Corrupt { what: path.display().to_string(), source },
+    }
+}

@@ -1,0 +1,98 @@
+//! What Cloud Storage says of an object.
+
+use serde::{Deserialize, Deserializer, de};
+
+/// An object's description: the resource `storage#object`, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Object {
+    /// The name, without the bucket.
+    pub name: String,
+    /// Length of the stored content, in bytes.
+    #[serde(deserialize_with = "number")]
+    pub size: u64,
+    /// Number of this version of the content.
+    #[serde(deserialize_with = "number")]
+    pub generation: u64,
+    /// Number of this version of the description.
+    #[serde(default, deserialize_with = "number")]
+    pub metageneration: u64,
+    /// Checksum of the stored content (Castagnoli).
+    #[serde(default, deserialize_with = "crc")]
+    pub crc32c: Option<u32>,
+    /// MD5 of the stored content in base64; composite objects have none.
+    pub md5_hash: Option<String>,
+    /// Media type.
+    pub content_type: Option<String>,
+    /// How the content is stored: `gzip`, or as it is.
+    pub content_encoding: Option<String>,
+    /// `Cache-Control` of public answers.
+    pub cache_control: Option<String>,
+}
+
+/// 64-bit numbers travel as strings; emulators send some as numbers.
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Number(u64),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Number(n) => Ok(n),
+        Either::Text(text) => text.parse().map_err(|_| de::Error::custom("not a number")),
+    }
+}
+
+fn crc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    parse_crc32c(&text).map(Some).ok_or_else(|| de::Error::custom("not a CRC32C"))
+}
+
+/// Reads a CRC32C as Google writes it: big-endian, in base64.
+pub fn parse_crc32c(text: &str) -> Option<u32> {
+    let bytes = openssl::base64::decode_block(text).ok()?;
+    let crc = u32::from_be_bytes(*bytes.first_chunk()?);
+    // The decoder counts the padding as data and takes too much of it.
+    (format_crc32c(crc) == text).then_some(crc)
+}
+
+/// Writes a CRC32C as Google does.
+pub fn format_crc32c(crc: u32) -> String {
+    openssl::base64::encode_block(&crc.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_big_endian_base64() {
+        // the check value of the Castagnoli polynomial: 0xe3069283 for the nine digits
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(format_crc32c(0xe306_9283), "4waSgw==");
+        assert_eq!(parse_crc32c("4waSgw=="), Some(0xe306_9283));
+        for bad in ["", "4waSgw", "4waSg===", "AAAAAAAA", "????"] {
+            assert_eq!(parse_crc32c(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn descriptions_with_strings_and_numbers() {
+        let object: Object = serde_json::from_str(
+            r#"{"name":"a","size":"7","generation":1700000000000001,"crc32c":"4waSgw==","new":{},"md5Hash":null}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            (object.size, object.generation, object.crc32c),
+            (7, 1_700_000_000_000_001, Some(0xe306_9283))
+        );
+        for bad in [
+            r#"{"name":"a","size":"-7","generation":"1"}"#,
+            r#"{"name":"a","size":"7"}"#,
+            r#"{"name":"a","size":"7","generation":"1","crc32c":"x"}"#,
+        ] {
+            assert!(serde_json::from_str::<Object>(bad).is_err(), "{bad}");
+        }
+    }
+}

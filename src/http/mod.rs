@@ -1,0 +1,419 @@
+//! HTTP as all of mantle's clients speak it: one builder, a limit on every wait, one layer of retries.
+//!
+//! URLs in messages are [`shown`] without user names, passwords, queries and fragments: those hold secrets.
+
+mod retry;
+
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+
+pub(crate) use retry::chain;
+pub use retry::{Budget, Retry, Transient};
+
+/// How long the client waits for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a connection, TLS included.
+    pub connect: Duration,
+    /// For the headers of an answer, and for each [`TRICKLE`] bytes of its body.
+    pub idle: Duration,
+}
+
+impl Limits {
+    /// The default, multiplied by the environment's `MANTLE_POLL_SCALE`; for tests.
+    pub fn from_environment() -> Self {
+        let Self { connect, idle } = Self::default();
+        Self { connect: connect.mul_f64(retry::scale()), idle: idle.mul_f64(retry::scale()) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(20), idle: Duration::from_secs(40) }
+    }
+}
+
+/// Fewer bytes than this within the idle limit are as good as none.
+pub const TRICKLE: u64 = 1 << 10;
+
+/// Answers to API calls are not longer than this; a page of 1000 object descriptions is about 1 MiB.
+const MAX_ANSWER: u64 = 16 << 20;
+
+/// What can go wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client could not be set up.
+    #[error("cannot set up the HTTP client")]
+    Setup(#[source] reqwest::Error),
+    /// The server could not be reached, or the connection broke.
+    #[error("no answer from {url}")]
+    Transport {
+        /// Where to, as shown.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server was silent for too long.
+    #[error("{url} sent nothing for {} s", .limit.as_secs_f32())]
+    Stalled {
+        /// Where to, as shown.
+        url: String,
+        /// The time allowed.
+        limit: Duration,
+    },
+    /// The server refused.
+    #[error("{url}: {status}{}", .reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
+    Status {
+        /// Where to, as shown.
+        url: String,
+        /// The status of the answer.
+        status: StatusCode,
+        /// What the server said, if it was short text.
+        reason: Option<String>,
+        /// How long the server asked to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The answer is longer than any sensible one.
+    #[error("the answer of {url} is longer than {limit} bytes")]
+    TooLong {
+        /// Where to, as shown.
+        url: String,
+        /// The limit, in bytes.
+        limit: u64,
+    },
+}
+
+impl Error {
+    /// The status, if the server answered with a failure.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+impl Transient for Error {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Transport { source, .. } => !is_permanent(source),
+            Self::Stalled { .. } => true,
+            Self::Status { status, reason, .. } => {
+                matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+                    // Google's quota answers; its permission errors have the same status
+                    || *status == StatusCode::FORBIDDEN
+                        && reason.as_ref().is_some_and(|r| r.to_ascii_lowercase().contains("ratelimitexceeded"))
+            }
+            Self::Setup(_) | Self::TooLong { .. } => false,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// Whether trying again would fail the same way: a refused certificate, a name that does not exist, nonsense
+/// in place of HTTP, too many redirects.
+fn is_permanent(error: &reqwest::Error) -> bool {
+    if error.is_builder() || error.is_redirect() {
+        return true;
+    }
+    let mut cause = std::error::Error::source(error);
+    while let Some(e) = cause {
+        if e.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return true;
+        }
+        // Neither has a type of its own: the first is OpenSSL's, the second the standard library's text.
+        let text = e.to_string();
+        if text.contains("certificate verify failed")
+            || text.contains("failed to lookup address") && !text.contains("Temporary failure")
+        {
+            return true;
+        }
+        cause = e.source();
+    }
+    false
+}
+
+/// An HTTP client. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: reqwest::Client,
+    limits: Limits,
+    retry: Retry,
+}
+
+/// A complete answer of moderate length.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Status; a success unless the caller accepted others.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// A client that heeds the proxy variables of the environment.
+    ///
+    /// # Errors
+    /// When the TLS library cannot be set up.
+    pub fn new(limits: Limits, retry: Retry) -> Result<Self, Error> {
+        Self::build(limits, retry, false)
+    }
+
+    /// A client for servers on this machine or link, never behind a proxy.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn direct(limits: Limits, retry: Retry) -> Result<Self, Error> {
+        Self::build(limits, retry, true)
+    }
+
+    fn build(limits: Limits, retry: Retry, direct: bool) -> Result<Self, Error> {
+        let redirects = reqwest::redirect::Policy::custom(|attempt| {
+            let was_safe = attempt.previous().last().is_some_and(|u| u.scheme() == "https");
+            if was_safe && attempt.url().scheme() != "https" {
+                attempt.error("redirect from https to plain http refused")
+            } else if attempt.previous().len() > 10 {
+                attempt.error("more than 10 redirects")
+            } else {
+                attempt.follow()
+            }
+        });
+        let builder = reqwest::Client::builder()
+            .user_agent(concat!("mantle/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(limits.connect)
+            .redirect(redirects)
+            .referer(false);
+        let builder = if direct { builder.no_proxy() } else { builder };
+        let inner = builder.build().map_err(Error::Setup)?;
+        Ok(Self { inner, limits, retry })
+    }
+
+    /// The retries this client makes.
+    pub fn retry(&self) -> &Retry {
+        &self.retry
+    }
+
+    /// Starts a request.
+    pub fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.inner.request(method, url)
+    }
+
+    /// Sends a request once and waits for the headers of the answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`Error::Transport`], [`Error::Stalled`].
+    pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
+        let (client, request) = request.build_split();
+        let request = request.map_err(Error::Setup)?;
+        let url = shown(request.url());
+        let limit = self.limits.connect + self.limits.idle;
+        match tokio::time::timeout(limit, client.execute(request)).await {
+            Ok(answer) => answer.map_err(|e| Error::Transport { url, source: e.without_url() }),
+            Err(_) => Err(Error::Stalled { url, limit }),
+        }
+    }
+
+    /// The error for an answer that is no success, with what its body says.
+    pub async fn refusal(&self, answer: Response) -> Error {
+        let (url, status) = (shown(answer.url()), answer.status());
+        let retry_after = retry_after(answer.headers());
+        let mut body = self.body(answer);
+        let mut text = Vec::new();
+        while let Ok(Some(piece)) = body.next().await {
+            text.extend_from_slice(&piece);
+            if text.len() > 64 << 10 {
+                break;
+            }
+        }
+        Error::Status { url, status, reason: reason(&text), retry_after }
+    }
+
+    /// The body of an answer, piece by piece, under this client's limit for silence.
+    pub fn body(&self, answer: Response) -> Body {
+        Body { url: shown(answer.url()), limit: self.limits.idle, left: self.limits.idle, seen: 0, answer }
+    }
+
+    /// One API call: `request` is made anew for each try; the whole answer is read.
+    ///
+    /// Statuses other than success and those in `accepted` are errors; transient errors are retried.
+    ///
+    /// # Errors
+    /// The last error, when it is not transient or the tries are spent.
+    pub async fn call(
+        &self,
+        component: &str,
+        accepted: &[StatusCode],
+        mut request: impl FnMut(&Self) -> RequestBuilder,
+    ) -> Result<Answer, Error> {
+        let mut budget = self.retry.budget();
+        loop {
+            match self.once(request(self), accepted, MAX_ANSWER).await {
+                Ok(answer) => return Ok(answer),
+                Err(e) => budget.again(component, e).await?,
+            }
+        }
+    }
+
+    /// One try of [`Client::call`], for callers that count tries themselves.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn once(
+        &self,
+        request: RequestBuilder,
+        accepted: &[StatusCode],
+        limit: u64,
+    ) -> Result<Answer, Error> {
+        let answer = self.send(request).await?;
+        let status = answer.status();
+        if !status.is_success() && !accepted.contains(&status) {
+            return Err(self.refusal(answer).await);
+        }
+        let (headers, url) = (answer.headers().clone(), shown(answer.url()));
+        let mut pieces = self.body(answer);
+        let mut body = Vec::new();
+        while let Some(piece) = pieces.next().await? {
+            if (body.len() + piece.len()) as u64 > limit {
+                return Err(Error::TooLong { url, limit });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer { status, headers, body })
+    }
+}
+
+/// The body of an answer.
+#[derive(Debug)]
+pub struct Body {
+    answer: Response,
+    url: String,
+    limit: Duration,
+    left: Duration,
+    seen: u64,
+}
+
+impl Body {
+    /// The next piece; `None` at the end.
+    ///
+    /// Time that the caller spends between calls does not count.
+    ///
+    /// # Errors
+    /// [`Error::Stalled`] after too few bytes in too long a time; [`Error::Transport`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let started = tokio::time::Instant::now();
+        let piece = tokio::time::timeout(self.left, self.answer.chunk())
+            .await
+            .map_err(|_| Error::Stalled { url: self.url.clone(), limit: self.limit })?
+            .map_err(|e| Error::Transport { url: self.url.clone(), source: e.without_url() })?;
+        self.left = self.left.saturating_sub(started.elapsed());
+        self.seen += piece.as_ref().map_or(0, |p| p.len() as u64);
+        if self.seen >= TRICKLE {
+            (self.seen, self.left) = (0, self.limit);
+        }
+        Ok(piece)
+    }
+}
+
+/// The URL for messages: without user, password, query and fragment.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // These fail for URLs that cannot have them.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.into()
+}
+
+/// Seconds or a date; RFC 9110, 10.2.3.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+    Some((date.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
+}
+
+/// What a server says of its refusal: the reason and message of Google's JSON, an OAuth error, or a short text.
+fn reason(body: &[u8]) -> Option<String> {
+    let clean = |text: &str| {
+        let text: String =
+            text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+        Some(text).filter(|t| !t.is_empty())
+    };
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
+        let error = &json["error"];
+        let code = error["errors"][0]["reason"].as_str().or(error["status"].as_str()).or(error.as_str());
+        let message = error["message"].as_str().or(json["error_description"].as_str());
+        return match (code, message) {
+            (Some(code), Some(message)) => clean(&format!("{message} ({code})")),
+            (one, other) => one.or(other).and_then(clean),
+        };
+    }
+    let text = std::str::from_utf8(body).ok()?;
+    (!text.trim_start().starts_with('<')).then(|| clean(text)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_secrets() {
+        let url = "https://me:pw@host:8443/a%20b?X-Goog-Signature=abc#frag".parse().unwrap();
+        assert_eq!(shown(&url), "https://host:8443/a%20b");
+    }
+
+    #[test]
+    fn refusals_say_what_the_server_said() {
+        let said = |body: &str| reason(body.as_bytes());
+        let google = r#"{"error":{"code":403,"message":"No access","errors":[{"reason":"forbidden"}]}}"#;
+        assert_eq!(said(google).as_deref(), Some("No access (forbidden)"));
+        assert_eq!(
+            said(r#"{"error":"invalid_grant","error_description":"gone"}"#).as_deref(),
+            Some("gone (invalid_grant)")
+        );
+        assert_eq!(said("quota\x1b[31m").as_deref(), Some("quota [31m"));
+        for silent in ["", "<html>long page", "{}", "{\"error\":{}}"] {
+            assert_eq!(said(silent), None, "{silent}");
+        }
+    }
+
+    #[test]
+    fn waits_are_read_from_seconds_and_dates() {
+        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
+        assert_eq!(read("7"), Some(Duration::from_secs(7)));
+        assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
+        assert_eq!(read("soon"), None);
+    }
+
+    #[test]
+    fn only_passing_troubles_are_transient() {
+        let status = |code: u16, reason: Option<&str>| Error::Status {
+            url: String::new(),
+            status: StatusCode::from_u16(code).unwrap(),
+            reason: reason.map(String::from),
+            retry_after: None,
+        };
+        for code in [408, 429, 500, 502, 503, 504] {
+            assert!(status(code, None).is_transient(), "{code}");
+        }
+        for code in [400, 401, 403, 404, 410, 412, 416, 501] {
+            assert!(!status(code, None).is_transient(), "{code}");
+        }
+        assert!(status(403, Some("Slow down (rateLimitExceeded)")).is_transient());
+    }
+}
