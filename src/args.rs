@@ -210,6 +210,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(total))
 }
 
+/// Parses paths; the empty one too, which stands for none as it did upstream.
+pub fn path_parser() -> impl clap::builder::TypedValueParser<Value = std::path::PathBuf> {
+    clap::builder::TypedValueParser::map(clap::builder::OsStringValueParser::new(), std::path::PathBuf::from)
+}
+
 /// An option that may be repeated and whose values may hold several, separated by commas.
 pub fn list(arg: Arg) -> Arg {
     arg.action(ArgAction::Append).value_delimiter(',')

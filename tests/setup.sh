@@ -19,4 +19,11 @@ if [ -n "$(missing)" ]; then
         $sudo apt-get install -y -qq --no-install-recommends $(missing)
     fi
 fi
+venv=${MANTLE_TEST_VENV:-$HOME/.cache/mantle/test-venv}
+if ! cmp -s "$here/support/emulators.txt" "$venv/installed.txt"; then
+    echo "installing Google Storage emulators into $venv" >&2
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/support/emulators.txt"
+    cp "$here/support/emulators.txt" "$venv/installed.txt"
+fi
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest

@@ -3,6 +3,7 @@
 mod get;
 
 use ::mantle::applet::{Applet, Context, Manual};
+use ::mantle::args;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
 use ::mantle::google::sources;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
@@ -36,7 +37,7 @@ fn command() -> Command {
         Arg::new(id)
             .long(id)
             .value_name("FILE")
-            .value_parser(value_parser!(std::path::PathBuf))
+            .value_parser(args::path_parser())
             .value_hint(ValueHint::FilePath)
     };
     Command::new("gangue")

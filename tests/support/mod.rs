@@ -1,5 +1,7 @@
 //! What the tests stand on: a sealed environment, the program under test, expected texts in files.
 
+pub mod emulators;
+pub mod server;
 pub mod toy;
 
 use std::collections::BTreeMap;

