@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use nix::sys::signal::Signal;
 
-use super::{Bench, PATH, sign};
+use super::{Bench, PATH, sign, signing_key};
 use crate::support::server::Fault;
 use crate::support::{Env, snapshot};
 
@@ -72,7 +72,9 @@ fn a_bad_signature_leaves_what_was_there() {
                 .filter(|l| !l.contains("Z cli:"))
                 .fold(String::new(), |t, l| t + l + "\n");
             let text = text.split_once("Error:").unwrap().1;
-            snapshot(&format!("gangue/bad-signature-{scheme}"), text, &[(&address, "<server>")]);
+            let key = signing_key().fingerprint().to_hex();
+            let hidden = [(&*address, "<server>"), (&*key, "<key>")];
+            snapshot(&format!("gangue/bad-signature-{scheme}"), text, &hidden);
             // Google's checksum proves that the bytes are those of the bucket; a web server may have sent others
             assert_eq!(bench.requests_for_data(), if scheme == "gs" { 1 } else { 2 });
             match old {

@@ -14,6 +14,8 @@ use sequoia_openpgp as openpgp;
 
 use crate::support::server::Server;
 use openpgp::cert::prelude::*;
+use openpgp::packet::Key;
+use openpgp::packet::key::{SecretParts, UnspecifiedRole};
 use openpgp::policy::StandardPolicy;
 use openpgp::serialize::SerializeInto;
 use openpgp::serialize::stream::{Message, Signer};
@@ -29,11 +31,16 @@ fn release_key() -> &'static Cert {
     })
 }
 
-/// A detached signature by the release key.
-fn sign(data: &[u8]) -> Vec<u8> {
+/// The part of it that signs.
+fn signing_key() -> Key<SecretParts, UnspecifiedRole> {
     let policy = StandardPolicy::new();
     let key = release_key().keys().with_policy(&policy, None).for_signing().next().unwrap().key().clone();
-    let pair = key.parts_into_secret().unwrap().into_keypair().unwrap();
+    key.parts_into_secret().unwrap()
+}
+
+/// A detached signature by the release key.
+fn sign(data: &[u8]) -> Vec<u8> {
+    let pair = signing_key().into_keypair().unwrap();
     let mut signature = Vec::new();
     let mut signer = Signer::new(Message::new(&mut signature), pair).unwrap().detached().build().unwrap();
     std::io::Write::write_all(&mut signer, data).unwrap();
