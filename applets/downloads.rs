@@ -35,9 +35,22 @@ pub fn keyring(file: Option<&Path>) -> Result<Keyring> {
 
 /// A client of Google Storage; a person at the terminal may be asked to log in.
 pub fn storage(choice: Choice, scopes: &'static [&'static str]) -> Result<Storage> {
+    storage_at(choice, scopes, None)
+}
+
+/// As [`storage`], at a chosen endpoint if there is one.
+pub fn storage_at(
+    choice: Choice,
+    scopes: &'static [&'static str],
+    endpoint: Option<&str>,
+) -> Result<Storage> {
     let http = Client::new(Limits::from_environment(), Retry::from_environment())?;
     let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let options = Options::from_environment(choice, scopes, interactive)?;
+    let options = match endpoint {
+        Some(endpoint) => options.with_endpoint(endpoint)?,
+        None => options,
+    };
     Ok(Storage::new(http, options))
 }
 

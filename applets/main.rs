@@ -5,13 +5,14 @@ mod gangue;
 mod kola;
 mod kolet;
 mod mantle;
+mod ore;
 
 use std::process::ExitCode;
 
 use ::mantle::applet::{self, Applet};
 
 /// All applets. A new one is a folder here, its `mod` line and its entry.
-pub static APPLETS: &[Applet] = &[gangue::APPLET, kola::APPLET, kolet::APPLET];
+pub static APPLETS: &[Applet] = &[gangue::APPLET, kola::APPLET, kolet::APPLET, ore::APPLET];
 
 fn main() -> ExitCode {
     ExitCode::from(applet::main(&mantle::APPLET, APPLETS, std::env::args_os().collect()))

@@ -12,14 +12,17 @@
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `process` | children that cannot outlive us |
 //! | `download` | fetches files: resumed, verified while they stream, renamed when right |
+//! | `bucket` | trees of stored objects: copies between buckets, index pages |
 //! | `google` | credentials and Cloud Storage |
 //! | `http` | the HTTP client with its time limits and retries |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
 //! | `sdk` | where things lie in the Container Linux SDK |
+//! | `natural` | the order in which people expect names |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod applet;
 pub mod args;
+pub mod bucket;
 pub mod conf;
 pub mod config;
 pub mod download;
@@ -29,6 +32,7 @@ pub mod harness;
 pub mod http;
 pub mod journal;
 pub mod log;
+pub mod natural;
 pub mod network;
 pub mod openpgp;
 pub mod output;

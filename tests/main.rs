@@ -7,6 +7,7 @@ mod cli;
 mod gangue;
 mod generated;
 mod kola;
+mod ore;
 mod support;
 
 use std::path::Path;

@@ -289,7 +289,7 @@ pub fn all() -> Vec<&'static Test> {
     };
     let mut tests: Vec<&'static Test> =
         super::tests::SUITES.iter().flat_map(|s| s.iter()).filter(|t| !hidden(t)).collect();
-    tests.sort_by(|a, b| mantle::harness::natural::compare(a.name, b.name));
+    tests.sort_by(|a, b| mantle::natural::compare(a.name, b.name));
     tests
 }
 

@@ -15,7 +15,6 @@
 
 pub mod badness;
 pub mod glob;
-pub mod natural;
 pub mod output_dir;
 
 mod names;
@@ -167,7 +166,7 @@ async fn run_to(
     out: Out,
 ) -> Result<Summary, Error> {
     output_dir::ensure(&options.output_dir)?;
-    cases.sort_by(|a, b| natural::compare(&a.name, &b.name));
+    cases.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
     let heading = Heading { planned: cases.len(), platform: &options.platform, version: &options.version };
     let suite = Arc::new(Suite {
         recorder: Recorder::new(&options.output_dir, &heading, options.progress, out),

@@ -1,6 +1,7 @@
 //! What the tests stand on: a sealed environment, the program under test, expected texts in files.
 
 pub mod emulators;
+pub mod gcs;
 pub mod server;
 pub mod toy;
 
@@ -147,10 +148,14 @@ impl Running {
         }
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        nix::sys::signal::kill(id, signal).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.id()), signal).unwrap();
     }
 
     /// Closes the reading end of stdout.

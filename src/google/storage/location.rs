@@ -52,7 +52,7 @@ impl Location {
         let (bucket, name) = rest.split_once('/').unwrap_or((rest, ""));
         let decoded = |text| decode(text).ok_or_else(|| fail("invalid percent-encoding in URL"));
         let (bucket, name) = (decoded(bucket)?, decoded(name)?);
-        if bucket.is_empty() {
+        if matches!(&*bucket, "" | "." | "..") {
             return Err(fail("URL missing bucket name"));
         }
         let name = name.strip_prefix('/').map(String::from).unwrap_or(name);

@@ -1,13 +1,19 @@
-//! Google Cloud Storage: the JSON API (<https://cloud.google.com/storage/docs/json_api/v1>), as far as reading goes.
+//! Google Cloud Storage: the JSON API (<https://cloud.google.com/storage/docs/json_api/v1>).
+//!
+//! Everything that changes an object states which version of it is to be changed, so that a try whose answer was lost
+//! can be repeated without harm, and nobody else's change is overwritten unseen.
 
+mod list;
 mod location;
 mod object;
+mod upload;
+mod write;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
@@ -17,8 +23,11 @@ use super::{Error as CredentialsError, encode};
 use crate::args::Secret;
 use crate::http::{self, Client, Transient};
 
+pub use list::Page;
 pub use location::Location;
-pub use object::{Object, format_crc32c, parse_crc32c};
+pub use object::{Attributes, Object, format_crc32c, parse_crc32c};
+pub use upload::{Fingerprint, fingerprint};
+pub use write::{OnlyIf, Rewrite};
 
 /// The API's root.
 const BASE: &str = "https://storage.googleapis.com/storage/v1/";
@@ -57,6 +66,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file to be uploaded cannot be read.
+    #[error("cannot read {}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// There are credentials, but they give no token.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -68,6 +86,9 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// The endpoint that was chosen is no URL.
+    #[error("{0:?} is no URL of an API")]
+    ChosenEndpoint(String),
 }
 
 impl Error {
@@ -145,6 +166,15 @@ impl Options {
         let environment = Environment::of_process();
         Ok(Self { base, emulator, choice, environment, scopes, interactive })
     }
+
+    /// The same with another server: `host:port`, a URL, or the API's root.
+    ///
+    /// # Errors
+    /// [`Error::ChosenEndpoint`].
+    pub fn with_endpoint(self, text: &str) -> Result<Self, Error> {
+        let base = endpoint(text).ok_or_else(|| Error::ChosenEndpoint(text.to_owned()))?;
+        Ok(Self { base, emulator: false, ..self })
+    }
 }
 
 /// The API's root for a server given as `host:port`, a URL, or the root itself.
@@ -188,51 +218,7 @@ impl Storage {
     /// # Errors
     /// Any [`Error`]; transient ones have been retried.
     pub async fn get(&self, at: &Location) -> Result<Object, Error> {
-        self.json("get", &at.to_string(), &self.object_url(at)).await
-    }
-
-    /// All objects below a prefix, and, unless `recursive`, the prefixes one level further down.
-    ///
-    /// # Errors
-    /// Any [`Error`]; transient ones have been retried.
-    pub async fn list(
-        &self,
-        prefix: &Location,
-        recursive: bool,
-    ) -> Result<(Vec<Object>, Vec<String>), Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        #[derive(Default)]
-        struct Page {
-            items: Vec<Object>,
-            prefixes: Vec<String>,
-            next_page_token: Option<String>,
-        }
-        let (mut objects, mut prefixes) = (Vec::new(), Vec::new());
-        let mut token = None::<String>;
-        loop {
-            let mut url = self.url(&["b", &prefix.bucket, "o"]);
-            url.query_pairs_mut().append_pair("prefix", &prefix.name);
-            if !recursive {
-                url.query_pairs_mut().append_pair("delimiter", "/");
-            }
-            if let Some(token) = &token {
-                url.query_pairs_mut().append_pair("pageToken", token);
-            }
-            let what = prefix.to_string();
-            let page: Page = self.json("list", &what, &url).await?;
-            objects.extend(page.items);
-            prefixes.extend(page.prefixes);
-            let next = page.next_page_token.filter(|t| !t.is_empty());
-            if next.is_some() && next == token {
-                let reason = "the same page again".into();
-                return Err(Error::Answer { op: "list", what, reason });
-            }
-            if next.is_none() {
-                return Ok((objects, prefixes));
-            }
-            token = next;
-        }
+        self.json("get", &at.to_string(), &self.object_url(at)?).await
     }
 
     /// Starts reading one generation of an object's stored content at an offset; one try.
@@ -242,7 +228,7 @@ impl Storage {
     /// # Errors
     /// Any [`Error`].
     pub async fn media(&self, at: &Location, object: &Object, offset: u64) -> Result<Response, Error> {
-        let mut url = self.object_url(at);
+        let mut url = self.object_url(at)?;
         url.query_pairs_mut()
             .append_pair("alt", "media")
             .append_pair("generation", &object.generation.to_string());
@@ -350,8 +336,17 @@ impl Storage {
         Ok(true)
     }
 
-    fn object_url(&self, at: &Location) -> Url {
-        self.url(&["b", &at.bucket, "o", &at.name])
+    fn object_url(&self, at: &Location) -> Result<Url, Error> {
+        self.checked_url(at, &["b", &at.bucket, "o", &at.name])
+    }
+
+    /// A URL with this object's name in it.
+    fn checked_url(&self, at: &Location, path: &[&str]) -> Result<Url, Error> {
+        // The service has no such names; as parts of a URL they would lead to another object, or to the bucket.
+        if matches!(&*at.name, "." | ".." | "") || matches!(&*at.bucket, "." | "..") {
+            return Err(Error::Url { what: "not the name of an object:", url: at.to_string() });
+        }
+        Ok(self.url(path))
     }
 
     fn url(&self, path: &[&str]) -> Url {
@@ -359,6 +354,15 @@ impl Storage {
         let mut url = self.options.base.clone();
         // Encoded by hand: the URL's own method would leave slashes in names as they are.
         url.set_path(&format!("{}{}", self.options.base.path(), path.join("/")));
+        url
+    }
+
+    /// Where objects of a bucket are uploaded to.
+    fn upload_url(&self, bucket: &str) -> Url {
+        let mut url = self.url(&["b", bucket, "o"]);
+        let root = self.options.base.path().trim_end_matches("storage/v1/").len();
+        let path = format!("{}upload/{}", &url.path()[..root], &url.path()[root..]);
+        url.set_path(&path);
         url
     }
 }
@@ -391,21 +395,35 @@ mod tests {
         assert!(endpoint("http://").is_none());
     }
 
-    #[test]
-    fn names_are_one_component_of_the_path() {
+    fn storage(base: &str) -> Storage {
         let http = Client::new(http::Limits::default(), http::Retry::default()).unwrap();
         let options = Options {
-            base: BASE.parse().unwrap(),
+            base: base.parse().unwrap(),
             emulator: true,
             choice: Choice::default(),
             environment: Environment::default(),
             scopes: &[],
             interactive: false,
         };
-        let storage = Storage::new(http, options);
+        Storage::new(http, options)
+    }
+
+    #[test]
+    fn uploads_have_a_root_of_their_own() {
+        let url = |base| storage(base).upload_url("b").to_string();
+        assert_eq!(url(BASE), "https://storage.googleapis.com/upload/storage/v1/b/b/o");
+        assert_eq!(url("http://h:1/gcs/storage/v1/"), "http://h:1/gcs/upload/storage/v1/b/b/o");
+    }
+
+    #[test]
+    fn names_are_one_component_of_the_path() {
+        let storage = storage(BASE);
         let at = |name: &str| storage.object_url(&Location { bucket: "b".into(), name: name.into() });
+        for nowhere in ["", ".", ".."] {
+            assert!(at(nowhere).is_err(), "{nowhere}");
+        }
         assert_eq!(
-            at("a/../ü %2F?#").as_str(),
+            at("a/../ü %2F?#").unwrap().as_str(),
             "https://storage.googleapis.com/storage/v1/b/b/o/a%2F..%2F%C3%BC%20%252F%3F%23"
         );
     }

@@ -1,6 +1,8 @@
 //! What Cloud Storage says of an object.
 
-use serde::{Deserialize, Deserializer, de};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// An object's description: the resource `storage#object`, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -28,10 +30,59 @@ pub struct Object {
     pub content_encoding: Option<String>,
     /// `Cache-Control` of public answers.
     pub cache_control: Option<String>,
+    /// `Content-Disposition` of public answers.
+    pub content_disposition: Option<String>,
+    /// `Content-Language` of public answers.
+    pub content_language: Option<String>,
+    /// The owner's own keys and values.
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The fields of the resource that [`Object`] has.
+pub(super) const FIELDS: &str = "name,size,generation,metageneration,crc32c,md5Hash,contentType,contentEncoding,\
+                                 cacheControl,contentDisposition,contentLanguage,metadata";
+
+impl Object {
+    /// What the owner of the object chose.
+    pub fn attributes(&self) -> Attributes {
+        let set = |value: &Option<String>| value.clone().filter(|v| !v.is_empty());
+        Attributes {
+            content_type: set(&self.content_type),
+            content_encoding: set(&self.content_encoding),
+            cache_control: set(&self.cache_control),
+            content_disposition: set(&self.content_disposition),
+            content_language: set(&self.content_language),
+            metadata: self.metadata.clone().filter(|m| !m.is_empty()),
+        }
+    }
+}
+
+/// What the owner of an object chooses besides its name and content. Absent and empty are the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attributes {
+    /// Media type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// How the content is stored: `gzip`, or as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
+    /// `Cache-Control` of public answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_control: Option<String>,
+    /// `Content-Disposition` of public answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_disposition: Option<String>,
+    /// `Content-Language` of public answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_language: Option<String>,
+    /// The owner's own keys and values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<BTreeMap<String, String>>,
 }
 
 /// 64-bit numbers travel as strings; emulators send some as numbers.
-fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Either {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::iter;
 
-/// A piece of a name: a run of digits or one other byte. Blanks only separate pieces.
+/// A piece of a name: a run of digits or one other byte. Blanks (bytes up to 0x20) only separate pieces.
 #[derive(Clone, Copy)]
 enum Piece<'a> {
     Digits(&'a [u8]),
@@ -13,7 +13,7 @@ enum Piece<'a> {
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text.as_bytes();
     iter::from_fn(move || {
-        let blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+        let blank = |b: &u8| *b <= 0x20;
         let start = rest.iter().position(|b| !blank(b))?;
         rest = &rest[start..];
         let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
@@ -62,11 +62,42 @@ mod tests {
     #[test]
     fn lists_come_out_in_reading_order() {
         for sorted in [
-            &["1.001", "1.002", "1.010", "1.02", "1.1", "1.3"][..],
-            &["a", "a0", "a1", "a1a", "a1b", "a2", "a10", "a20"],
+            &["a", "a0", "a1", "a1a", "a1b", "a2", "a10", "a20"][..],
+            &["1.001", "1.002", "1.010", "1.02", "1.1", "1.3"],
+            &["01", "02", "2", "10"],
+            &["100a", "120"],
+            &["001a", "0012"],
+            &["a 1", "a2"],
+            &["a1", "a 2"],
+            &["A", "a", "ä"],
+            &["0", "00"],
+            &["010", "10"],
+            &["x01y", "x1y"],
+            &["a-1", "a1"],
+            &[
+                "pic01",
+                "pic02",
+                "pic02a",
+                "pic02000",
+                "pic05",
+                "pic2",
+                "pic3",
+                "pic4",
+                "pic 4 else",
+                "pic 5",
+                "pic 5 ",
+                "pic 5 something",
+                "pic 6",
+                "pic   7",
+                "pic100",
+                "pic100a",
+                "pic120",
+            ],
+            &["1999-3-3", "1999-12-25", "2000-1-2", "2000-1-10", "2000-3-23"],
+            &["a     a", "a    a", "a   a", "a  a", "a a", "aa"],
+            &["a\u{1}1", "a\t1", "a 1", "a1", "a\u{1}2"], // all control characters are blanks
             &["rfc1.txt", "rfc822.txt", "rfc2086.txt"],
             &["x2-g8", "x2-y08", "x2-y7", "x8-y8"],
-            &["pic1", "pic 2", "pic2a", "pic 4 else", "pic 5", "pic5something", "pic 7", "pic100", "pic120"],
             &["cl.etcd-member.discovery", "cl.flannel.udp", "cl.install.cloudinit", "docker.base"],
             &[
                 "",
@@ -80,7 +111,6 @@ mod tests {
                 "99999999999999999999999",
                 "100000000000000000000000",
             ],
-            &["A", "a", "ä"],
         ] {
             let mut mixed: Vec<&str> = sorted.to_vec();
             mixed.reverse();

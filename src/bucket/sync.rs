@@ -1,0 +1,195 @@
+//! Sync jobs: one tree made as another.
+
+use std::collections::BTreeMap;
+
+use super::listing::{Entry, Listing, only_if};
+use super::{Error, Progress, Summary, SyncOptions, pool};
+use crate::google::storage::{self, Location, Rewrite, Storage};
+use crate::{info, notice};
+
+/// Deleting up to this many objects needs no permission of its own.
+const FEW: usize = 10;
+
+/// Copies and deletes, and returns what then is at the destination; with a dry run, what would be.
+pub async fn run(
+    storage: &Storage,
+    source: &Location,
+    destination: &Location,
+    options: &SyncOptions,
+    summary: &mut Summary,
+) -> Result<Listing, Error> {
+    let overlap = source.bucket == destination.bucket
+        && (source.name.starts_with(&destination.name) || destination.name.starts_with(&source.name));
+    if overlap && (options.recursive || source.name == destination.name) {
+        return Err(Error::Overlap { source_at: source.to_string(), at: destination.to_string() });
+    }
+    let deep = options.recursive || options.index.as_ref().is_some_and(|i| i.recursive);
+    let (from, mut to) = futures_util::try_join!(
+        Listing::fetch(storage, source, options.recursive),
+        Listing::fetch(storage, destination, deep)
+    )?;
+    let plan = Plan::new(&from, source, &mut to, destination, options)?;
+    if plan.empty {
+        crate::warning!("bucket", "there is nothing in {source}");
+    }
+    summary.unchanged += plan.unchanged;
+    let steps = plan.copies.iter().map(Vec::len).sum::<usize>() + plan.deletions.len();
+    let mut progress = Progress::new(format!("sync {destination}"), steps);
+    let job = Job { storage, source, destination, options };
+    for class in &plan.copies {
+        let work = class.iter().map(|copy| job.copy(copy));
+        let mut made = Vec::new();
+        pool::run(work, |copy| {
+            progress.advance();
+            made.push(copy);
+        })
+        .await?;
+        summary.copied += made.len() as u64;
+        for Made { name, copy } in made {
+            match copy {
+                Ok(object) => to.add(object),
+                Err(entry) => to.insert(&name, entry),
+            }
+        }
+    }
+    let gone = plan.deletions.iter().map(|(name, entry)| job.delete(name, entry));
+    pool::run(gone, |()| {
+        progress.advance();
+        summary.deleted += 1;
+    })
+    .await?;
+    for (name, _) in &plan.deletions {
+        to.remove(name);
+    }
+    Ok(to)
+}
+
+/// What is to be done.
+struct Plan<'a> {
+    /// In this order, one class after the other.
+    copies: [Vec<Copy<'a>>; 3],
+    deletions: Vec<(String, Entry)>,
+    unchanged: u64,
+    /// Whether the source has no objects at all.
+    empty: bool,
+}
+
+struct Copy<'a> {
+    from: &'a str,
+    to: String,
+    entry: &'a Entry,
+    old: Option<Entry>,
+    /// The content is there already; only the attributes differ.
+    attributes_only: bool,
+}
+
+/// An object at the destination: as the server described it, or as it would be.
+struct Made {
+    name: String,
+    copy: Result<storage::Object, Entry>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(
+        from: &'a Listing,
+        source: &'a Location,
+        to: &mut Listing,
+        destination: &Location,
+        options: &SyncOptions,
+    ) -> Result<Self, Error> {
+        let here = |name: &str, prefix: &str| options.recursive || !name[prefix.len()..].contains('/');
+        let wanted: Vec<(&str, &Entry)> = from
+            .below(&source.name)
+            .filter(|(name, _)| here(name, &source.name) && !from.is_index(name))
+            .collect();
+        let renamed = |name: &str| format!("{}{}", destination.name, &name[source.name.len()..]);
+        // The folders that there will be decide what is a page, as they will when this is run again.
+        for (name, _) in &wanted {
+            to.add_prefix(super::listing::parent(&renamed(name)));
+        }
+        let mut rest: BTreeMap<&str, &Entry> = to
+            .below(&destination.name)
+            .filter(|(name, _)| here(name, &destination.name) && !to.is_index(name))
+            .collect();
+        let all = rest.len();
+        let (mut copies, mut unchanged) = ([Vec::new(), Vec::new(), Vec::new()], 0);
+        for (name, entry) in &wanted {
+            let target = renamed(name);
+            rest.remove(&*target);
+            let old = to.get(&target);
+            let same = entry.crc32c.is_some() && old.map(Entry::fingerprint) == Some(entry.fingerprint());
+            let attributes_only = same && !options.force;
+            if attributes_only && old.is_some_and(|o| o.attributes == entry.attributes) {
+                unchanged += 1;
+                continue;
+            }
+            let copy = Copy { from: name, to: target, entry, old: old.cloned(), attributes_only };
+            copies[class(name)].push(copy);
+        }
+        let deletions: Vec<(String, Entry)> = match options.delete {
+            true => rest.into_iter().map(|(name, entry)| (name.to_owned(), entry.clone())).collect(),
+            false => Vec::new(),
+        };
+        let deleted = deletions.len();
+        if deleted > FEW && deleted * 2 > all && !options.allow_mass_delete {
+            let (at, source_at) = (destination.to_string(), source.to_string());
+            return Err(Error::MassDelete { at, source_at, deleted, of: all });
+        }
+        Ok(Self { copies, deletions, unchanged, empty: wanted.is_empty() })
+    }
+}
+
+/// When an object is copied: content, then its signature, then what says that a version is complete.
+fn class(name: &str) -> usize {
+    match name.rsplit('/').next() {
+        Some("version.txt") => 2,
+        Some(base) if base.ends_with(".sig") => 1,
+        _ => 0,
+    }
+}
+
+struct Job<'a> {
+    storage: &'a Storage,
+    source: &'a Location,
+    destination: &'a Location,
+    options: &'a SyncOptions,
+}
+
+impl Job<'_> {
+    async fn copy(&self, copy: &Copy<'_>) -> Result<Made, storage::Error> {
+        let to = Location { bucket: self.destination.bucket.clone(), name: copy.to.clone() };
+        let name = copy.to.clone();
+        if self.options.dry_run {
+            notice!("bucket", "Would copy {to}");
+            return Ok(Made { name, copy: Err(copy.entry.clone()) });
+        }
+        if let (Some(old), true) = (&copy.old, copy.attributes_only) {
+            info!("bucket", "Correcting attributes of {to}");
+            let (from, wanted) = (&old.attributes, &copy.entry.attributes);
+            let object = self.storage.patch(&to, old.version(), from, wanted).await?;
+            return Ok(Made { name, copy: Ok(object) });
+        }
+        info!("bucket", "Copying {to}");
+        let source = Location { bucket: self.source.bucket.clone(), name: copy.from.to_owned() };
+        let rewrite = Rewrite {
+            source: &source,
+            generation: copy.entry.generation,
+            fingerprint: copy.entry.fingerprint(),
+            attributes: &copy.entry.attributes,
+            destination: &to,
+            only_if: only_if(copy.old.as_ref()),
+        };
+        let object = self.storage.rewrite(&rewrite).await?;
+        Ok(Made { name, copy: Ok(object) })
+    }
+
+    async fn delete(&self, name: &str, entry: &Entry) -> Result<(), storage::Error> {
+        let at = Location { bucket: self.destination.bucket.clone(), name: name.to_owned() };
+        if self.options.dry_run {
+            notice!("bucket", "Would delete {at}");
+            return Ok(());
+        }
+        info!("bucket", "Deleting {at}");
+        self.storage.delete(&at, entry.version()).await
+    }
+}
