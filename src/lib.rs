@@ -12,11 +12,12 @@
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `process` | children that cannot outlive us |
 //! | `download` | fetches files: resumed, verified while they stream, renamed when right |
+//! | `sdk` | where things lie in the Container Linux SDK |
+//! | `release` | what is released where: the channel table, index plans, version files |
 //! | `bucket` | trees of stored objects: copies between buckets, index pages |
 //! | `google` | credentials and Cloud Storage |
 //! | `http` | the HTTP client with its time limits and retries |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
-//! | `sdk` | where things lie in the Container Linux SDK |
 //! | `natural` | the order in which people expect names |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
@@ -38,6 +39,7 @@ pub mod openpgp;
 pub mod output;
 pub mod platform;
 pub mod process;
+pub mod release;
 pub mod sdk;
 pub mod shutdown;
 pub mod ssh;

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::release::version::Versions;
+
 /// A path variable of the SDK that must be absolute and is not.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} is not an absolute path: {value:?}")]
@@ -42,6 +44,29 @@ pub fn build_root() -> Result<PathBuf, NotAbsolute> {
     match variable("BUILD_ROOT")? {
         Some(root) => Ok(root),
         None => Ok(repo_root()?.join("src/build")),
+    }
+}
+
+/// Where downloads are kept: `.cache` below the source root.
+///
+/// # Errors
+/// When a variable is not absolute.
+pub fn cache_root() -> Result<PathBuf, NotAbsolute> {
+    Ok(repo_root()?.join(".cache"))
+}
+
+/// The version of the sources, without the build: what the manifest's `version.txt` says, if it can be read.
+pub fn manifest_version() -> Option<String> {
+    let folder = repo_root().ok()?.join(".repo/manifests");
+    Versions::of_folder(&folder).ok().map(|v| v.version_id)
+}
+
+/// This machine's architecture in Portage's (and the SDK tarballs') spelling; `None` if there is no SDK for it.
+pub fn portage_architecture() -> Option<&'static str> {
+    match host_architecture() {
+        known @ ("x86" | "amd64" | "arm" | "arm64") => Some(known),
+        "powerpc64" => Some("ppc64"),
+        _ => None,
     }
 }
 

@@ -4,10 +4,12 @@
 #![expect(clippy::print_stdout, reason = "skipped tests say why")]
 
 mod cli;
+mod cork;
 mod gangue;
 mod generated;
 mod kola;
 mod ore;
+mod plume;
 mod support;
 
 use std::path::Path;

@@ -46,10 +46,12 @@ complete -c mantle -n "__fish_mantle_needs_command" -s V -l version -d 'Print ve
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "install" -d 'Install the binary, a link for each applet, man pages and completions'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "config" -d 'Inspect the configuration'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "version" -d 'Print the version number and exit'
+complete -c mantle -n "__fish_mantle_needs_command" -f -a "cork" -d 'The CoreOS SDK manager'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "gangue" -d 'Google Storage download and verification tool'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "kola" -d 'The CoreOS Superdeep Borehole'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "kolet" -d 'Native code runner for kola'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "ore" -d 'Cloud image creation and upload tools'
+complete -c mantle -n "__fish_mantle_needs_command" -f -a "plume" -d 'The CoreOS release utility'
 complete -c mantle -n "__fish_mantle_needs_command" -f -a "help" -d 'Print help'
 complete -c mantle -n "__fish_mantle_using_subcommand install" -l prefix -d 'Folder below which bin and share lie' -r -f -a "(__fish_complete_directories)"
 complete -c mantle -n "__fish_mantle_using_subcommand install" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
@@ -119,7 +121,7 @@ complete -c mantle -n "__fish_mantle_using_subcommand help" -s h -l help -d 'Pri
 # After an applet's name, its own script completes as if the words before that name were not there.
 function __fish_mantle_in_applet
     set -l words (commandline -opc)
-    test (count $words) -gt 1; and contains -- $words[2] gangue kola kolet ore
+    test (count $words) -gt 1; and contains -- $words[2] cork gangue kola kolet ore plume
 end
 function __fish_mantle_applet
     set -l words (commandline -opc) (commandline -ct)

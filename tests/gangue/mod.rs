@@ -23,7 +23,7 @@ use openpgp::serialize::stream::{Message, Signer};
 use crate::support::{Env, Outcome, Running};
 
 /// A release key of the tests' own.
-fn release_key() -> &'static Cert {
+pub(crate) fn release_key() -> &'static Cert {
     static KEY: OnceLock<Cert> = OnceLock::new();
     KEY.get_or_init(|| {
         let builder = CertBuilder::new().add_userid("Tests <tests@localhost>").add_signing_subkey();
@@ -39,7 +39,7 @@ fn signing_key() -> Key<SecretParts, UnspecifiedRole> {
 }
 
 /// A detached signature by the release key.
-fn sign(data: &[u8]) -> Vec<u8> {
+pub(crate) fn sign(data: &[u8]) -> Vec<u8> {
     let pair = signing_key().into_keypair().unwrap();
     let mut signature = Vec::new();
     let mut signer = Signer::new(Message::new(&mut signature), pair).unwrap().detached().build().unwrap();
@@ -49,7 +49,7 @@ fn sign(data: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes that differ from place to place.
-fn data(length: usize) -> Vec<u8> {
+pub(crate) fn data(length: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -1,0 +1,217 @@
+//! cork: the manager of the Container Linux SDK.
+
+mod image;
+mod tarball;
+
+use std::path::{Path, PathBuf};
+
+use ::mantle::applet::{Applet, Context, Manual};
+use ::mantle::args::{self, list};
+use ::mantle::download::{self, Engine, Signed, Source, Update, signature};
+use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, nearest, usage};
+use ::mantle::google::sources;
+use ::mantle::openpgp::Keyring;
+use ::mantle::release::{Distribution, Downloads, Error, Table};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use color_eyre::eyre::Report;
+
+/// The applet's record.
+pub const APPLET: Applet = Applet {
+    name: "cork",
+    about: "The CoreOS SDK manager",
+    command,
+    run: |matches, context| Box::pin(run(matches, context)),
+    manual: Manual {
+        files: sources::FILES,
+        environment: &ENVIRONMENT,
+        exit_status: EXIT_STATUS,
+        examples: &[
+            (
+                "cork download-image --platform=qemu --root=stable",
+                "Get the current stable image into the SDK's cache; the file is there only if its signature is right.",
+            ),
+            (
+                "cork download-image --platform=qemu_uefi,gce --root=lts-2024 --board=arm64 --cache-dir=images",
+                "Get the images of an LTS stream for two platforms.",
+            ),
+            ("cork download --sdk-version=3033.0.0", "Get the tarball of an SDK."),
+        ],
+    },
+};
+
+/// The variables that matter, for the man page.
+const ENVIRONMENT: [(&str, &str); sources::ENVIRONMENT.len() + 1] = {
+    let mut all = [("REPO_ROOT", "The root of the SDK's source tree; an absolute path.");
+        sources::ENVIRONMENT.len() + 1];
+    let mut at = 0;
+    while at < sources::ENVIRONMENT.len() {
+        all[at + 1] = sources::ENVIRONMENT[at];
+        at += 1;
+    }
+    all
+};
+
+/// The distribution when nobody asks for another: the one whose servers exist.
+const DEFAULT_DISTRO: &str = "flatcar";
+
+fn command() -> Command {
+    let option = |id: &'static str, value: &'static str| Arg::new(id).long(id).value_name(value);
+    let file = |id: &'static str| {
+        option(id, "FILE").value_parser(args::path_parser()).value_hint(ValueHint::FilePath)
+    };
+    let distro = || {
+        option("distro", "NAME")
+            .env("MANTLE_DISTRO")
+            .help("Distribution: cl or flatcar [default: what the other options tell, else flatcar]")
+    };
+    let key = || {
+        file("verify-key").help("Trust the OpenPGP keys in this file instead of the built-in release keys")
+    };
+    let json_key = || {
+        file("json-key").help("Use the service account with this key, in Google's JSON form, for gs:// URLs")
+    };
+    Command::new("cork")
+        .long_about(
+            "Gets the SDK and images of Container Linux and Flatcar. A file appears only when its signature is right; \
+             an interrupted download resumes where it stopped.",
+        )
+        .subcommand(
+            Command::new("download")
+                .about("Download and verify the SDK tarball")
+                .long_about(
+                    "Download the SDK's tarball into .cache/sdks below the root of the source tree. A tarball that is \
+                     there and fits its signature stays, and nothing is asked of the server; a damaged one is \
+                     replaced.\n\n\
+                     The servers of Container Linux are gone; with --distro=cl, pass --sdk-url with a mirror.",
+                )
+                .arg(option("sdk-version", "VERSION").help("SDK version"))
+                .arg(key())
+                .arg(json_key())
+                .arg(distro())
+                .arg(
+                    option("sdk-url", "URL")
+                        .value_hint(ValueHint::Url)
+                        .help("Folder that has the tarballs, as ARCH/VERSION/NAME [default: the distribution's]"),
+                ),
+        )
+        .subcommand(
+            Command::new("download-image")
+                .about("Download and verify current images")
+                .long_about(
+                    "Download the images of a release, and its version.txt, into a local cache. Files that are there \
+                     and fit their signatures stay. version.txt has no signature.\n\n\
+                     The servers of Container Linux are gone; with --distro=cl, pass --root with a mirror.",
+                )
+                .arg(option("root", "URL").value_hint(ValueHint::Url).help(
+                    "Where the images are: a URL (https, http, gs, file), or a channel for its current release: \
+                     alpha, beta, stable, lts, or lts-YEAR for a stream of lts [default: alpha]",
+                ))
+                .arg(
+                    option("board", "BOARD")
+                        .help("Board of a channel's images: amd64-usr or arm64-usr [default: amd64-usr]"),
+                )
+                .arg(distro())
+                .arg(
+                    option("cache-dir", "DIR")
+                        .value_parser(args::path_parser())
+                        .value_hint(ValueHint::DirPath)
+                        .help("Where to put the files [default: .cache/images below the source root]"),
+                )
+                .arg(
+                    option("image-prefix", "NAME").help(
+                        "What the names of the files begin with [default: coreos_production or flatcar_production]",
+                    ),
+                )
+                .arg(json_key())
+                .arg(key())
+                .arg(
+                    Arg::new("verify")
+                        .long("verify")
+                        .action(ArgAction::SetTrue)
+                        .default_value("true")
+                        .help("Verify the signatures"),
+                )
+                .arg(list(option("platform", "NAME")).help(
+                    "Platforms to get images for (repeatable, comma-separated): aws, esx, gce, qemu, qemu_uefi; of \
+                     Flatcar also azure, digitalocean, hetzner, openstack",
+                )),
+        )
+}
+
+async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
+    match matches.subcommand() {
+        Some(("download", m)) => tarball::run(m, &context).await?,
+        Some(("download-image", m)) => image::run(m, &context).await?,
+        // `version`, `help` and the bare name are answered for every applet before this is called.
+        _ => return Err(usage("cork has no such command")),
+    }
+    Ok(SUCCESS)
+}
+
+/// The text of an option that is given and not empty.
+fn text<'m>(matches: &'m ArgMatches, id: &str) -> Option<&'m str> {
+    matches.get_one::<String>(id).map(String::as_str).filter(|t| !t.is_empty())
+}
+
+/// The distribution asked for; else the one that `url` or `prefix` betrays; else the usual one.
+fn distribution<'t>(
+    table: &'t Table,
+    named: Option<&str>,
+    url: Option<&str>,
+    prefix: Option<&str>,
+) -> Result<(&'t Distribution, &'t Downloads)> {
+    let betrayed = || {
+        let of = |d: &Downloads| url.is_some_and(|u| d.owns(u)) || prefix.is_some_and(|p| d.prefix == p);
+        table.distributions().find(|(_, d)| d.downloads.as_ref().is_some_and(of)).map(|(name, _)| name)
+    };
+    let name = named.or_else(betrayed).unwrap_or(DEFAULT_DISTRO);
+    let distribution = table.distribution(name).map_err(|e| match e {
+        Error::UnknownDistribution { ref known, .. } => choice(&e.to_string(), name, known),
+        other => other.into(),
+    })?;
+    let downloads = distribution.downloads.as_ref();
+    Ok((distribution, downloads.ok_or_else(|| usage(format!("{name} has no public downloads")))?))
+}
+
+/// A usage error that lists what is accepted and names the nearest.
+fn choice(complaint: &str, value: &str, accepted: &[String]) -> Report {
+    let report = usage(complaint).suggestion(format!("accepted are {}", accepted.join(", ")));
+    match nearest(value, accepted.iter().map(String::as_str)) {
+        Some(near) => report.suggestion(format!("did you mean {near:?}?")),
+        None => report,
+    }
+}
+
+/// Advice for a failure at the distribution's own servers, if these do not exist any more.
+fn mourn(report: Report, distribution: &Distribution, own: bool, option: &str) -> Report {
+    match &distribution.retired {
+        Some(reason) if own => {
+            report.suggestion(format!("{reason}: pass {option} with a mirror, or --distro={DEFAULT_DISTRO}"))
+        }
+        _ => report,
+    }
+}
+
+/// The keys to verify with.
+fn keyring(matches: &ArgMatches) -> Result<Keyring> {
+    crate::downloads::keyring(matches.get_one::<PathBuf>("verify-key").map(PathBuf::as_path))
+}
+
+/// Whether signatures are to be looked at.
+fn verifies(matches: &ArgMatches) -> bool {
+    args::flag(matches, "verify")
+}
+
+/// Updates a file, which must fit its signature if there are keys to judge that.
+async fn update(
+    engine: &Engine,
+    source: &Source,
+    destination: &Path,
+    keyring: Option<&Keyring>,
+    context: &Context,
+) -> Result<Update, download::Error> {
+    let Some(keyring) = keyring else { return engine.update(source, destination, &context.cancel).await };
+    let verifier = &|bytes: &[u8]| signature::check(keyring, bytes);
+    let signed = Signed { source, destination, keep_signature: true, verifier };
+    engine.update_signed(&signed, &context.cancel).await
+}

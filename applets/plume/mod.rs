@@ -1,0 +1,161 @@
+//! plume: publishes releases.
+
+mod index;
+
+use ::mantle::applet::{Applet, Context, Manual};
+use ::mantle::args;
+use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, nearest, usage};
+use ::mantle::google::sources;
+use ::mantle::output;
+use ::mantle::release::{self, Distribution, Error, Table};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use color_eyre::eyre::Report;
+
+/// The applet's record.
+pub const APPLET: Applet = Applet {
+    name: "plume",
+    about: "The CoreOS release utility",
+    command,
+    run: |matches, context| Box::pin(run(matches, context)),
+    manual: Manual {
+        files: sources::FILES,
+        environment: &ENVIRONMENT,
+        exit_status: EXIT_STATUS,
+        examples: &[
+            (
+                "plume index --channel=stable --version=2345.3.0 --dry-run",
+                "Show which index pages of the stable channel's buckets would be written for a version.",
+            ),
+            (
+                "plume index --channels=ours.yaml --channel=all --board=all --version=all",
+                "Make the index pages of all buckets anew that a channel table of your own names.",
+            ),
+            ("plume channels > ours.yaml", "Start a channel table of your own."),
+        ],
+    },
+};
+
+/// The variables that matter, for the man page.
+const ENVIRONMENT: [(&str, &str); sources::ENVIRONMENT.len() + 2] = {
+    let mut all = [("", ""); sources::ENVIRONMENT.len() + 2];
+    all[0] = ("REPO_ROOT", "The root of the SDK's source tree; an absolute path.");
+    all[1] = ("USER", "What $USER means in the channel table; else the system's name for the user.");
+    let mut at = 0;
+    while at < sources::ENVIRONMENT.len() {
+        all[at + 2] = sources::ENVIRONMENT[at];
+        at += 1;
+    }
+    all
+};
+
+fn command() -> Command {
+    let option = |id: &'static str, value: &'static str| Arg::new(id).long(id).value_name(value);
+    let file = |id: &'static str| {
+        option(id, "FILE").value_parser(args::path_parser()).value_hint(ValueHint::FilePath)
+    };
+    Command::new("plume")
+        .long_about(
+            "Publishes releases. What is published where is a table of channels, which --channels replaces. The \
+             servers and buckets of Container Linux, which the built-in table names, are gone.",
+        )
+        .arg(file("gce-json-key").help("Use the service account with this key, in Google's JSON form"))
+        .arg(file("channels").help("Channel table to use in place of the built-in one; see `plume channels`"))
+        .arg(
+            option("distro", "NAME")
+                .env("MANTLE_DISTRO")
+                .default_value("cl")
+                .help("Distribution of the table: cl, flatcar, or another of --channels"),
+        )
+        .subcommand(
+            Command::new("index")
+                .about("Update HTML indexes for CoreOS release storage")
+                .long_about(
+                    "Make the index pages of release buckets anew, for one channel, board and version, or for all: a \
+                     page that is right already stays, one of an empty folder goes.\n\n\
+                     The buckets of Container Linux, which the built-in table names, are gone, and Flatcar has none: \
+                     pass --channels with a table of your own.",
+                )
+                .arg(
+                    option("board", "BOARD")
+                        .short('B')
+                        .help("Board, or all [default: the SDK's default board, else this machine's]"),
+                )
+                .arg(
+                    option("channel", "CHANNEL")
+                        .short('C')
+                        .default_value("user")
+                        .help("Channel: alpha, beta, developer, stable, user, or all"),
+                )
+                .arg(option("version", "VERSION").short('V').help(
+                    "Version, or all [default: that of .repo/manifests/version.txt below the SDK's root, else all]",
+                ))
+                .arg(
+                    Arg::new("dry-run")
+                        .short('n')
+                        .long("dry-run")
+                        .action(ArgAction::SetTrue)
+                        .help("Only show what would be written or deleted"),
+                ),
+        )
+        .subcommand(
+            Command::new("channels")
+                .about("Print the channel table")
+                .long_about("Print the channel table, the built-in one or that of --channels, after checking it."),
+        )
+}
+
+async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
+    match matches.subcommand() {
+        Some(("index", m)) => index::run(m, &context).await?,
+        Some(("channels", m)) => channels(m)?,
+        // `version`, `help` and the bare name are answered for every applet before this is called.
+        _ => return Err(usage("plume has no such command")),
+    }
+    Ok(SUCCESS)
+}
+
+/// The text of an option that is given and not empty.
+fn text<'m>(matches: &'m ArgMatches, id: &str) -> Option<&'m str> {
+    matches.get_one::<String>(id).map(String::as_str).filter(|t| !t.is_empty())
+}
+
+/// The table of `--channels`, else the built-in one.
+fn table(matches: &ArgMatches) -> Result<Table> {
+    match crate::downloads::path(matches, "channels") {
+        Some(path) => Ok(Table::read(&path)?),
+        None => Ok(Table::builtin()?),
+    }
+}
+
+/// The distribution of `--distro`.
+fn distribution<'t>(table: &'t Table, matches: &ArgMatches) -> Result<&'t Distribution> {
+    table.distribution(text(matches, "distro").unwrap_or("cl")).map_err(explain)
+}
+
+/// The error as one of the command line, if it is about that, with what would be accepted.
+fn explain(error: Error) -> Report {
+    let complaint = error.to_string();
+    let (value, known) = match &error {
+        Error::UnknownDistribution { name, known }
+        | Error::UnknownChannel { name, known }
+        | Error::BoardNowhere { name, known } => (name, known),
+        Error::Required(_) => return usage(format!("--{complaint}")),
+        Error::UnknownBoard { .. } | Error::Name { .. } => return usage(complaint),
+        _ => return Report::new(error),
+    };
+    let report = usage(complaint).suggestion(format!("known are {}", known.join(", ")));
+    match nearest(value, known.iter().map(String::as_str)) {
+        Some(near) => report.suggestion(format!("did you mean {near:?}?")),
+        None => report,
+    }
+}
+
+/// `plume channels`.
+fn channels(matches: &ArgMatches) -> Result<()> {
+    table(matches)?;
+    let text = match crate::downloads::path(matches, "channels") {
+        Some(path) => std::fs::read(&path).wrap_err_with(|| format!("cannot read {}", path.display()))?,
+        None => release::CHANNELS.into(),
+    };
+    Ok(output::write(&text)?)
+}

@@ -1,0 +1,3 @@
+//! `plume index` and the channel table.
+
+mod index;
