@@ -87,6 +87,7 @@ pub fn explain(error: Error, source: &Source) -> Report {
         return Stop::Interrupted.into();
     }
     let anonymous = matches!(&error, Error::Storage(e) if e.needs_credentials());
+    let private = matches!(source, Source::S3(_)) && error.status() == Some(StatusCode::FORBIDDEN);
     let missing_signature = error.status() == Some(StatusCode::NOT_FOUND)
         && match &error {
             Error::Http(e) => e.to_string().contains(".sig:"),
@@ -102,6 +103,8 @@ pub fn explain(error: Error, source: &Source) -> Report {
         report.suggestion(
             "there is no signature beside the file: pass --verify=false if that is as it should be",
         )
+    } else if private {
+        report.suggestion("objects of S3 are read without credentials: only public ones can be got, and where names are secret a missing one is refused, too")
     } else if anonymous {
         report
             .suggestion("pass --json-key, or let `gcloud auth application-default login` make credentials")

@@ -15,6 +15,7 @@
 //! | `sdk` | where things lie in the Container Linux SDK |
 //! | `release` | what is released where: the channel table, index plans, version files |
 //! | `bucket` | trees of stored objects: copies between buckets, index pages |
+//! | `compress` | decompression of streams |
 //! | `google` | credentials and Cloud Storage |
 //! | `http` | the HTTP client with its time limits and retries |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
@@ -24,6 +25,7 @@
 pub mod applet;
 pub mod args;
 pub mod bucket;
+pub mod compress;
 pub mod conf;
 pub mod config;
 pub mod download;

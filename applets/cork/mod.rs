@@ -212,6 +212,6 @@ async fn update(
 ) -> Result<Update, download::Error> {
     let Some(keyring) = keyring else { return engine.update(source, destination, &context.cancel).await };
     let verifier = &|bytes: &[u8]| signature::check(keyring, bytes);
-    let signed = Signed { source, destination, keep_signature: true, verifier };
+    let signed = Signed { source, destination, keep_signature: true, verifier, decompress: None };
     engine.update_signed(&signed, &context.cancel).await
 }

@@ -34,6 +34,7 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
                 source: &source,
                 destination: &destination,
                 keep_signature: args::flag(matches, "keep-sig"),
+                decompress: None,
                 verifier: &|bytes| signature::check(keyring, bytes),
             };
             engine.update_signed(&signed, &context.cancel).await

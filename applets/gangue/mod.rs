@@ -51,7 +51,8 @@ fn command() -> Command {
                 .long_about(
                     "Download a file together with its signature, which is at the same place with .sig added. The file \
                      appears only when the signature is right; until then it grows as PATH.part.\n\n\
-                     URL is gs://BUCKET/OBJECT, https:// or http://. PATH is a file or a folder [default: this folder].",
+                     URL is gs://BUCKET/OBJECT, https://, http://, or s3://BUCKET/KEY of a public object (from the server \
+                     $AWS_ENDPOINT_URL_S3 or $AWS_ENDPOINT_URL, if set, in place of Amazon's). PATH is a file or a folder [default: this folder].",
                 )
                 .arg(Arg::new("url").value_name("URL").help("What to get"))
                 .arg(

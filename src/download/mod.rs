@@ -4,24 +4,29 @@
 //! one pass while it is written; any failure leaves the destination as it was. A part is resumed only if server and
 //! note agree on the version of the content. Transient errors are retried, with one budget for all of them.
 
+mod ahead;
+mod local;
 mod part;
 mod progress;
+mod s3;
 pub mod signature;
 mod source;
 mod transfer;
-mod unpack;
 mod update;
 mod writer;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use crate::compress::Compression;
 use crate::google::storage::{self, Storage};
 use crate::http::{self, Client, Transient};
 
+pub use ahead::Ranges;
+pub use local::decompress;
+pub use s3::S3Object;
 pub use source::{Source, SourceError};
 pub use transfer::{Outcome, Request};
-pub use unpack::Compression;
 pub use update::{Signed, Update};
 
 /// An error of a check.
@@ -54,6 +59,14 @@ pub enum Error {
     /// The engine was made without a client for Google Storage.
     #[error("no access to Google Storage")]
     NoStorage,
+    /// An endpoint of the environment is no URL.
+    #[error("cannot use ${name}: {value:?} is no URL")]
+    Endpoint {
+        /// The variable.
+        name: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// A file could not be read.
     #[error("cannot read {}", .path.display())]
     Read {
@@ -203,12 +216,22 @@ pub type MakeVerifier<'a> = &'a (dyn Fn(&[u8]) -> Result<Box<dyn Check>, CheckEr
 pub struct Engine {
     http: Client,
     storage: Option<Storage>,
+    ranges: Ranges,
 }
 
 impl Engine {
     /// An engine; without `storage`, `gs://` sources are refused.
     pub fn new(http: Client, storage: Option<Storage>) -> Self {
-        Self { http, storage }
+        Self { http, storage, ranges: Ranges::default() }
+    }
+
+    /// The same with another rule for fetching several ranges at a time.
+    pub fn with_ranges(self, ranges: Ranges) -> Self {
+        Self { ranges, ..self }
+    }
+
+    fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     fn storage(&self) -> Result<&Storage, Error> {

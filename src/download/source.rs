@@ -14,7 +14,10 @@ use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
+use super::ahead::Ahead;
+use super::s3::S3Object;
 use super::{Engine, Error};
+use crate::compress::Compression;
 use crate::google::storage::{Location, Object};
 use crate::http;
 
@@ -25,6 +28,8 @@ pub enum Source {
     Http(Url),
     /// `gs://`: an object of Google Storage.
     Storage(Location),
+    /// `s3://`: a public object of Amazon S3, or of a server that speaks as it does.
+    S3(S3Object),
     /// `file://`: a file of this machine.
     File(PathBuf),
 }
@@ -63,6 +68,9 @@ impl FromStr for Source {
         if text.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("gs://")) {
             return Ok(Self::Storage(Location::object(text)?));
         }
+        if text.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("s3://")) {
+            return Ok(Self::S3(S3Object::parse(text)?));
+        }
         let url: Url = match text.parse() {
             Ok(url) => url,
             Err(_) if !text.contains("://") => return Err(SourceError::Scheme(text.into())),
@@ -93,6 +101,7 @@ impl fmt::Display for Source {
         match self {
             Self::Http(url) => f.write_str(&http::shown(url)),
             Self::Storage(at) => write!(f, "{at}"),
+            Self::S3(at) => write!(f, "{at}"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
     }
@@ -104,6 +113,7 @@ impl Source {
         let path = match self {
             Self::Http(url) => crate::google::decode(url.path())?,
             Self::Storage(at) => at.name.clone(),
+            Self::S3(at) => at.key.clone(),
             Self::File(path) => path.to_str()?.to_owned(),
         };
         let name = path.rsplit('/').next()?;
@@ -120,6 +130,9 @@ impl Source {
             }
             Self::Storage(at) => {
                 Self::Storage(Location { bucket: at.bucket.clone(), name: format!("{}{suffix}", at.name) })
+            }
+            Self::S3(at) => {
+                Self::S3(S3Object { bucket: at.bucket.clone(), key: format!("{}{suffix}", at.key) })
             }
             Self::File(path) => {
                 let mut path = path.clone().into_os_string();
@@ -166,6 +179,13 @@ pub struct Head {
     pub gzipped: bool,
 }
 
+impl Head {
+    /// What must be undone of what is sent. An empty body is empty, not gzipped.
+    pub(super) fn coding(&self) -> Option<Compression> {
+        (self.gzipped && self.total != Some(0)).then_some(Compression::Gzip)
+    }
+}
+
 /// An answer: the bytes from `offset` to the end.
 pub struct Opened {
     pub head: Head,
@@ -176,6 +196,7 @@ pub struct Opened {
 /// The bytes of an answer.
 pub enum Body {
     Http(http::Body),
+    Ahead(Box<Ahead>),
     File(tokio::fs::File, PathBuf),
 }
 
@@ -187,6 +208,7 @@ impl Body {
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Http(body) => Ok(body.next().await?),
+            Self::Ahead(ahead) => ahead.next().await,
             Self::File(file, path) => {
                 let mut piece = vec![0; PIECE];
                 let n = file.read(&mut piece).await.map_err(|e| Error::read(path, e))?;
@@ -213,8 +235,19 @@ impl Engine {
         match source {
             Source::Http(url) => self.open_http(url, resume).await,
             Source::Storage(at) => self.open_stored(at, resume).await,
+            Source::S3(at) => self.open_http(&at.url_of_environment()?, resume).await,
             Source::File(path) => open_file(path, resume).await,
         }
+    }
+
+    /// The rest of a body in several ranges at a time; `None` for sources of which they cannot be had.
+    pub(super) fn ahead(&self, source: &Source, head: &Head, at: u64) -> Option<Body> {
+        let url = match source {
+            Source::Http(url) => url.clone(),
+            Source::S3(object) => object.url_of_environment().ok()?,
+            Source::Storage(_) | Source::File(_) => return None,
+        };
+        Ahead::new(&self.http, url, head, at, self.ranges).map(|a| Body::Ahead(Box::new(a)))
     }
 
     async fn open_http(&self, url: &Url, resume: Option<&Resume>) -> Result<Opened, Error> {
@@ -302,7 +335,7 @@ fn stored_head(object: &Object, headers: &HeaderMap, validator: Validator) -> He
     }
 }
 
-async fn open_file(path: &PathBuf, resume: Option<&Resume>) -> Result<Opened, Error> {
+pub(super) async fn open_file(path: &PathBuf, resume: Option<&Resume>) -> Result<Opened, Error> {
     let fail = |e| Error::read(path, e);
     let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
     let meta = file.metadata().await.map_err(fail)?;
@@ -326,7 +359,7 @@ fn length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// A validator with which ranges of different answers may be joined: it must be a strong one.
-fn http_validator(headers: &HeaderMap) -> Option<Validator> {
+pub(super) fn http_validator(headers: &HeaderMap) -> Option<Validator> {
     if let Some(tag) = text(headers, &ETAG)
         && tag.len() >= 2
         && tag.starts_with('"')
@@ -343,8 +376,7 @@ fn http_validator(headers: &HeaderMap) -> Option<Validator> {
 /// Checks that a part is the one that was asked for.
 fn check_range(headers: &HeaderMap, resume: &Resume, what: impl Fn() -> String) -> Result<(), Error> {
     let bad = |reason: &str| Error::Protocol { what: what(), reason: reason.into() };
-    let range =
-        text(headers, &CONTENT_RANGE).and_then(parse_range).ok_or_else(|| bad("bad Content-Range"))?;
+    let range = exact_range(headers).ok_or_else(|| bad("bad Content-Range"))?;
     if range.0 != resume.offset {
         return Err(bad("another part than asked for came"));
     }
@@ -352,6 +384,11 @@ fn check_range(headers: &HeaderMap, resume: &Resume, what: impl Fn() -> String) 
         return Err(Error::Changed { what: what() });
     }
     Ok(())
+}
+
+/// The part that an answer says it is.
+pub(super) fn exact_range(headers: &HeaderMap) -> Option<(u64, u64, Option<u64>)> {
+    text(headers, &CONTENT_RANGE).and_then(parse_range)
 }
 
 /// First byte, last byte and total of `bytes 5-9/10`; the total may be unknown.
@@ -373,6 +410,7 @@ mod tests {
             ("gs://b/p/o.bz2", "o.bz2"),
             ("https://u:p@h/x/%C3%BC.bin?sig=secret", "ü.bin"),
             ("file:///tmp/x", "x"),
+            ("s3://b.example/p/ü +.bin", "ü +.bin"),
         ] {
             let source: Source = text.parse().unwrap();
             assert_eq!(source.base_name().as_deref(), Some(name));
@@ -392,6 +430,10 @@ mod tests {
             ("http://h", "URL missing file path http://h/"),
             ("https://h/d/", "URL must not be a directory path https://h/d/"),
             ("gs://b", "URL missing file path gs://b"),
+            ("s3://", "URL missing bucket name s3://"),
+            ("s3://bucket/", "URL missing file path s3://bucket/"),
+            ("s3://bucket/d/", "URL must not be a directory path s3://bucket/d/"),
+            ("s3://a@b/x", "URL with a malformed bucket name s3://a@b/x"),
             ("http://[", "\"http://[\" is no URL: invalid IPv6 address"),
         ] {
             assert_eq!(text.parse::<Source>().unwrap_err().to_string(), complaint);

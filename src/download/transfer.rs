@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Rate;
 use super::part::Part;
 use super::progress::Progress;
 use super::source::{Opened, Resume, Source};
-use super::unpack::{Compression, Unpack};
 use super::writer::{Finished, Plan, Writer};
 use super::{CheckError, Engine, Error, MakeCheck};
+use crate::compress::{Compression, Decoder};
 use crate::http::Budget;
 
 /// Each time this many bytes more than ever before have come, the budget for failures is full again.
@@ -82,9 +83,8 @@ impl Engine {
     async fn fetch_once(&self, source: &Source, limit: u64) -> Result<Vec<u8>, Error> {
         let what = source.to_string();
         let Opened { head, mut body, .. } = self.open(source, None).await?;
-        let coding = head.gzipped.then_some(Compression::Gzip);
         let corrupt = |source| Error::Corrupt { what: what.clone(), source };
-        let mut content = Unpack::new(coding, Vec::new()).map_err(corrupt)?;
+        let mut content = Decoder::new(head.coding(), Vec::new()).map_err(corrupt)?;
         let (mut got, mut crc) = (0, 0);
         while let Some(piece) = body.next().await? {
             got += piece.len() as u64;
@@ -148,6 +148,8 @@ struct Transfer<'a> {
     resumed: u64,
     /// Whether the content comes from more than one answer.
     joined: bool,
+    /// Whether several ranges at a time have been tried and given up.
+    single: bool,
 }
 
 impl<'a> Transfer<'a> {
@@ -163,6 +165,7 @@ impl<'a> Transfer<'a> {
             best: 0,
             resumed: 0,
             joined: false,
+            single: false,
         }
     }
 
@@ -174,9 +177,13 @@ impl<'a> Transfer<'a> {
         let mut resume =
             if self.request.decompress.is_none() { self.part.resume(self.request.source) } else { None };
         for second in [false, true] {
-            let writer = self.fill(resume.take(), &mut budget).await?;
-            let intact = writer.head().crc32c.is_some();
-            match writer.finish(&self.what).await {
+            let (intact, result) = match self.fill(resume.take(), &mut budget).await {
+                Ok(writer) => (writer.head().crc32c.is_some(), writer.finish().await),
+                // Decompression fails before all is there.
+                Err(e @ Error::Corrupt { .. }) => (false, Err(e)),
+                Err(e) => return Err(e),
+            };
+            match result {
                 Err(e) if e.is_about_content() && !second => {
                     // One answer with a checksum that fits is what the server has: asking again is no use.
                     if intact && !self.joined && matches!(e, Error::Rejected { .. }) {
@@ -186,7 +193,7 @@ impl<'a> Transfer<'a> {
                 }
                 other => return other,
             }
-            self.joined = false;
+            (self.joined, self.single) = (false, true);
         }
         unreachable!("the second pass returns");
     }
@@ -211,7 +218,8 @@ impl<'a> Transfer<'a> {
         let mut restarts = 0;
         loop {
             let error = match self.answer(&mut writer).await {
-                Ok(()) => break,
+                Ok(true) => break,
+                Ok(false) => continue,
                 Err(e) => e,
             };
             if let Error::Changed { .. } = error {
@@ -245,7 +253,9 @@ impl<'a> Transfer<'a> {
     }
 
     /// One answer: passes its bytes on to the writer, which is a new one if the answer begins at zero.
-    async fn answer(&mut self, writer: &mut Option<Writer>) -> Result<(), Error> {
+    ///
+    /// Whether all is there; if not, it is to be asked for once more.
+    async fn answer(&mut self, writer: &mut Option<Writer>) -> Result<bool, Error> {
         let resume = writer.as_ref().and_then(|w| {
             let validator = w.head().validator.clone()?;
             Some(Resume { offset: w.position(), head: w.head().clone(), validator }).filter(|r| r.offset > 0)
@@ -266,21 +276,42 @@ impl<'a> Transfer<'a> {
         }
         let Some(writer) = writer.as_mut() else { return Err(Error::thread("no writer")) };
         self.progress.answer(writer.position(), head.total);
+        let (mut rate, mut is_ahead) = (Rate::default(), false);
         while head.total != Some(writer.position()) {
-            let Some(piece) = body.next().await? else { break };
+            let asked = Instant::now();
+            let piece = match body.next().await {
+                Err(e) if is_ahead => {
+                    // Nothing is lost, and the single stream finds out whether it is more than a passing trouble.
+                    crate::info!("download", "{}; going on with one connection", crate::http::chain(&e));
+                    self.single = true;
+                    return Ok(false);
+                }
+                piece => piece?,
+            };
+            let Some(piece) = piece else { break };
             let length = piece.len() as u64;
+            rate.add(length, asked);
             if head.total.is_some_and(|t| writer.position() + length > t) {
                 let reason = "more bytes came than were announced".into();
                 return Err(Error::Protocol { what: self.what.clone(), reason });
             }
             writer.push(piece).await?;
             self.progress.advance(length);
+            let rest = head.total.map_or(0, |t| t - writer.position());
+            if !self.single
+                && !is_ahead
+                && rate.is_worth(self.engine.ranges(), rest)
+                && let Some(ahead) = self.engine.ahead(self.request.source, writer.head(), writer.position())
+            {
+                crate::info!("download", "{} is slow: several connections", self.what);
+                (body, is_ahead, self.joined) = (ahead, true, true);
+            }
         }
         match head.total {
             Some(total) if total != writer.position() => {
                 Err(Error::Truncated { what: self.what.clone(), got: writer.position(), total })
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 
@@ -289,6 +320,6 @@ impl<'a> Transfer<'a> {
         let check =
             check.map_err(|source: CheckError| Error::Rejected { what: self.what.clone(), source })?;
         let plan = Plan { check, decompress: self.request.decompress };
-        Writer::start(self.part.file(), self.part.path(), head, plan, position).await
+        Writer::start(self.part.file(), &self.what, self.part.path(), head, plan, position).await
     }
 }

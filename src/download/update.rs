@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::part::Part;
 use super::transfer::{Outcome, Request, interruptible};
-use super::{Check, Engine, Error, MakeVerifier, Source};
+use super::{Check, Compression, Engine, Error, MakeVerifier, Source};
 
 /// A detached signature is not longer; those of our keys have about 0.5 KiB.
 const MAX_SIGNATURE: u64 = 1 << 20;
@@ -36,6 +36,9 @@ pub struct Signed<'a> {
     pub destination: &'a Path,
     /// Whether the signature is to be kept, as `<destination>.sig`; else a file of that name goes.
     pub keep_signature: bool,
+    /// Decompresses what goes into the file; the signature is over what is at the source. A file that is there
+    /// already cannot be judged by that signature, hence is downloaded again.
+    pub decompress: Option<Compression>,
     /// Makes the check from the signature's bytes.
     pub verifier: MakeVerifier<'a>,
 }
@@ -78,21 +81,24 @@ impl Engine {
         signed: &Signed<'_>,
         cancel: &CancellationToken,
     ) -> Result<Update, Error> {
-        let Signed { source, destination, keep_signature, verifier } = signed;
+        let Signed { source, destination, keep_signature, decompress, verifier } = signed;
         let signature_source = source.with_suffix(".sig");
         let signature = self.fetch(&signature_source, MAX_SIGNATURE, cancel).await?;
         let make = || verifier(&signature);
         let rejected = |what: String| move |source| Error::Rejected { what, source };
         // A signature that is none is found out before the data is asked for.
         let check = make().map_err(rejected(signature_source.to_string()))?;
-        let verdict = interruptible(cancel, verify(destination, check)).await?;
+        let verdict = match decompress {
+            None => interruptible(cancel, verify(destination, check)).await?,
+            Some(_) => None,
+        };
         let update = match verdict {
             Some(verdict) => {
                 Part::discard(destination);
                 Update::Current { verdict: Some(verdict) }
             }
             None => {
-                let request = Request { source, destination, check: Some(&make), decompress: None };
+                let request = Request { source, destination, check: Some(&make), decompress: *decompress };
                 Update::Replaced(self.get(&request, cancel).await?)
             }
         };

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::part::Locked;
 use super::source::Head;
-use super::unpack::{Compression, Unpack};
 use super::{Check, Error};
+use crate::compress::{Compression, Decoder};
 
-/// Pieces that may wait for the disk; a piece is as long as what was read from the socket, at most 0.5 MiB.
-const QUEUE: usize = 8;
+/// Pieces that may wait for the disk; a piece is as long as what was read from the socket, at most 0.5 MiB. One would
+/// do to keep both sides busy.
+const QUEUE: usize = 2;
 /// Pieces in which an existing part is read.
 const PIECE: usize = 256 << 10;
 
@@ -25,6 +27,8 @@ pub struct Writer {
     position: u64,
     queue: mpsc::Sender<Bytes>,
     thread: JoinHandle<Result<Chain, Error>>,
+    /// Ends the thread before its queue is empty, when this is dropped.
+    _stop: DropGuard,
 }
 
 /// What the content turned out to be.
@@ -45,22 +49,28 @@ impl Writer {
     /// Starts with the first `position` bytes of the file, which are there from an earlier download.
     pub async fn start(
         file: Arc<Locked>,
+        what: &str,
         path: &Path,
         head: Head,
         plan: Plan,
         position: u64,
     ) -> Result<Self, Error> {
         let (queue, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
-        let mut chain = Chain::new(file, path, &head, plan)?;
+        let stop = CancellationToken::new();
+        let mut chain = Chain::new(file, what, path, &head, plan, stop.clone())?;
+        let _stop = stop.clone().drop_guard();
         let chain = tokio::task::spawn_blocking(move || chain.replay(position).map(|()| chain));
         let mut chain = chain.await.map_err(Error::thread)??;
         let thread = tokio::task::spawn_blocking(move || {
             while let Some(piece) = pieces.blocking_recv() {
+                if stop.is_cancelled() {
+                    return Err(Error::Interrupted);
+                }
                 chain.accept(&piece)?;
             }
             Ok(chain)
         });
-        Ok(Self { head, position, queue, thread })
+        Ok(Self { head, position, queue, thread, _stop })
     }
 
     /// Bytes taken so far.
@@ -86,31 +96,33 @@ impl Writer {
     }
 
     /// Waits until all is written and checked. Not safe from a crash yet.
-    pub async fn finish(self, what: &str) -> Result<Finished, Error> {
-        let Self { head, queue, thread, .. } = self;
+    pub async fn finish(self) -> Result<Finished, Error> {
+        let Self { head, queue, thread, _stop, .. } = self;
         drop(queue);
         let chain = thread.await.map_err(Error::thread)??;
-        let what = what.to_owned();
-        let finish = move || chain.finish(&head, &what);
+        let finish = move || chain.finish(&head);
         tokio::task::spawn_blocking(finish).await.map_err(Error::thread)?
     }
 
     /// Lets the thread end, so that nobody but the caller touches the file.
     pub async fn abandon(self) {
-        drop(self.queue);
-        let _ = self.thread.await; // whatever it found is of no interest any more
+        let Self { queue, thread, _stop: stop, .. } = self;
+        drop((queue, stop));
+        let _ = thread.await; // whatever it found is of no interest any more
     }
 }
 
 /// The stages, outermost first: checksum of what is sent, its decoding, the check, decompression, the file.
 struct Chain {
+    /// The source, for messages.
+    what: String,
     crc32c: Option<u32>,
-    sent: Unpack<Checked>,
+    sent: Decoder<Checked>,
 }
 
 struct Checked {
     check: Option<Box<dyn Check>>,
-    content: Unpack<Output>,
+    content: Decoder<Output>,
 }
 
 impl Write for Checked {
@@ -132,15 +144,20 @@ struct Output {
     path: PathBuf,
     at: u64,
     dry: bool,
+    stop: CancellationToken,
 }
 
-/// Marks failures of the file among those of the decoders.
+/// Marks failures of the file, and its end by the owner, among those of the decoders.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct FileTrouble(io::Error);
 
 impl Write for Output {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        // A few bytes may hold gigabytes.
+        if self.stop.is_cancelled() {
+            return Err(io::Error::other(FileTrouble(io::ErrorKind::Interrupted.into())));
+        }
         if !self.dry {
             self.file.write_all_at(data, self.at).map_err(|e| io::Error::other(FileTrouble(e)))?;
         }
@@ -154,13 +171,19 @@ impl Write for Output {
 }
 
 impl Chain {
-    fn new(file: Arc<Locked>, path: &Path, head: &Head, plan: Plan) -> Result<Self, Error> {
-        let output = Output { file, path: path.to_owned(), at: 0, dry: false };
-        let corrupt = |source| Error::Corrupt { what: path.display().to_string(), source };
-        let content = Unpack::new(plan.decompress, output).map_err(corrupt)?;
-        let coding = head.gzipped.then_some(Compression::Gzip);
-        let sent = Unpack::new(coding, Checked { check: plan.check, content }).map_err(corrupt)?;
-        Ok(Self { crc32c: head.crc32c.map(|_| 0), sent })
+    fn new(
+        file: Arc<Locked>,
+        what: &str,
+        path: &Path,
+        head: &Head,
+        plan: Plan,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let output = Output { file, path: path.to_owned(), at: 0, dry: false, stop };
+        let corrupt = |source| Error::Corrupt { what: what.to_owned(), source };
+        let content = Decoder::new(plan.decompress, output).map_err(corrupt)?;
+        let sent = Decoder::new(head.coding(), Checked { check: plan.check, content }).map_err(corrupt)?;
+        Ok(Self { what: what.to_owned(), crc32c: head.crc32c.map(|_| 0), sent })
     }
 
     fn output(&mut self) -> &mut Output {
@@ -188,24 +211,25 @@ impl Chain {
             *crc = crc32c::crc32c_append(*crc, data);
         }
         let result = self.sent.write_all(data);
-        result.map_err(|e| sort(e, &self.output().path))
+        result.map_err(|e| sort(e, &self.what.clone(), &self.output().path))
     }
 
-    fn finish(mut self, head: &Head, what: &str) -> Result<Finished, Error> {
-        if self.crc32c != head.crc32c {
-            return Err(Error::Checksum { what: what.to_owned() });
-        }
+    fn finish(mut self, head: &Head) -> Result<Finished, Error> {
         let path = self.output().path.clone();
-        let checked = self.sent.finish().map_err(|e| sort(e, &path))?;
+        let Self { what, crc32c, sent } = self;
+        if crc32c != head.crc32c {
+            return Err(Error::Checksum { what });
+        }
+        let checked = sent.finish().map_err(|e| sort(e, &what, &path))?;
         // The verdict comes first: of data nobody vouches for, it does not matter whether it can be unpacked.
         let verdict = match checked.check {
             Some(check) => {
                 let verdict = check.finish();
-                Some(verdict.map_err(|source| Error::Rejected { what: what.to_owned(), source })?)
+                Some(verdict.map_err(|source| Error::Rejected { what: what.clone(), source })?)
             }
             None => None,
         };
-        let output = checked.content.finish().map_err(|e| sort(e, &path))?;
+        let output = checked.content.finish().map_err(|e| sort(e, &what, &path))?;
         // An earlier part may have been longer.
         output.file.set_len(output.at).map_err(|e| Error::write(&path, e))?;
         Ok(Finished { verdict, written: output.at })
@@ -213,9 +237,9 @@ impl Chain {
 }
 
 /// Tells failures of the file from those of decoders, which mean that the data is damaged.
-fn sort(error: io::Error, path: &Path) -> Error {
+fn sort(error: io::Error, what: &str, path: &Path) -> Error {
     match error.downcast::<FileTrouble>() {
         Ok(FileTrouble(e)) => Error::write(path, e),
-        Err(source) => Error::Corrupt { what: path.display().to_string(), source },
+        Err(source) => Error::Corrupt { what: what.to_owned(), source },
     }
 }

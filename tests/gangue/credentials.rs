@@ -334,3 +334,112 @@ fn a_login_in_the_browser_is_stored_for_the_next_time() {
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(boto.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+/// The address that the login asks somebody to open, answered by `browser` with the query of the redirect.
+fn log_in_with(browser: impl FnOnce(&str) -> String + Send + 'static, token: (u16, &'static str)) -> String {
+    let bench = private(&["hush-access"], 9);
+    bench.server.special(move |r| is_token_request(r).then(|| (token.0, token.1.into())));
+    let client = json!({"installed": {
+        "client_id": "me", "client_secret": "hush-client", "auth_uri": "https://auth.example/go",
+        "token_uri": bench.server.url("/token"),
+    }});
+    let client = bench.env.write("client.json", &client.to_string());
+    let boto = bench.env.home().join(".boto");
+    let environment =
+        Environment { boto: vec![boto.clone()], client: Some(client), ..Environment::default() };
+    let (show, shown) = mpsc::channel();
+    mantle::log::set_sink(Some(Box::new(move |line| {
+        if let Some((_, address)) = line.split_once("on this machine: ") {
+            show.send(address.to_owned()).unwrap();
+        }
+    })));
+    let visitor = std::thread::spawn(move || {
+        let address: reqwest::Url = shown.recv().unwrap().parse().unwrap();
+        let query = address.query().unwrap().to_owned();
+        let redirect: reqwest::Url = field(&query, "redirect_uri").unwrap().parse().unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", redirect.port().unwrap())).unwrap();
+        let answer = browser(&field(&query, "state").unwrap());
+        write!(stream, "GET /?{answer} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut page = String::new();
+        let _ = stream.read_to_string(&mut page);
+    });
+    let retry = Retry { tries: 2, first: std::time::Duration::from_millis(1), ..Retry::default() };
+    let http = Client::new(Limits::default(), retry).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let error = runtime.block_on(sources::log_in(&environment, &["scope"], &http)).unwrap_err();
+    mantle::log::set_sink(None);
+    visitor.join().unwrap();
+    assert!(!boto.exists(), "a login that failed is not stored");
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(e) = cause {
+        text += &format!(": {e}");
+        cause = e.source();
+    }
+    assert!(!text.contains("hush"), "{text}");
+    text
+}
+
+#[test]
+fn a_login_that_is_refused_is_not_stored() {
+    let text = log_in_with(|state| format!("error=access_denied&state={state}"), (200, ""));
+    assert_eq!(text, "the login failed: access_denied");
+}
+
+#[test]
+fn a_code_that_is_not_accepted_is_not_stored() {
+    let gone = r#"{"error":"invalid_grant","error_description":"Malformed auth code."}"#;
+    let text = log_in_with(|state| format!("code=hush-code&state={state}"), (400, gone));
+    assert!(text.contains("the login in the browser") && text.contains("Malformed auth code."), "{text}");
+    let text = log_in_with(|state| format!("code=hush-code&state={state}"), (200, r#"{"token":"hush"}"#));
+    assert!(text.contains("the answer is no token"), "{text}");
+}
+
+#[test]
+fn a_machine_without_a_service_account_says_so() {
+    let mut bench = private(&["hush-1"], 99);
+    let host = bench.server.address.to_string();
+    bench.env.set("GCE_METADATA_HOST", host);
+    let text = expect_hushed(&bench, &["--service-auth"], 1);
+    assert!(text.contains("this machine has no service account"), "{text}");
+}
+
+#[test]
+fn passing_troubles_of_the_token_server_are_waited_out() {
+    let bench = private(&["hush-1"], 99);
+    key_file(&bench);
+    let mut asked = 0;
+    bench.server.special(move |r| {
+        is_token_request(r).then(|| {
+            asked += 1;
+            match asked {
+                1 => (503, String::new()),
+                2 => (429, r#"{"error":"slow_down"}"#.into()),
+                _ => (200, json!({"access_token": "hush-1", "expires_in": 3600}).to_string()),
+            }
+        })
+    });
+    let text = expect_hushed(&bench, &["--json-key=key.json"], 0);
+    assert_eq!(text.matches("trying again in").count(), 2, "{text}");
+    bench.expect_only_the_file();
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_token() {
+    use nix::sys::signal::Signal;
+    let mut bench = Bench::new(1000);
+    bench.env.set("MANTLE_POLL_SCALE", "10"); // nothing but the signal ends the silence
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    bench
+        .env
+        .unset("STORAGE_EMULATOR_HOST")
+        .set("GCE_METADATA_HOST", silent.local_addr().unwrap().to_string());
+    let url = bench.server.url("/");
+    bench.env.set("CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE", url);
+    let running = bench.start("gs", &["--service-auth"]);
+    let (connection, _) = silent.accept().unwrap();
+    running.signal(Signal::SIGINT);
+    let outcome = running.finish().expect(130);
+    assert!(bench.names().is_empty(), "{}", outcome.stderr);
+    drop(connection);
+}

@@ -5,6 +5,8 @@ mod emulators;
 mod faults;
 mod get;
 mod killed;
+mod ranges;
+mod unpacked;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -213,10 +213,14 @@ impl Server {
             return Some(());
         }
         let current = request.header("if-range").is_none_or(|v| Some(v) == content.etag.as_deref());
-        let from: Option<usize> = request
+        let range: Option<(usize, Option<usize>)> = request
             .header("range")
             .filter(|_| current && *fault != Fault::IgnoreRange)
-            .map(|r| r.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap());
+            .map(|r| r.strip_prefix("bytes=").unwrap().split_once('-').unwrap())
+            .map(|(from, last)| (from.parse().unwrap(), last.parse().ok()));
+        let from = range.map(|(from, _)| from);
+        // one after the last byte
+        let end = range.and_then(|(_, last)| last).map_or(body.len(), |last| body.len().min(last + 1));
         let mut head = String::new();
         if from.is_some_and(|f| f >= body.len()) {
             head = format!(
@@ -232,7 +236,7 @@ impl Server {
                 let told = if *fault == Fault::WrongPart { from - 1 } else { from };
                 head += &format!(
                     "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {told}-{}/{}\r\n",
-                    body.len() - 1,
+                    end - 1,
                     body.len()
                 );
             }
@@ -244,7 +248,7 @@ impl Server {
         if content.gzipped {
             head += "Content-Encoding: gzip\r\n";
         }
-        let part = &mut body[start..].to_vec();
+        let part = &mut body[start..end].to_vec();
         if *fault == Fault::Flip {
             let middle = part.len() / 2;
             part[middle] ^= 1;
