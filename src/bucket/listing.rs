@@ -52,7 +52,7 @@ impl Listing {
     /// # Errors
     /// [`Error::List`].
     pub async fn fetch(storage: &Storage, at: &Location, recursive: bool) -> Result<Self, Error> {
-        let failed = |source| Error::List { at: at.to_string(), source };
+        let failed = |source| Error::List { at: at.to_string(), source: Box::new(source) };
         let mut listing = Self { complete: recursive, ..Self::default() };
         storage
             .list_pages(at, recursive, &mut |page| {

@@ -86,7 +86,7 @@ pub enum Error {
         at: String,
         /// Why.
         #[source]
-        source: storage::Error,
+        source: Box<storage::Error>,
     },
     /// Some operations failed; what had not begun by then was left.
     #[error("{}", several(.0))]

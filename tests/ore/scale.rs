@@ -86,7 +86,7 @@ fn serve() {
         gcs.put("bucket", &name, name.as_bytes(), "application/octet-stream");
     }
     gcs.set_latency(std::time::Duration::from_millis(latency));
-    println!("serving");
+    println!("serving on {}", gcs.address);
     loop {
         std::thread::park();
     }

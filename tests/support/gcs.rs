@@ -516,7 +516,10 @@ impl State {
         if let Some((from, to)) = range.split_once('-') {
             let (from, to): (usize, usize) = (from.parse().unwrap(), to.parse().unwrap());
             assert_eq!(to + 1 - from, request.body.len());
-            assert!(request.body.len() % (256 << 10) == 0 || to + 1 == total, "not a multiple of 256 KiB");
+            assert!(
+                request.body.len().is_multiple_of(256 << 10) || to + 1 == total,
+                "not a multiple of 256 KiB"
+            );
             if from != session.body.len() {
                 return Answer::error(400, "invalid offset");
             }

@@ -313,13 +313,10 @@ fn difference(from: &Attributes, to: &Attributes) -> String {
     };
     let (old, mut new) = (object(from), object(to));
     for (key, value) in old {
-        match (value, new.entry(key).or_insert(Value::Null)) {
-            (Value::Object(old), Value::Object(new)) => {
-                for (key, _) in old {
-                    new.entry(key).or_insert(Value::Null);
-                }
+        if let (Value::Object(old), Value::Object(new)) = (value, new.entry(key).or_insert(Value::Null)) {
+            for (key, _) in old {
+                new.entry(key).or_insert(Value::Null);
             }
-            _ => {}
         }
     }
     Value::Object(new).to_string()
