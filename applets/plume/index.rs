@@ -46,7 +46,7 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
         let result = make(&storage, job, dry_run, context).await;
         result.map_err(|e| {
             // A key that is no good is found out before a server is asked.
-            let asked = !matches!(&e, bucket::Error::List { source: StorageError::Credentials(_), .. });
+            let asked = !matches!(&e, bucket::Error::List { source, .. } if matches!(**source, StorageError::Credentials(_)));
             let report = explain(e, job);
             match &distribution.retired {
                 Some(reason) if asked && downloads::path(matches, "channels").is_none() => {
