@@ -3,35 +3,34 @@
 # several runs on an idle machine. usage: benches/index.sh MANTLE
 set -euo pipefail
 mantle=$(realpath "$1")
-cd "$(dirname "$0")/.."
-# The server is the tests' own fake of Google Storage, optimised.
-tests=$(CARGO_PROFILE_TEST_OPT_LEVEL=2 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/bench cargo test --quiet --locked \
-    --no-run --test it --message-format=json | sed -n 's/.*"executable":"\([^"]*\/it-[^"]*\)".*/\1/p' | tail -1)
+work=$(mktemp -d)
 server=
-trap 'if [ -n "$server" ]; then kill "$server"; fi' EXIT
+trap 'if [ -n "$server" ]; then kill "$server"; fi; rm -rf "$work"' EXIT
+rustc -O --edition 2024 -o "$work/server" "$(dirname "$0")/index-server.rs"
 
-# tree FOLDERS OBJECTS: a row for a tree of that many folders with that many objects each
+# tree FOLDERS OBJECTS OPTION...: a row for a tree of that many folders with that many objects each
 tree() {
-    local times=() peak=0 i start out
-    for ((i = 0; i < 5; i++)); do
-        coproc fake { MANTLE_BENCH_TREE="0 $1 $2 20" exec "$tests" --exact ore::scale::serve --nocapture; }
-        server=$fake_PID
-        while read -r line <&"${fake[0]}"; do
-            case $line in *"serving on "*) break ;; esac
-        done
-        export STORAGE_EMULATOR_HOST=${line##*serving on }
+    local folders=$1 objects=$2 times=() memory=() i start out
+    shift 2
+    "$work/server" "$folders" "$objects" 20 >"$work/address" &
+    server=$!
+    until [ -s "$work/address" ]; do sleep 0.05; done
+    for ((i = 0; i < 7; i++)); do
         start=$(date +%s%N)
-        out=$(/usr/bin/time -f %M "$mantle" ore gcloud index -r -D --log-level=ERROR gs://bucket/boards/ 2>&1 >/dev/null)
+        out=$(STORAGE_EMULATOR_HOST=$(cat "$work/address") /usr/bin/time -f %M \
+            "$mantle" ore gcloud index "$@" --log-level=ERROR gs://bucket/boards/ 2>&1 >/dev/null)
         times+=($((($(date +%s%N) - start) / 1000000)))
-        if [ "${out##*$'\n'}" -gt "$peak" ]; then peak=${out##*$'\n'}; fi
-        kill "$server"
-        wait "$server" 2>/dev/null || true
-        server=
+        memory+=("${out##*$'\n'}")
     done
-    median=$(printf '%s\n' "${times[@]}" | sort -n | sed -n 3p)
-    printf '| index of %d folders with %d objects, all pages new | %d ms, %d.%d MiB | `ore gcloud index -r -D` |\n' \
-        "$1" "$2" "$median" $((peak / 1024)) $((peak % 1024 * 10 / 1024))
+    kill "$server"
+    wait "$server" 2>/dev/null || true
+    server=
+    : >"$work/address"
+    median() { printf '%s\n' "$@" | sort -n | sed -n 4p; }
+    printf '| index of %d x %d objects, all pages new | %d ms, %s MiB | `ore gcloud index %s` |\n' "$folders" "$objects" \
+        "$(median "${times[@]}")" "$(median "${memory[@]}" | awk '{printf "%.1f", $1 / 1024}')" "$*"
 }
-tree 1 10000
-tree 100 100
-tree 1000 10
+tree 1 10000 -r -D
+tree 100 100 -r -D
+tree 1000 10 -r
+tree 1000 10 -r -D

@@ -1,7 +1,7 @@
 //! Trees of stored objects: copies of one at another place, and HTML pages that list them.
 //!
-//! Names are paths. Some objects are pages about the others (see [`Listing::is_index`]): those are never listed,
-//! copied, or deleted as content.
+//! Names are paths. Some objects are pages about the others: for every known folder P those named `P`, P without its
+//! slash, and P and `index.html`. They are never listed, copied, or deleted as content.
 
 mod index;
 mod listing;

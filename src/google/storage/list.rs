@@ -21,8 +21,7 @@ const AT_ONCE: usize = 12;
 const DEPTH: usize = 8;
 
 /// One answer of a listing, in the order of names; different answers come in any order.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// Objects.
     pub objects: Vec<Object>,

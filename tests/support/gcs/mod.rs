@@ -3,14 +3,19 @@
 //!
 //! What is judged against it is also judged against other people's emulators; this one has what they lack.
 
+mod wire;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mantle::google::storage::{format_crc32c, parse_crc32c};
 use serde_json::{Map, Value, json};
+
+pub use wire::Request;
+use wire::{multipart, read_request, reset};
 
 /// Attributes that a client may choose.
 const ATTRIBUTES: [&str; 6] =
@@ -56,56 +61,6 @@ pub enum Fault {
     Forget,
 }
 
-/// One request as it came.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub method: String,
-    /// Decoded, without the query.
-    pub path: Vec<String>,
-    pub query: BTreeMap<String, String>,
-    /// Names in lower case.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
-}
-
-impl Request {
-    /// A short name of what is asked: `list`, `get`, `insert`, `begin`, `put`, `rewrite`, `patch`, `delete`.
-    pub fn kind(&self) -> &'static str {
-        match (&*self.method, self.path.get(6).map(String::as_str)) {
-            ("POST", Some("rewriteTo")) => "rewrite",
-            ("POST", _) if self.query.get("uploadType").is_some_and(|t| t == "resumable") => "begin",
-            ("POST", _) => "insert",
-            ("PUT", _) => "put",
-            ("PATCH", _) => "patch",
-            ("DELETE", _) => "delete",
-            _ if self.path.len() == 5 => "list",
-            _ => "get",
-        }
-    }
-
-    /// Whether it asks for a change.
-    pub fn changes(&self) -> bool {
-        !matches!(self.kind(), "list" | "get")
-    }
-
-    /// Kind and `bucket/name` of what it is about: the destination of a rewrite.
-    pub fn told(&self) -> String {
-        let bucket = |at: usize| self.path.get(at).map_or("", String::as_str);
-        let at = match self.kind() {
-            "rewrite" => format!("{}/{}", bucket(8), bucket(10)),
-            "list" => format!("{}/{}", bucket(3), self.query.get("prefix").map_or("", String::as_str)),
-            "insert" => {
-                let text = String::from_utf8_lossy(&self.body);
-                let name = text.split("\"name\":\"").nth(1).and_then(|t| t.split('"').next());
-                format!("{}/{}", bucket(4), name.unwrap_or_default())
-            }
-            "begin" | "put" => bucket(4).to_owned(),
-            _ => format!("{}/{}", bucket(3), bucket(5)),
-        };
-        format!("{} {at}", self.kind())
-    }
-}
-
 type Judge = Box<dyn FnMut(&Request, usize) -> Fault + Send>;
 
 struct Session {
@@ -133,7 +88,6 @@ struct State {
     latency: Duration,
     page: usize,
     rewrite_step: usize,
-    keep_log: bool,
     /// The only bearer token that may change things; `None`: anybody may.
     token: Option<String>,
 }
@@ -161,11 +115,7 @@ impl Answer {
 
 impl Gcs {
     pub fn new() -> Self {
-        Self::listen("127.0.0.1:0")
-    }
-
-    pub fn listen(address: &str) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let state = State {
             objects: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -181,7 +131,6 @@ impl Gcs {
             latency: Duration::ZERO,
             page: 1000,
             rewrite_step: usize::MAX,
-            keep_log: true,
             token: None,
         };
         let server = Self { address: listener.local_addr().unwrap(), state: Arc::new(Mutex::new(state)) };
@@ -277,11 +226,6 @@ impl Gcs {
         self.state.lock().unwrap().token = Some(token.to_owned());
     }
 
-    /// For measurements: requests are not kept.
-    pub fn forget_log(&self) {
-        self.state.lock().unwrap().keep_log = false;
-    }
-
     fn serve(&self, stream: &TcpStream, epoch: u64) -> Option<()> {
         let _ = stream.set_nodelay(true);
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -293,9 +237,7 @@ impl Gcs {
                     return None;
                 }
                 let number = state.log.len();
-                if state.keep_log {
-                    state.log.push(request.clone());
-                }
+                state.log.push(request.clone());
                 (state.latency, (state.judge)(&request, number))
             };
             if !latency.is_zero() {
@@ -647,50 +589,4 @@ fn describe(name: &str, stored: &Stored) -> Value {
         json[key] = value.clone();
     }
     json
-}
-
-/// Description and content of a multipart upload.
-fn multipart(request: &Request) -> (Value, Vec<u8>) {
-    let boundary = request.headers["content-type"].split_once("boundary=").unwrap().1;
-    let rest = request.body.strip_prefix(format!("--{boundary}\r\n").as_bytes()).unwrap();
-    let rest = rest.strip_suffix(format!("\r\n--{boundary}--\r\n").as_bytes()).unwrap();
-    let find = |hay: &[u8], needle: &[u8]| hay.windows(needle.len()).position(|w| w == needle).unwrap();
-    let separator = format!("\r\n--{boundary}\r\n");
-    let at = find(rest, separator.as_bytes());
-    let (json, media) = (&rest[..at], &rest[at + separator.len()..]);
-    let body = |part: &[u8]| part[find(part, b"\r\n\r\n") + 4..].to_vec();
-    (serde_json::from_slice(&body(json)).unwrap(), body(media))
-}
-
-fn read_request(reader: &mut impl BufRead) -> Option<Request> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let mut words = line.split_whitespace();
-    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-    }
-    let length = headers.get("content-length").map_or(0, |l: &String| l.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let path = path[1..].split('/').map(unescape).collect();
-    let query = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    Some(Request { method, path, query, headers, body })
-}
-
-fn unescape(part: &str) -> String {
-    let plus = part.replace('+', "%2B");
-    form_urlencoded::parse(plus.as_bytes()).next().map(|(name, _)| name.into_owned()).unwrap_or_default()
-}
-
-/// Ends a connection with RST.
-fn reset(stream: &TcpStream) -> Option<()> {
-    let socket = socket2::SockRef::from(stream);
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
-    None
 }
