@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 
 use super::listing::{Entry, INDEX, Listing, only_if, parent};
 use super::{Error, IndexOptions, Progress, Summary, pages, pool};
-use crate::google::storage::{self, Attributes, Fingerprint, Location, Storage};
+use crate::google::storage::{self, Attributes, Fingerprint, Location, Object, Storage};
 use crate::natural;
 use crate::{info, notice};
 
@@ -45,7 +45,19 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// The page of a folder.
+    /// The pages that a folder is to have, each before what leads to it: names and contents.
+    fn pages(&self, title: &str, folder: &str, options: &IndexOptions) -> Vec<(String, Bytes)> {
+        let wanted = [options.index_html, options.directories, options.directories];
+        if !self.filled.contains(folder) || !wanted.contains(&true) {
+            return Vec::new();
+        }
+        let page = Bytes::from(self.page(title, folder));
+        let contents = [page.clone(), page, Bytes::from(pages::redirect(folder))];
+        let all = names(folder).into_iter().zip(contents).zip(wanted);
+        all.filter_map(|((name, content), wanted)| Some((name.filter(|_| wanted)?, content))).collect()
+    }
+
+    /// The page that lists a folder.
     fn page(&self, title: &str, folder: &str) -> String {
         let sorted = |names: Option<&Vec<&'a str>>| {
             let mut names = names.cloned().unwrap_or_default();
@@ -55,6 +67,33 @@ impl<'a> Tree<'a> {
         let (folders, objects) = (sorted(self.folders.get(folder)), sorted(self.objects.get(folder)));
         pages::folder(&format!("{title}/{folder}"), folders.into_iter(), objects.into_iter())
     }
+}
+
+/// The names of a folder's pages: `index.html` in it, the page named as it, the redirect to that. The top has but the
+/// first.
+fn names(folder: &str) -> [Option<String>; 3] {
+    let short = folder.strip_suffix('/').filter(|s| !s.is_empty());
+    [Some(format!("{folder}{INDEX}")), short.map(|_| folder.to_owned()), short.map(String::from)]
+}
+
+/// The pages that all folders below a prefix would get, given the objects there: names and contents. Nothing is asked
+/// of a server.
+pub fn pages_of(
+    at: &Location,
+    objects: impl IntoIterator<Item = Object>,
+    options: &IndexOptions,
+) -> Vec<(String, Bytes)> {
+    let mut listing = Listing::default();
+    listing.complete = true;
+    objects.into_iter().for_each(|object| listing.add(object));
+    let tree = Tree::new(&listing, &at.name);
+    let title = title(at, options);
+    listing.prefixes(&at.name).flat_map(|folder| tree.pages(title, folder, options)).collect()
+}
+
+/// What pages are headed with.
+fn title<'a>(at: &'a Location, options: &'a IndexOptions) -> &'a str {
+    options.title.as_deref().filter(|t| !t.is_empty()).unwrap_or(&at.bucket)
 }
 
 /// Writes and deletes pages, given what is there.
@@ -75,7 +114,7 @@ pub async fn run(
         crate::warning!("bucket", "there is nothing in {at}");
         return Ok(());
     }
-    let title = options.title.as_deref().filter(|t| !t.is_empty()).unwrap_or(&at.bucket);
+    let title = title(at, options);
     let attributes = Arc::new(Attributes {
         content_type: Some(pages::CONTENT_TYPE.into()),
         cache_control: Some(pages::CACHE_CONTROL.into()),
@@ -105,28 +144,17 @@ struct Job<'a> {
 impl Job<'_> {
     /// The pages of one folder.
     async fn folder(&self, folder: &str) -> Result<Summary, storage::Error> {
-        let filled = self.tree.filled.contains(folder);
-        let directories = self.options.directories && filled;
-        let index_html = self.options.index_html && filled;
-        let index = format!("{folder}{INDEX}");
-        let short = folder.strip_suffix('/').filter(|s| !s.is_empty());
+        let pages = self.tree.pages(self.title, folder, self.options);
         let mut done = Summary::default();
         // A page is written before what leads to it, and deleted after: whatever happens in between, no link is dead
         // and what is left can still be told to be pages.
-        if directories || index_html {
-            let page = Bytes::from(self.tree.page(self.title, folder));
-            if index_html {
-                self.write(&index, &page, &mut done).await?;
-            }
-            if let Some(short) = short.filter(|_| directories) {
-                self.write(folder, &page, &mut done).await?;
-                self.write(short, &Bytes::from(pages::redirect(folder)), &mut done).await?;
-            }
+        for (name, page) in &pages {
+            self.write(name, page, &mut done).await?;
         }
         if self.options.delete {
-            let unwanted = [short.filter(|_| !directories), short.map(|_| folder).filter(|_| !directories)];
-            for name in unwanted.into_iter().flatten().chain(Some(&*index).filter(|_| !index_html)) {
-                self.delete(name, &mut done).await?;
+            let unwanted = names(folder).into_iter().rev().flatten();
+            for name in unwanted.filter(|name| pages.iter().all(|(page, _)| page != name)) {
+                self.delete(&name, &mut done).await?;
             }
         }
         Ok(done)

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::google::storage::{self, Location, Storage};
 use crate::http;
 
+pub use index::pages_of;
 use listing::Listing;
 use progress::Progress;
 
