@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
+use ::mantle::args;
 use ::mantle::download::{Engine, Error, Source, Update};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre};
 use ::mantle::google::sources::Choice;
@@ -11,7 +12,7 @@ use ::mantle::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
 use ::mantle::http::{Client, Limits, Retry};
 use ::mantle::info;
 use ::mantle::openpgp::{Builtin, Keyring};
-use clap::ArgMatches;
+use clap::{Arg, ArgMatches, ValueHint};
 use color_eyre::eyre::Report;
 use reqwest::StatusCode;
 
@@ -21,6 +22,18 @@ pub const SCOPES: &[&str] = &[SCOPE_STORAGE, SCOPE_COMPUTE];
 /// A path option that is given and not empty.
 pub fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
     matches.get_one::<PathBuf>(id).cloned().filter(|p| !p.as_os_str().is_empty())
+}
+
+/// `--verify-key`. Release keys change yearly, so it can be set once and for all.
+pub fn verify_key() -> Arg {
+    Arg::new("verify-key")
+        .long("verify-key")
+        .value_name("FILE")
+        .env("MANTLE_VERIFY_KEY")
+        .hide_env_values(true)
+        .value_parser(args::path_parser())
+        .value_hint(ValueHint::FilePath)
+        .help("Trust the OpenPGP keys in this file instead of the built-in release keys")
 }
 
 /// The keys of `--verify-key`, else the built-in release keys.

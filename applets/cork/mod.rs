@@ -15,6 +15,8 @@ use ::mantle::release::{Distribution, Downloads, Error, Table};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
+use crate::downloads;
+
 /// The applet's record.
 pub const APPLET: Applet = Applet {
     name: "cork",
@@ -64,9 +66,6 @@ fn command() -> Command {
             .env("MANTLE_DISTRO")
             .help("Distribution: cl or flatcar [default: what the other options tell, else flatcar]")
     };
-    let key = || {
-        file("verify-key").help("Trust the OpenPGP keys in this file instead of the built-in release keys")
-    };
     let json_key = || {
         file("json-key").help("Use the service account with this key, in Google's JSON form, for gs:// URLs")
     };
@@ -85,7 +84,7 @@ fn command() -> Command {
                      The servers of Container Linux are gone; with --distro=cl, pass --sdk-url with a mirror.",
                 )
                 .arg(option("sdk-version", "VERSION").help("SDK version"))
-                .arg(key())
+                .arg(downloads::verify_key())
                 .arg(json_key())
                 .arg(distro())
                 .arg(
@@ -123,7 +122,7 @@ fn command() -> Command {
                     ),
                 )
                 .arg(json_key())
-                .arg(key())
+                .arg(downloads::verify_key())
                 .arg(
                     Arg::new("verify")
                         .long("verify")
@@ -194,7 +193,7 @@ fn mourn(report: Report, distribution: &Distribution, own: bool, option: &str) -
 
 /// The keys to verify with.
 fn keyring(matches: &ArgMatches) -> Result<Keyring> {
-    crate::downloads::keyring(matches.get_one::<PathBuf>("verify-key").map(PathBuf::as_path))
+    downloads::keyring(matches.get_one::<PathBuf>("verify-key").map(PathBuf::as_path))
 }
 
 /// Whether signatures are to be looked at.

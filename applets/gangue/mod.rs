@@ -8,6 +8,8 @@ use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
 use ::mantle::google::sources;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
+use crate::downloads;
+
 /// The applet's record.
 pub const APPLET: Applet = Applet {
     name: "gangue",
@@ -65,7 +67,7 @@ fn command() -> Command {
                 .arg(switch("service-auth").help("Use the credentials of this Compute Engine machine"))
                 .arg(file("json-key").help("Use the service account with this key, in Google's JSON form"))
                 .arg(switch("verify").default_value("true").help("Verify the signature"))
-                .arg(file("verify-key").help("Trust the OpenPGP keys in this file instead of the built-in release keys"))
+                .arg(downloads::verify_key())
                 .arg(switch("keep-sig").help("Keep the signature, as PATH.sig")),
         )
 }
