@@ -31,6 +31,8 @@ pub struct Flight {
 pub struct Departures {
     /// Do not put the key into userdata.
     pub no_ssh_key_in_user_data: bool,
+    /// Do not put the key into the platform's metadata.
+    pub no_ssh_key_in_metadata: bool,
     /// Leave SELinux as it is.
     pub no_enable_selinux: bool,
     /// Accept failed units.
@@ -63,6 +65,7 @@ impl Flight {
                 board: setup.target.board.clone(),
                 cancel: context.cancel.clone(),
                 ledger,
+                key: key.clone(),
             };
             match setup.driver.flight(&setup.matches, base).await {
                 Ok(driver) => {
@@ -93,6 +96,7 @@ impl Flight {
             output_dir,
             base_name: self.setup.general.basename.clone(),
             no_ssh_key_in_user_data: departures.no_ssh_key_in_user_data,
+            no_ssh_key_in_metadata: departures.no_ssh_key_in_metadata,
             additions: Additions { dropins: self.setup.drop_ins(), ..Additions::default() },
             guest: Settings {
                 distribution: self.setup.target.distribution,

@@ -37,9 +37,21 @@ const MANUAL: Manual = Manual {
             "Results of the last run: reports, and a folder for each test and machine.",
         ),
         ("<image>.json", "What an image can do; without it, what its distribution can do."),
+        (
+            "~/.aws/credentials, ~/.aws/config",
+            "Profiles with keys for platform aws, as the AWS CLI has them.",
+        ),
         ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
     ],
     environment: &[
+        (
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+            "Keys for platform aws; else those of a profile, a role, a container or the instance.",
+        ),
+        ("AWS_CA_BUNDLE", "Certificates in PEM that replace the trust roots for AWS."),
+        ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _IAM, _STS", "Where AWS's services are."),
+        ("AWS_PROFILE", "The profile to use when no flag names one."),
+        ("AWS_REGION, AWS_DEFAULT_REGION", "The region to use when no flag names one."),
         ("MANTLE_GUEST_DIR", "Where mantle's own guest images are."),
         ("MANTLE_SSH_DIR", "Where the socket of the SSH agent with the flight's key is made."),
         ("REPO_ROOT, BUILD_ROOT", "The SDK's source root and build output; absolute paths."),
@@ -127,7 +139,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
         }
         Some(("cleanup", m)) => {
-            cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default()).await?;
+            cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default(), m).await?;
         }
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("kola has no such command")),

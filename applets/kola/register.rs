@@ -75,6 +75,8 @@ impl Native {
 pub enum Flag {
     /// The flight's key does not go into userdata.
     NoSshKeyInUserData,
+    /// The flight's key does not go into the platform's metadata.
+    NoSshKeyInMetadata,
     /// An emergency shell on the console is no failure.
     NoEmergencyShellCheck,
     /// SELinux is left as it is.

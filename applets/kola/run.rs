@@ -113,6 +113,7 @@ async fn run_test(
     }
     let departures = Departures {
         no_ssh_key_in_user_data: test.has(Flag::NoSshKeyInUserData),
+        no_ssh_key_in_metadata: test.has(Flag::NoSshKeyInMetadata),
         no_enable_selinux: test.has(Flag::NoEnableSelinux),
         ignored_badness: test.ignored_badness(),
         ..Departures::default()

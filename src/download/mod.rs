@@ -7,7 +7,7 @@
 mod ahead;
 mod local;
 mod part;
-mod progress;
+pub mod progress;
 mod s3;
 pub mod signature;
 mod source;

@@ -29,6 +29,7 @@ fn terminal() -> bool {
 }
 
 impl Progress {
+    /// For a file of this name.
     pub fn new(name: &str) -> Self {
         let bar = terminal().then(|| {
             let bar = ProgressBar::no_length().with_style(style(SPINNER)).with_message(name.to_owned());
@@ -59,6 +60,7 @@ impl Progress {
         }
     }
 
+    /// So many more bytes are done.
     pub fn advance(&mut self, bytes: u64) {
         self.done += bytes;
         if let Some(bar) = &self.bar {

@@ -2,7 +2,7 @@
 //!
 //! URLs in messages are [`shown`] without user names, passwords, queries and fragments: those hold secrets.
 
-mod retry;
+pub(crate) mod retry;
 
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ impl Default for Limits {
 
 /// Fewer bytes than this within the idle limit are as good as none.
 pub const TRICKLE: u64 = 1 << 10;
+
+/// An upload slower than this, in bytes per second, is as good as none.
+const SLOWEST_UPLOAD: f64 = 32.0 * 1024.0;
 
 /// Answers to API calls are not longer than this; a page of 1000 object descriptions is about 1 MiB.
 const MAX_ANSWER: u64 = 16 << 20;
@@ -143,6 +146,23 @@ fn is_permanent(error: &reqwest::Error) -> bool {
     false
 }
 
+/// What a client may do besides what all do.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Never use a proxy.
+    pub direct: bool,
+    /// Follow redirects. Clients that sign their requests must not: the signature covers the host.
+    pub redirects: bool,
+    /// Certificates in PEM that replace the system's trust roots.
+    pub roots: Option<Vec<u8>>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { direct: false, redirects: true, roots: None }
+    }
+}
+
 /// An HTTP client. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -168,7 +188,15 @@ impl Client {
     /// # Errors
     /// When the TLS library cannot be set up.
     pub fn new(limits: Limits, retry: Retry) -> Result<Self, Error> {
-        Self::build(limits, retry, false)
+        Self::build(limits, retry, &Setup::default())
+    }
+
+    /// A client with settings of its own.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; also when the trust roots are no certificates.
+    pub fn with(limits: Limits, retry: Retry, setup: &Setup) -> Result<Self, Error> {
+        Self::build(limits, retry, setup)
     }
 
     /// A client for servers on this machine or link, never behind a proxy.
@@ -176,10 +204,10 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn direct(limits: Limits, retry: Retry) -> Result<Self, Error> {
-        Self::build(limits, retry, true)
+        Self::build(limits, retry, &Setup { direct: true, ..Setup::default() })
     }
 
-    fn build(limits: Limits, retry: Retry, direct: bool) -> Result<Self, Error> {
+    fn build(limits: Limits, retry: Retry, setup: &Setup) -> Result<Self, Error> {
         let redirects = reqwest::redirect::Policy::custom(|attempt| {
             let was_safe = attempt.previous().last().is_some_and(|u| u.scheme() == "https");
             if was_safe && attempt.url().scheme() != "https" {
@@ -195,7 +223,17 @@ impl Client {
             .connect_timeout(limits.connect)
             .redirect(redirects)
             .referer(false);
-        let builder = if direct { builder.no_proxy() } else { builder };
+        let builder = if setup.direct { builder.no_proxy() } else { builder };
+        let builder = match setup.redirects {
+            true => builder,
+            false => builder.redirect(reqwest::redirect::Policy::none()),
+        };
+        let builder = match &setup.roots {
+            None => builder,
+            Some(pem) => {
+                builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).map_err(Error::Setup)?)
+            }
+        };
         let inner = builder.build().map_err(Error::Setup)?;
         Ok(Self { inner, limits, retry })
     }
@@ -218,11 +256,17 @@ impl Client {
         let (client, request) = request.build_split();
         let request = request.map_err(Error::Setup)?;
         let url = shown(request.url());
-        let limit = self.limits.connect + self.limits.idle;
+        let limit = self.limits.connect + self.limits.idle + self.upload_time(&request);
         match tokio::time::timeout(limit, client.execute(request)).await {
             Ok(answer) => answer.map_err(|e| Error::Transport { url, source: e.without_url() }),
             Err(_) => Err(Error::Stalled { url, limit }),
         }
+    }
+
+    /// What a request's body may take on the way, at [`SLOWEST_UPLOAD`].
+    fn upload_time(&self, request: &reqwest::Request) -> Duration {
+        let size = request.body().and_then(|b| b.as_bytes()).map_or(0, <[u8]>::len);
+        Duration::from_secs_f64(size as f64 / SLOWEST_UPLOAD)
     }
 
     /// The error for an answer that is no success, with what its body says.

@@ -27,8 +27,14 @@ pub struct Retry {
 /// Multiplies all waits; for tests.
 const SCALE: &str = "MANTLE_POLL_SCALE";
 
-pub(super) fn scale() -> f64 {
-    let scale = std::env::var(SCALE).ok().and_then(|s| s.parse::<f64>().ok());
+/// What the environment multiplies waits with.
+pub fn scale() -> f64 {
+    scale_of(std::env::var(SCALE).ok().as_deref())
+}
+
+/// What a value of `MANTLE_POLL_SCALE` multiplies waits with.
+pub fn scale_of(text: Option<&str>) -> f64 {
+    let scale = text.and_then(|s| s.parse::<f64>().ok());
     scale.filter(|s| (0.0..=1000.0).contains(s)).unwrap_or(1.0)
 }
 
@@ -41,8 +47,13 @@ impl Default for Retry {
 impl Retry {
     /// The default, its waits multiplied by the environment's `MANTLE_POLL_SCALE`.
     pub fn from_environment() -> Self {
+        Self::scaled(scale())
+    }
+
+    /// The default, its waits multiplied.
+    pub fn scaled(scale: f64) -> Self {
         let Self { tries, first, longest } = Self::default();
-        Self { tries, first: first.mul_f64(scale()), longest: longest.mul_f64(scale()) }
+        Self { tries, first: first.mul_f64(scale), longest: longest.mul_f64(scale) }
     }
 
     /// Tries to be spent.

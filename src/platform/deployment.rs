@@ -24,6 +24,8 @@ pub struct ClusterSettings {
     pub base_name: String,
     /// Do not put the flight's key into userdata.
     pub no_ssh_key_in_user_data: bool,
+    /// Do not put the flight's key into the platform's metadata.
+    pub no_ssh_key_in_metadata: bool,
     /// What every machine's userdata gets besides.
     pub additions: Additions,
     /// How guests are treated.
@@ -125,6 +127,7 @@ impl Deployment {
             options,
             output_dir: self.settings.output_dir.clone(),
             survive: self.settings.survive,
+            no_ssh_key_in_metadata: self.settings.no_ssh_key_in_metadata,
         };
         let machine = self.cluster.launch(request).await?;
         let login = ssh::Login::key(self.settings.guest.distribution.user, self.settings.key.clone());
@@ -186,6 +189,7 @@ impl Deployment {
     /// Destroys all guests, side by side, then the cluster; returns what all its machines said.
     pub async fn destroy(&self) -> Vec<Evidence> {
         self.closed.store(true, Ordering::SeqCst);
+        self.cluster.close();
         self.creations.close();
         if tokio::time::timeout(DESTROY, self.creations.wait()).await.is_err() {
             crate::error!(

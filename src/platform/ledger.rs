@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Mutex;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 /// The file's name in the output folder.
@@ -25,6 +26,31 @@ pub struct Resource {
     /// Region, account or the like: what else is needed to find it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub place: String,
+}
+
+/// Removes what runs left behind.
+#[async_trait]
+pub trait Clean: Send + Sync {
+    /// Removes one resource; one that is gone already is removed.
+    ///
+    /// # Errors
+    /// What could not be removed, and why.
+    async fn remove(&self, resource: &Resource) -> super::Result<()>;
+}
+
+/// Removes what is on this machine.
+pub struct Local;
+
+#[async_trait]
+impl Clean for Local {
+    async fn remove(&self, resource: &Resource) -> super::Result<()> {
+        remove_local(resource).await.map_err(super::Error::new)
+    }
+}
+
+/// Whether a kind of resource is on this machine, whatever the platform.
+pub fn is_local(kind: &str) -> bool {
+    matches!(kind, "process" | "mount" | "cgroup" | "folder")
 }
 
 #[derive(Serialize, Deserialize)]
@@ -147,7 +173,7 @@ pub async fn remove_local(resource: &Resource) -> Result<(), String> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(format!("cannot remove {}: {e}", resource.id)),
         },
-        other => Err(format!("{other} {} must be removed with `ore {} gc`", resource.id, resource.platform)),
+        other => Err(format!("{other} {} is not on this machine", resource.id)),
     }
 }
 

@@ -4,7 +4,8 @@
 //! holds *machines*. Drivers implement the three traits below and nothing else: SSH, journals, readiness checks,
 //! reboots, userdata rendering and the order of destruction are shared ([`deployment`], [`guest`]).
 //!
-//! A new platform is its folder, one `mod` line and one entry of [`DRIVERS`].
+//! A new platform is its folder, one `mod` line and one entry of [`DRIVERS`]; README.md in this folder says how to
+//! write one, step by step.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conf::Conf;
 use crate::ssh;
 
+pub mod aws;
 pub mod deployment;
 pub mod distribution;
 pub mod guest;
@@ -25,12 +27,14 @@ pub mod image;
 pub mod ledger;
 mod local;
 mod nspawn;
+pub mod poll;
 pub mod qemu;
 #[cfg(feature = "test-platform")]
 mod scripted;
 
 /// All platforms, in the order of `--help` and of properties.json.
 pub static DRIVERS: &[Driver] = &[
+    Driver::of::<aws::Aws>(),
     Driver::of::<nspawn::Nspawn>(),
     Driver::of::<qemu::Qemu>(),
     Driver::of::<qemu::QemuUnpriv>(),
@@ -66,6 +70,13 @@ pub trait Platform: 'static {
     fn image(options: &Self::Options, board: &str) -> Option<image::Image> {
         let _ = (options, board);
         None
+    }
+
+    /// Finds out how to remove what a run on this platform left behind; nothing is removed yet. The default
+    /// knows what is on this machine.
+    fn cleaner(options: Self::Options) -> impl Future<Output = Result<Arc<dyn ledger::Clean>>> + Send {
+        let _ = options;
+        std::future::ready(Ok(Arc::new(ledger::Local) as _))
     }
 
     /// Makes a flight.
@@ -110,10 +121,14 @@ pub struct Driver {
     check: fn(&ArgMatches, &Target) -> Result<()>,
     image: fn(&ArgMatches, &str) -> Result<Option<image::Image>>,
     flight: fn(&ArgMatches, FlightBase) -> MakingFlight,
+    cleaner: fn(&ArgMatches) -> MakingCleaner,
 }
 
 /// A flight being made.
 type MakingFlight = BoxFuture<'static, Result<Arc<dyn Flight>>>;
+
+/// What removes leftovers, being made.
+type MakingCleaner = BoxFuture<'static, Result<Arc<dyn ledger::Clean>>>;
 
 fn options<P: Platform>(matches: &ArgMatches) -> Result<P::Options> {
     P::Options::from_arg_matches(matches)
@@ -142,6 +157,10 @@ impl Driver {
                     P::check(&mut options, &base.target())?;
                     P::flight(options, base).await
                 }),
+                Err(e) => Box::pin(std::future::ready(Err(e))),
+            },
+            cleaner: |m| match options::<P>(m) {
+                Ok(options) => Box::pin(P::cleaner(options)),
                 Err(e) => Box::pin(std::future::ready(Err(e))),
             },
         }
@@ -174,6 +193,14 @@ impl Driver {
     /// When an option cannot be read.
     pub fn image(&self, matches: &ArgMatches, board: &str) -> Result<Option<image::Image>> {
         (self.image)(matches, board)
+    }
+
+    /// See [`Platform::cleaner`].
+    ///
+    /// # Errors
+    /// Whatever keeps the platform from being used.
+    pub async fn cleaner(&self, matches: &ArgMatches) -> Result<Arc<dyn ledger::Clean>> {
+        (self.cleaner)(matches).await
     }
 
     /// Makes a flight from parsed options.
@@ -272,6 +299,8 @@ pub struct FlightBase {
     pub cancel: CancellationToken,
     /// Record of what must be removed should this process die.
     pub ledger: Arc<ledger::Ledger>,
+    /// The key that opens the flight's machines; clouds want its public half.
+    pub key: Arc<ssh::Key>,
 }
 
 impl FlightBase {
@@ -333,6 +362,8 @@ pub struct LaunchRequest {
     pub output_dir: PathBuf,
     /// Leave the machine running when mantle ends (`kola spawn --remove=false`).
     pub survive: bool,
+    /// Do not hand the flight's key to the platform's metadata.
+    pub no_ssh_key_in_metadata: bool,
 }
 
 /// A driver's flight.
@@ -373,6 +404,9 @@ pub trait Cluster: Send + Sync {
     ///
     /// Never cancelled halfway. On an error nothing of the machine is left.
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>>;
+
+    /// The cluster is about to be destroyed: launches under way may give up.
+    fn close(&self) {}
 
     /// Local services of the cluster's private network; `None` on clouds.
     fn local(&self) -> Option<Arc<dyn LocalServices>> {

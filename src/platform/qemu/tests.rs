@@ -41,6 +41,7 @@ fn base(dir: &Path, board: &str) -> FlightBase {
         board: board.into(),
         cancel: CancellationToken::new(),
         ledger: Arc::new(ledger::Ledger::none()),
+        key: Arc::new(crate::ssh::Key::generate().unwrap()),
     }
 }
 
@@ -76,7 +77,13 @@ fn request(dir: &Path, userdata: UserData, options: MachineOptions) -> LaunchReq
         )
         .during(|| "cannot render userdata")
     };
-    LaunchRequest { render: Arc::new(render), options, output_dir: dir.to_owned(), survive: false }
+    LaunchRequest {
+        render: Arc::new(render),
+        options,
+        output_dir: dir.to_owned(),
+        survive: false,
+        no_ssh_key_in_metadata: false,
+    }
 }
 
 fn ignition() -> UserData {

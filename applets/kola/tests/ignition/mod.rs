@@ -135,6 +135,7 @@ pub const TESTS: &[Test] = &[
         user_data_v3: Some(Config::Ignition(NOOP_V3)),
         exclude_platforms: &["qemu", "nspawn"],
         distros: &["cl", "rhcos"],
+        flags: &[Flag::NoSshKeyInMetadata],
         ..Test::DEFAULT
     },
     Test {
@@ -143,6 +144,7 @@ pub const TESTS: &[Test] = &[
         user_data_v3: Some(Config::Ignition(NOOP_V3)),
         exclude_platforms: &["qemu", "nspawn"],
         distros: &["cl", "rhcos"],
+        flags: &[Flag::NoSshKeyInMetadata],
         ..Test::DEFAULT
     },
 ];

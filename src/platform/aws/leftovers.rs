@@ -1,0 +1,42 @@
+//! What the ledger of a run that died names, removed.
+
+use async_trait::async_trait;
+
+use super::super::ledger::{self, Clean, Resource};
+use super::super::{Error, Result, ResultExt};
+use super::api::Api;
+use super::{KEY_PAIR, machine, network};
+
+/// Removes leftovers at AWS, in whatever region they are, and those of the same run on this machine.
+pub struct Leftovers {
+    api: Api,
+}
+
+impl Leftovers {
+    /// With this account.
+    pub fn new(api: Api) -> Self {
+        Self { api }
+    }
+}
+
+#[async_trait]
+impl Clean for Leftovers {
+    async fn remove(&self, resource: &Resource) -> Result<()> {
+        if ledger::is_local(&resource.kind) {
+            return ledger::Local.remove(resource).await;
+        }
+        let what = || format!("cannot remove {} {} of {}", resource.kind, resource.id, resource.place);
+        let api = if resource.place == self.api.region() {
+            self.api.clone()
+        } else {
+            self.api.in_region(&resource.place).during(what)?
+        };
+        let removed = match resource.kind.as_str() {
+            KEY_PAIR => api.delete_key_pair(&resource.id).await,
+            machine::KIND => machine::end(&api, &resource.id, machine::Look::Often).await,
+            network::KIND => network::remove(&api, &resource.id).await,
+            _ => return Err(Error::new(format!("{}: mantle does not know how", what()))),
+        };
+        removed.during(what)
+    }
+}
