@@ -1,5 +1,6 @@
 //! ore: cloud images and virtual machines.
 
+mod aws;
 mod gcloud;
 
 use ::mantle::applet::{Applet, Context, Manual};
@@ -10,6 +11,32 @@ use ::mantle::log::{self, Level};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 
+/// What the clouds read and write.
+const FILES: &[(&str, &str)] = &[
+    sources::FILES[0],
+    sources::FILES[1],
+    sources::FILES[2],
+    ("~/.aws/credentials, ~/.aws/config", "AWS credentials, regions and endpoints, by profile."),
+    (
+        "$XDG_STATE_HOME/mantle/aws",
+        "Records of uploads to AWS that are not finished; ~/.local/state if the variable is not set.",
+    ),
+];
+
+/// The variables that the clouds heed.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    sources::ENVIRONMENT[0],
+    sources::ENVIRONMENT[1],
+    sources::ENVIRONMENT[2],
+    sources::ENVIRONMENT[3],
+    sources::ENVIRONMENT[4],
+    sources::ENVIRONMENT[5],
+    ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN", "AWS credentials."),
+    ("AWS_PROFILE", "Profile of the files of AWS credentials."),
+    ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _EBS, _S3, _IAM, _STS", "Servers to use in place of Amazon's."),
+    ("AWS_CA_BUNDLE", "Certificates to trust in place of the system's, for AWS."),
+];
+
 /// The applet's record.
 pub const APPLET: Applet = Applet {
     name: "ore",
@@ -17,10 +44,18 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: sources::FILES,
-        environment: sources::ENVIRONMENT,
+        files: FILES,
+        environment: ENVIRONMENT,
         exit_status: EXIT_STATUS,
         examples: &[
+            (
+                "ore aws upload --file=image.bin --object-format=RAW --direct --name=1.2.3 --ami-name=linux-1.2.3",
+                "Write a raw image into a snapshot and register the AMI linux-1.2.3-hvm; repeat the command if it is interrupted.",
+            ),
+            (
+                "ore aws gc --dry-run > plan.json && ore aws gc --apply=plan.json",
+                "Look at what would be terminated before it is.",
+            ),
             (
                 "ore gcloud index -r -D gs://bucket/boards/",
                 "Give every folder below boards an index.html, a page of its own, and a redirect to it.",
@@ -36,6 +71,7 @@ pub const APPLET: Applet = Applet {
 fn command() -> Command {
     Command::new("ore")
         .long_about("Cloud image and virtual machine utility. Progress is logged at level INFO unless another is chosen.")
+        .subcommand(aws::command())
         .subcommand(gcloud::command())
 }
 
@@ -46,6 +82,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
         log::set_level(Level::Info);
     }
     match matches.subcommand() {
+        Some(("aws", m)) => aws::run(m, &context).await?,
         Some(("gcloud", m)) => gcloud::run(m, &context).await?,
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("ore has no such command")),

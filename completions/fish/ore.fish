@@ -42,9 +42,192 @@ complete -c ore -n "__fish_ore_needs_command" -l no-config -d 'Read no configura
 complete -c ore -n "__fish_ore_needs_command" -s v -l verbose -d 'Alias for --log-level=INFO'
 complete -c ore -n "__fish_ore_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_needs_command" -s V -l version -d 'Print version'
+complete -c ore -n "__fish_ore_needs_command" -f -a "aws" -d 'Keys on the command line, which only ore has'
 complete -c ore -n "__fish_ore_needs_command" -f -a "gcloud" -d 'GCloud image creation and upload tools'
 complete -c ore -n "__fish_ore_needs_command" -f -a "version" -d 'Print the version number and exit'
 complete -c ore -n "__fish_ore_needs_command" -f -a "help" -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "copy-image" -d 'Copy AWS image between regions'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "delete-image" -d 'Delete an image and its snapshot'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "gc" -d 'GC resources in AWS'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "initialize" -d 'initialize any uncreated resources for a given AWS region'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "list" -d 'List what kola and ore made in a region'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "list-regions" -d 'List the regions that this account can use'
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "upload" -d 'Create AWS images'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l image -d 'Image to copy, in the region of --region' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l ami -d 'Image to deregister' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l snapshot -d 'Snapshot to delete' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l allow-missing -d 'What is not there is deleted'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l duration -d 'How old resources must be before they\'re considered garbage' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l ledger -d 'Remove what the record of a run of kola in this folder names, whatever its age, and nothing else' -r -f -a "(__fish_complete_directories)"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l apply -d 'Remove what a plan of --dry-run names, as far as it still may be removed; - is standard input' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l dry-run -d 'Print what would be removed, as a line of JSON, and remove nothing'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l bucket -d 'The bucket to import through, or its s3:// URL [default: coreos-dev-ami-import-<region>]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l json -d 'Print one line of JSON, a list'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l disabled -d 'List those that it cannot use yet'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l all -d 'List both'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l file -d 'Image to upload [default: the SDK\'s latest coreos_production_ami_vmdk_image.vmdk]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l name -d 'Name of the uploaded image: tag of the snapshot, by which it is found again [default: COREOS_VERSION of the version.txt beside the file]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l ami-name -d 'Name of the AMI, to which -hvm is added [default: Container-Linux-dev-$USER-<version>; the name without version.txt]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l ami-description -d 'Description of the AMI' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l board -d 'Board, part of the default path in the bucket' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l bucket -d 'Bucket to upload to, s3://BUCKET[/PATH] [default: s3://coreos-dev-ami-import-<region>/$USER/<board>/<name>]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l source-object -d 'Import this s3:// object, upload nothing' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l source-snapshot -d 'Make the AMI of this snapshot, upload and import nothing' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l object-format -d 'Format of file or object: VMDK or RAW' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l disk-size-gib -d 'Size of the disk in GiB' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l grant-user -d 'Accounts that may start machines of the AMI, by number' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l tags -d 'Tags of AMI and snapshot' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l access-id -d 'AWS access key id' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l disk-size-inspect -d 'Take the size of the disk from the image'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l delete-object -d 'Delete the uploaded object in the end'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l force -d 'Start over: upload even if the object exists, and replace snapshot and AMIs'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l create-pv -d 'Create a paravirtual AMI too'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l direct -d 'Write the raw image straight into a snapshot, without bucket and import; zeros are not sent'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l resume -d 'Go on with an interrupted upload, and leave one that can be gone on with'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l quiet -d 'Show no progress'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l project -d 'Project of instances and images' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l zone -d 'Zone of instances' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l basename -d 'What names of instances begin with' -r

@@ -1,0 +1,350 @@
+//! `ore aws upload`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ::mantle::applet::Context;
+use ::mantle::args;
+use ::mantle::download::progress::Progress;
+use ::mantle::error::{Result, Section as _, WrapErr as _, eyre, usage};
+use ::mantle::platform::aws::Account;
+use ::mantle::platform::aws::disk::{self, Content, Format, MAX_GIB};
+use ::mantle::platform::aws::images::pv_kernel;
+use ::mantle::platform::aws::object::{Location, default_bucket};
+use ::mantle::platform::aws::upload::{self, Request, Source, check_image_name, parse_tag};
+use ::mantle::release::version::Versions;
+use ::mantle::{output, sdk, warning};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+
+use super::{api, explain, preflight, unless_cancelled};
+
+/// What the SDK calls the image.
+const FILE: &str = "coreos_production_ami_vmdk_image.vmdk";
+
+/// Declares the command.
+pub fn command() -> Command {
+    let text = |id: &'static str, name: &'static str| Arg::new(id).long(id).value_name(name);
+    let switch = |id: &'static str| Arg::new(id).long(id).action(ArgAction::SetTrue);
+    Command::new("upload")
+        .about("Create AWS images")
+        .long_about(
+            "Upload a disk image through S3, import it as a snapshot and register machine images of it; or write a raw \
+             image straight into a snapshot with --direct. Whatever is there already under the same names is used: a \
+             repeated command goes on where the last one stopped. The result is a line of JSON.\n\n\
+             When the command is interrupted or the network fails, the parts that were uploaded stay, to be gone on \
+             with; ore aws gc removes them if nobody does.",
+        )
+        .arg(
+            text("file", "FILE")
+                .value_parser(args::path_parser())
+                .value_hint(ValueHint::FilePath)
+                .help(format!("Image to upload [default: the SDK's latest {FILE}]")),
+        )
+        .arg(text("name", "NAME").help(
+            "Name of the uploaded image: tag of the snapshot, by which it is found again [default: COREOS_VERSION of the \
+             version.txt beside the file]",
+        ))
+        .arg(text("ami-name", "NAME").help(
+            "Name of the AMI, to which -hvm is added [default: Container-Linux-dev-$USER-<version>; the name without \
+             version.txt]",
+        ))
+        .arg(text("ami-description", "TEXT").help("Description of the AMI"))
+        .arg(text("board", "BOARD").default_value("amd64-usr").help("Board, part of the default path in the bucket"))
+        .arg(text("bucket", "URL").help(
+            "Bucket to upload to, s3://BUCKET[/PATH] [default: s3://coreos-dev-ami-import-<region>/$USER/<board>/<name>]",
+        ))
+        .arg(text("source-object", "URL").help("Import this s3:// object, upload nothing"))
+        .arg(text("source-snapshot", "SNAPSHOT").help("Make the AMI of this snapshot, upload and import nothing"))
+        .arg(
+            text("object-format", "FORMAT")
+                .value_parser(str::parse::<Format>)
+                .default_value("VMDK")
+                .help("Format of file or object: VMDK or RAW"),
+        )
+        .arg(
+            text("disk-size-gib", "GIB")
+                .value_parser(args::parse_int::<u32>)
+                .default_value("8")
+                .help("Size of the disk in GiB"),
+        )
+        .arg(switch("disk-size-inspect").help("Take the size of the disk from the image"))
+        .arg(switch("delete-object").default_value("true").help("Delete the uploaded object in the end"))
+        .arg(switch("force").help("Start over: upload even if the object exists, and replace snapshot and AMIs"))
+        .arg(args::list(text("grant-user", "ACCOUNT")).help("Accounts that may start machines of the AMI, by number"))
+        .arg(switch("create-pv").help("Create a paravirtual AMI too"))
+        .arg(args::list(text("tags", "KEY=VALUE")).help("Tags of AMI and snapshot"))
+        .arg(switch("direct").help("Write the raw image straight into a snapshot, without bucket and import; zeros are not sent"))
+        .arg(
+            switch("resume")
+                .default_value("true")
+                .help("Go on with an interrupted upload, and leave one that can be gone on with"),
+        )
+        .arg(switch("quiet").help("Show no progress"))
+}
+
+/// Uploads an image.
+pub async fn run(matches: &ArgMatches, account: &Account, context: &Context) -> Result<()> {
+    // What can be told without knowing the region comes before credentials are looked for.
+    let plan = Plan::new(matches)?;
+    account.region().map_or(Ok(()), |r| plan.check_region(r))?;
+    let api = api(account).await?;
+    plan.check_region(api.region())?;
+    let request = plan.request(api.region())?;
+    unless_cancelled(context, preflight(&api)).await?;
+    let bar = Bar::new(&request, args::flag(matches, "quiet"));
+    let outcome = upload::run(&api, &request, &|done, total| bar.show(done, total), &context.cancel).await;
+    drop(bar);
+    let outcome = outcome.map_err(|e| {
+        let code = e.code().map(str::to_owned);
+        let import = e.to_string() == "unable to create snapshot"
+            && matches!(code.as_deref(), Some("InvalidParameter"));
+        let report = explain(e);
+        match code.as_deref() {
+            Some("NoSuchBucket") => report.suggestion("make the bucket with `ore aws initialize`"),
+            _ if import => report
+                .suggestion("make the role vmimport, and let it read this bucket, with `ore aws initialize`"),
+            _ => report,
+        }
+    })?;
+    Ok(output::line(serde_json::to_string(&outcome)?)?)
+}
+
+/// What the options say, as far as it does not depend on the region.
+struct Plan {
+    request: Request,
+    /// Where to upload: nothing, a bucket, or a bucket and a path in it.
+    bucket: Option<Location>,
+    /// The object to import instead.
+    object: Option<Location>,
+    board: String,
+    base: String,
+}
+
+fn value(matches: &ArgMatches, id: &str) -> Option<String> {
+    matches.get_one::<String>(id).filter(|v| !v.is_empty()).cloned()
+}
+
+fn url(matches: &ArgMatches, id: &str) -> Result<Option<Location>> {
+    value(matches, id).map(|v| v.parse().map_err(|e: String| usage(format!("--{id}: {e}")))).transpose()
+}
+
+impl Plan {
+    fn new(matches: &ArgMatches) -> Result<Self> {
+        let flag = |id: &str| args::flag(matches, id);
+        let (bucket, object) = (url(matches, "bucket")?, url(matches, "source-object")?);
+        let snapshot = value(matches, "source-snapshot");
+        let direct = flag("direct");
+        if object.is_some() && snapshot.is_some() {
+            return Err(usage("At most one of --source-object and --source-snapshot may be specified."));
+        }
+        let elsewhere = object.is_some() || snapshot.is_some();
+        if flag("disk-size-inspect") && elsewhere {
+            return Err(usage(
+                "--disk-size-inspect cannot be used with --source-object or --source-snapshot.",
+            ));
+        }
+        if direct && elsewhere {
+            return Err(usage("--direct cannot be used with --source-object or --source-snapshot."));
+        }
+        if object.as_ref().is_some_and(|o| o.key.is_empty()) {
+            return Err(usage("--source-object names a bucket, not an object"));
+        }
+        if let Some(id) = snapshot.as_ref().filter(|s| !s.starts_with("snap-")) {
+            return Err(usage(format!("--source-snapshot={id} is no id: it does not begin with snap-")));
+        }
+        let mut format = *matches.get_one::<Format>("object-format").unwrap_or(&Format::Vmdk);
+        if direct && format == Format::Vmdk {
+            if matches.value_source("object-format") != Some(ValueSource::DefaultValue) {
+                return Err(usage("--direct writes raw images only, not VMDK."));
+            }
+            format = Format::Raw;
+        }
+        let tags = args::strings(matches, "tags");
+        let tags = tags.iter().map(|t| parse_tag(t).map_err(usage)).collect::<Result<Vec<_>>>()?;
+        let users = args::strings(matches, "grant-user");
+        if let Some(bad) = users.iter().find(|u| u.len() != 12 || !u.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(usage(format!(
+                "--grant-user={bad} is no number of an account: those have 12 digits"
+            )));
+        }
+        let size_gib = *matches.get_one::<u32>("disk-size-gib").unwrap_or(&8);
+        if size_gib == 0 || u64::from(size_gib) > MAX_GIB {
+            return Err(usage(format!(
+                "--disk-size-gib={size_gib} is no size of a disk: 1 to {MAX_GIB} GiB are"
+            )));
+        }
+        let file = match crate::downloads::path(matches, "file") {
+            Some(file) => file,
+            None => sdk::image_dir("amd64-usr", "latest").map_err(|e| usage(e.to_string()))?.join(FILE),
+        };
+        let base = file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
+        let base = base.ok_or_else(|| usage(format!("--file={} does not name a file", file.display())))?;
+        let (name, image_name) = names(matches, &file)?;
+        for name in [&image_name, &format!("{image_name}-hvm")] {
+            check_image_name(name).map_err(usage)?;
+        }
+        let source = match (&object, snapshot) {
+            (_, Some(id)) => Source::Snapshot(id),
+            (Some(_), None) => Source::Object,
+            (None, None) if direct => Source::Direct(file),
+            (None, None) => Source::File(file),
+        };
+        let mut size_gib = i64::from(size_gib);
+        if let Some(file) = source.file() {
+            size_gib = disk_size(file, format, size_gib, flag("disk-size-inspect"))?;
+        }
+        let request = Request {
+            name,
+            source,
+            object: object.clone().unwrap_or(Location { bucket: String::new(), key: String::new() }),
+            format,
+            size_gib,
+            force: flag("force"),
+            delete_object: flag("delete-object"),
+            resume: flag("resume"),
+            image_name,
+            description: value(matches, "ami-description").unwrap_or_default(),
+            users,
+            tags,
+            pv: flag("create-pv"),
+        };
+        let board = value(matches, "board").unwrap_or_default();
+        Ok(Self { request, bucket, object, board, base })
+    }
+
+    /// Refuses what the region cannot do.
+    fn check_region(&self, region: &str) -> Result<()> {
+        match self.request.pv {
+            true => pv_kernel(region).map(|_| ()).map_err(|e| usage(e.to_string())),
+            false => Ok(()),
+        }
+    }
+
+    /// What is to be made, in this region.
+    fn request(self, region: &str) -> Result<Request> {
+        let Self { mut request, bucket, object, board, base } = self;
+        if object.is_none() {
+            let to =
+                bucket.unwrap_or_else(|| Location { bucket: default_bucket(region), key: String::new() });
+            let folder = match to.key.as_str() {
+                "" => format!("{}/{board}/{}", user()?, request.name),
+                path => path.to_owned(),
+            };
+            request.object = Location { bucket: to.bucket, key: format!("{folder}/{base}") };
+        }
+        Ok(request)
+    }
+}
+
+/// The names of image and AMI.
+fn names(matches: &ArgMatches, file: &Path) -> Result<(String, String)> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let version = Versions::of_folder(folder).map(|v| v.version);
+    let (name, version) = match (value(matches, "name"), version) {
+        (Some(name), Ok(version)) => (name, version),
+        (Some(name), Err(_)) => (name.clone(), name),
+        (None, Ok(version)) => (version.clone(), version),
+        (None, Err(e)) => {
+            return Err(eyre!(e).wrap_err(
+                "Unable to get version from image directory, provide a -name flag or include a version.txt in the image \
+                 directory",
+            ));
+        }
+    };
+    let guess =
+        || -> Result<String> { Ok(format!("Container-Linux-dev-{}-{}", user()?, version.replace('+', "-"))) };
+    let image_name =
+        value(matches, "ami-name").map_or_else(guess, Ok).wrap_err("could not guess image name")?;
+    Ok((name, image_name))
+}
+
+/// Whose image it is, for names: `$USER`, else the system's name for this user.
+fn user() -> Result<String> {
+    if let Some(user) = std::env::var("USER").ok().filter(|u| !u.is_empty()) {
+        return Ok(user);
+    }
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    user.map(|u| u.name).ok_or_else(|| eyre!("this user has no name").suggestion("set $USER"))
+}
+
+/// Looks into the file before anything is sent: whether it is what it should be, and how large its disk is.
+fn disk_size(file: &Path, format: Format, asked: i64, inspect: bool) -> Result<i64> {
+    let shown = file.display();
+    let open = || format!("Could not open image file {shown}");
+    let content = disk::content(file).wrap_err_with(open)?;
+    if !file.is_file() {
+        return Err(eyre!("{}: it is not a file", open()));
+    }
+    match (content, format) {
+        (Content::Packed(tool), _) => {
+            return Err(eyre!("{shown} is packed").suggestion(format!("unpack it with {tool}")));
+        }
+        (Content::Qcow2, _) => {
+            return Err(
+                eyre!("{shown} is a qcow2 image").suggestion("convert it with `qemu-img convert -O raw`")
+            );
+        }
+        (Content::VmdkDescriptor, _) => {
+            return Err(eyre!("{shown} is only the description of a VMDK").suggestion(
+                "make one file of it with `qemu-img convert -O vmdk -o subformat=streamOptimized`",
+            ));
+        }
+        (Content::Vmdk, Format::Raw) => {
+            return Err(eyre!("{shown} is a VMDK").suggestion("pass --object-format=VMDK"));
+        }
+        (Content::Other, Format::Vmdk) => {
+            warning!(
+                "ore",
+                "{shown} does not look like a VMDK; pass --object-format=RAW if it is a plain disk"
+            );
+        }
+        (Content::Vmdk, Format::Vmdk) | (Content::Other, Format::Raw) => {}
+    }
+    let bytes = disk::virtual_size(file).wrap_err("Unable to query size of disk")?;
+    if bytes == 0 {
+        return Err(eyre!("{shown} is empty"));
+    }
+    let inside = i64::try_from(disk::gib(bytes)).wrap_err("Unable to query size of disk")?;
+    let known = content == Content::Vmdk || format == Format::Raw;
+    match inspect {
+        true if inside as u64 > MAX_GIB => {
+            Err(eyre!("the disk in {shown} has {inside} GiB, more than {MAX_GIB}"))
+        }
+        true => Ok(inside),
+        false if known && inside > asked => {
+            Err(usage(format!("the disk in {shown} has {inside} GiB, more than --disk-size-gib={asked}"))
+                .suggestion("pass --disk-size-inspect"))
+        }
+        false => Ok(asked),
+    }
+}
+
+/// The bar of an upload, there from its first bytes.
+struct Bar {
+    name: String,
+    state: Option<Mutex<Option<(Progress, u64)>>>,
+}
+
+impl Bar {
+    fn new(request: &Request, quiet: bool) -> Self {
+        let file = request.source.file().map(PathBuf::from).unwrap_or_default();
+        let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { name, state: (!quiet).then(|| Mutex::new(None)) }
+    }
+
+    fn show(&self, done: u64, total: u64) {
+        let Some(Ok(mut state)) = self.state.as_ref().map(Mutex::lock) else { return };
+        match state.as_mut() {
+            Some((bar, before)) => {
+                bar.advance(done.saturating_sub(*before));
+                *before = done;
+            }
+            None => {
+                let mut bar = Progress::new(&self.name);
+                bar.answer(done, Some(total));
+                *state = Some((bar, done));
+            }
+        }
+    }
+}
