@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "skipped tests say why")]
 
 mod cli;
+mod cloud;
 mod cork;
 mod gangue;
 mod generated;

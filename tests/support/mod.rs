@@ -2,6 +2,9 @@
 
 pub mod emulators;
 pub mod gcs;
+pub mod http;
+pub mod moto;
+pub mod proxy;
 pub mod server;
 pub mod toy;
 

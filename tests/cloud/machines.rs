@@ -1,0 +1,356 @@
+//! Machines behind the fakes of clouds: one start for any userdata, an address on loopback, a console, a stop.
+//!
+//! An API face (`ec2.rs`, and those of other clouds) asks [`Machines`] for guests and says their addresses to its
+//! clients; it knows nothing of how they are made.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mantle::conf::{self, Additions, IgnitionVersion, UserData};
+use mantle::platform::distribution::Distribution;
+use mantle::platform::ledger::Ledger;
+use mantle::platform::{self, Driver, Flight, FlightBase, LaunchRequest, Machine, MachineOptions, Target};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::installed;
+
+const BOARD: &str = "amd64-usr";
+
+/// Makes guests.
+pub trait Machines: Send + Sync {
+    /// Starts a guest and returns when it exists; it may still be booting.
+    ///
+    /// # Errors
+    /// A text for people.
+    fn start(&self, userdata: &[u8]) -> Result<Arc<dyn Guest>, String>;
+}
+
+/// One guest.
+pub trait Guest: Send + Sync {
+    /// Where its sshd is reached: `127.0.0.1:PORT`.
+    fn address(&self) -> String;
+
+    /// What its serial console has said, also after its end.
+    fn console(&self) -> Vec<u8>;
+
+    /// Ends it. It may have ended before.
+    fn stop(&self);
+}
+
+/// A listener on loopback for as long as this lives.
+struct Port {
+    address: SocketAddr,
+    open: Arc<AtomicBool>,
+}
+
+impl Port {
+    fn new(serve: impl Fn(TcpStream) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = Self { address: listener.local_addr().unwrap(), open: Arc::new(AtomicBool::new(true)) };
+        let open = port.open.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if !open.load(Ordering::SeqCst) {
+                    return;
+                }
+                if let Ok(stream) = stream {
+                    serve(stream);
+                }
+            }
+        });
+        port
+    }
+
+    fn close(&self) {
+        if self.open.swap(false, Ordering::SeqCst) {
+            let _ = TcpStream::connect(self.address); // wakes the thread
+        }
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Our own guest by one of mantle's local platforms: `nspawn` (a container, in a second; root) or `qemu-unpriv`
+/// (a virtual machine).
+pub struct Local(Arc<Ground>);
+
+/// What the guests stand on; it ends after the last of them.
+struct Ground {
+    runtime: tokio::runtime::Runtime,
+    flight: Arc<dyn Flight>,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        self.runtime.block_on(self.flight.destroy());
+    }
+}
+
+impl Local {
+    /// `None`, and a word on stdout, where the platform cannot work: no guest image, no root.
+    pub fn new(platform: &str) -> Option<Self> {
+        let driver = Driver::named(platform).unwrap();
+        let mut line = vec!["machines"];
+        if platform.starts_with("qemu") {
+            line.push("--qemu-kernel=auto"); // spares the boot loader
+        }
+        let command = platform::augment(clap::Command::new("machines"), true);
+        let matches = command.try_get_matches_from(line).unwrap();
+        let facts = driver.image(&matches, BOARD).ok().flatten().and_then(|image| image.facts);
+        let distribution = facts.map_or_else(|| "debian".to_owned(), |facts| facts.distro);
+        let distribution = Distribution::named(&distribution).unwrap();
+        if let Err(e) = driver.check(&matches, &Target { board: BOARD.into(), distribution }) {
+            println!("skipped: no machines of platform {platform}: {e}");
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("mantle-machines-").tempdir().unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let base = FlightBase {
+            base_name: "double".into(),
+            output_dir: folder.path().into(),
+            distribution,
+            board: BOARD.into(),
+            cancel: CancellationToken::new(),
+            ledger: Arc::new(Ledger::none()),
+            key: Arc::new(mantle::ssh::Key::generate().unwrap()), // the userdata has keys of its own
+        };
+        let flight = runtime.block_on(driver.flight(&matches, base)).unwrap();
+        Some(Self(Arc::new(Ground { runtime, flight, folder })))
+    }
+}
+
+impl Machines for Local {
+    fn start(&self, userdata: &[u8]) -> Result<Arc<dyn Guest>, String> {
+        let chain = |e: &dyn std::error::Error| {
+            let mut text = e.to_string();
+            let mut cause = e.source();
+            while let Some(e) = cause {
+                text += &format!(": {e}");
+                cause = e.source();
+            }
+            text
+        };
+        let userdata = UserData::detect(userdata).map_err(|e| chain(&e))?;
+        // As it came: nothing is added, and no address is put in.
+        let conf = conf::render(Some(&userdata), IgnitionVersion::V2, "", "", &Additions::default())
+            .map_err(|e| chain(&e))?;
+        let request = LaunchRequest {
+            render: Arc::new(move |_| Ok(conf.clone())),
+            options: MachineOptions::default(),
+            output_dir: self.0.folder.path().into(),
+            survive: false,
+            no_ssh_key_in_metadata: true,
+        };
+        let machine = self.0.runtime.block_on(async {
+            let cluster = self.0.flight.new_cluster("double".into()).await?;
+            cluster.launch(request).await
+        });
+        let machine = machine.map_err(|e| chain(&e))?;
+        let (address, dialer) = (machine.address(), machine.dialer());
+        let address = if address.contains(':') { address } else { format!("{address}:22") };
+        let port = Port::new(move |stream| {
+            let (address, dialer) = (address.clone(), dialer.clone());
+            std::thread::spawn(move || {
+                if let Ok(far) = dialer.dial(&address, Duration::from_secs(5)) {
+                    join(stream, far);
+                }
+            });
+        });
+        let guest = LocalGuest {
+            ground: self.0.clone(),
+            machine,
+            port,
+            stopped: AtomicBool::new(false),
+            console: Mutex::default(),
+        };
+        Ok(Arc::new(guest))
+    }
+}
+
+struct LocalGuest {
+    ground: Arc<Ground>,
+    machine: Arc<dyn Machine>,
+    port: Port,
+    stopped: AtomicBool,
+    console: Mutex<Vec<u8>>,
+}
+
+impl Guest for LocalGuest {
+    fn address(&self) -> String {
+        self.port.address.to_string()
+    }
+
+    fn console(&self) -> Vec<u8> {
+        let mut last = self.console.lock().unwrap();
+        if let Some(console) = self.ground.runtime.block_on(self.machine.console()).filter(|c| !c.is_empty())
+        {
+            *last = console;
+        }
+        last.clone()
+    }
+
+    fn stop(&self) {
+        if !self.stopped.swap(true, Ordering::SeqCst) {
+            self.port.close();
+            self.console();
+            self.ground.runtime.block_on(self.machine.destroy());
+        }
+    }
+}
+
+impl Drop for LocalGuest {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Copies between two connections until both directions have ended.
+fn join(near: TcpStream, far: TcpStream) {
+    let copy = |mut from: &TcpStream, mut to: &TcpStream| -> io::Result<()> {
+        let mut buffer = [0; 1 << 16];
+        loop {
+            match from.read(&mut buffer)? {
+                0 => return to.shutdown(Shutdown::Write),
+                n => to.write_all(&buffer[..n])?,
+            }
+        }
+    };
+    let _ = (near.set_nodelay(true), far.set_nodelay(true));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if copy(&near, &far).is_err() {
+                let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+            }
+        });
+        if copy(&far, &near).is_err() {
+            let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+        }
+    });
+}
+
+/// Pretends: OpenSSH with the keys of the userdata, but behind it only a script that answers what kola asks of a
+/// new machine. At once there; root.
+pub struct Pretended;
+
+impl Pretended {
+    /// `None`, and a word on stdout, where it cannot work.
+    pub fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            println!("skipped: an sshd for another user needs root");
+            return None;
+        }
+        (installed("sshd") && installed("unshare")).then_some(Self)
+    }
+}
+
+/// What the pretended guest does; any other command succeeds and says nothing.
+const SCRIPT: &str = r#"#!/bin/sh
+case "$SSH_ORIGINAL_COMMAND" in
+*boot_id*) echo 00000000-0000-4000-8000-000000000000 ;;
+*is-system-running*) echo running ;;
+*/etc/os-release*) printf 'ID=debian\nVERSION_ID=1.0.0\n@@failed\n@@selinux\n' ;;
+*journalctl*) exec sleep 1000 ;;
+esac
+"#;
+
+impl Machines for Pretended {
+    fn start(&self, userdata: &[u8]) -> Result<Arc<dyn Guest>, String> {
+        let folder = tempfile::Builder::new().prefix("mantle-pretended-").tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("keys", &keys(userdata)?);
+        write("script", SCRIPT);
+        // The user core, with this script for a shell: sshd runs every command by it.
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        let others: String =
+            passwd.lines().filter(|l| !l.starts_with("core:")).map(|l| format!("{l}\n")).collect();
+        write("passwd", &format!("{others}core:x:500:500::/:/bin/sh\n"));
+        write(
+            "config",
+            &format!(
+                "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nLogLevel ERROR\n\
+                 ForceCommand /bin/sh {}\n",
+                at("host"),
+                at("keys"),
+                at("script")
+            ),
+        );
+        // Readable for the user that the script runs as.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).unwrap();
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f", &at("host")])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        std::fs::create_dir_all("/run/sshd").unwrap();
+        let script =
+            format!("mount --bind {} /etc/passwd; exec /usr/sbin/sshd -i -f {}", at("passwd"), at("config"));
+        let connections = Arc::new(Mutex::new(Vec::<Child>::new()));
+        let own = connections.clone();
+        let port = Port::new(move |stream| {
+            let socket = OwnedFd::from(stream);
+            let child = Command::new("unshare")
+                .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &script])
+                .stdin(Stdio::from(socket.try_clone().unwrap()))
+                .stdout(Stdio::from(socket))
+                .stderr(Stdio::null())
+                .spawn();
+            if let Ok(child) = child {
+                let mut all = own.lock().unwrap();
+                all.retain_mut(|c| matches!(c.try_wait(), Ok(None)));
+                all.push(child);
+            }
+        });
+        Ok(Arc::new(PretendedGuest { port, connections, _folder: folder }))
+    }
+}
+
+/// The SSH keys in an Ignition config.
+fn keys(userdata: &[u8]) -> Result<String, String> {
+    let config: serde_json::Value =
+        serde_json::from_slice(userdata).map_err(|e| format!("the userdata is no Ignition config: {e}"))?;
+    let users = config["passwd"]["users"].as_array().cloned().unwrap_or_default();
+    let keys = users.iter().flat_map(|u| u["sshAuthorizedKeys"].as_array().cloned().unwrap_or_default());
+    Ok(keys.filter_map(|k| k.as_str().map(|k| format!("{k}\n"))).collect())
+}
+
+struct PretendedGuest {
+    port: Port,
+    connections: Arc<Mutex<Vec<Child>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Guest for PretendedGuest {
+    fn address(&self) -> String {
+        self.port.address.to_string()
+    }
+
+    fn console(&self) -> Vec<u8> {
+        b"pretended: no kernel, no boot\n".to_vec()
+    }
+
+    fn stop(&self) {
+        self.port.close();
+        for mut child in std::mem::take(&mut *self.connections.lock().unwrap()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for PretendedGuest {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
