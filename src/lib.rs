@@ -19,6 +19,7 @@
 //! | `google` | credentials and Cloud Storage |
 //! | `http` | the HTTP client with its time limits and retries |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
+//! | `progress` | how far long work is: bars and lines |
 //! | `natural` | the order in which people expect names |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
@@ -41,6 +42,7 @@ pub mod openpgp;
 pub mod output;
 pub mod platform;
 pub mod process;
+pub mod progress;
 pub mod release;
 pub mod sdk;
 pub mod shutdown;

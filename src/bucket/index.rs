@@ -6,9 +6,10 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 
 use super::listing::{Entry, INDEX, Listing, only_if, parent};
-use super::{Error, IndexOptions, Progress, Summary, pages, pool};
+use super::{Error, IndexOptions, Summary, pages, pool};
 use crate::google::storage::{self, Attributes, Fingerprint, Location, Object, Storage};
 use crate::natural;
+use crate::progress::Progress;
 use crate::{info, notice};
 
 /// Which objects lie where, without the pages about them.
@@ -121,9 +122,9 @@ pub async fn run(
         ..Attributes::default()
     });
     let job = Job { storage, bucket: &at.bucket, listing, tree: &tree, title, options, attributes };
-    let mut progress = Progress::new(format!("index {at}"), folders.len());
+    let mut progress = Progress::of_steps("bucket", &format!("index {at}"), folders.len() as u64);
     pool::run(folders.iter().map(|folder| job.folder(folder)), |part: Summary| {
-        progress.advance();
+        progress.advance(1);
         summary.written += part.written;
         summary.deleted += part.deleted;
         summary.unchanged += part.unchanged;

@@ -7,7 +7,6 @@ mod index;
 mod listing;
 mod pages;
 mod pool;
-mod progress;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -19,7 +18,6 @@ use crate::http;
 
 pub use index::pages_of;
 use listing::Listing;
-use progress::Progress;
 
 /// What an index job does.
 #[derive(Clone, Debug)]

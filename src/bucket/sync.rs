@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::listing::{Entry, Listing, only_if};
-use super::{Error, Progress, Summary, SyncOptions, pool};
+use super::{Error, Summary, SyncOptions, pool};
 use crate::google::storage::{self, Location, Rewrite, Storage};
+use crate::progress::Progress;
 use crate::{info, notice};
 
 /// Deleting up to this many objects needs no permission of its own.
@@ -34,13 +35,13 @@ pub async fn run(
     }
     summary.unchanged += plan.unchanged;
     let steps = plan.copies.iter().map(Vec::len).sum::<usize>() + plan.deletions.len();
-    let mut progress = Progress::new(format!("sync {destination}"), steps);
+    let mut progress = Progress::of_steps("bucket", &format!("sync {destination}"), steps as u64);
     let job = Job { storage, source, destination, options };
     for class in &plan.copies {
         let work = class.iter().map(|copy| job.copy(copy));
         let mut made = Vec::new();
         pool::run(work, |copy| {
-            progress.advance();
+            progress.advance(1);
             made.push(copy);
         })
         .await?;
@@ -54,7 +55,7 @@ pub async fn run(
     }
     let gone = plan.deletions.iter().map(|(name, entry)| job.delete(name, entry));
     pool::run(gone, |()| {
-        progress.advance();
+        progress.advance(1);
         summary.deleted += 1;
     })
     .await?;

@@ -6,11 +6,11 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::part::Part;
-use super::progress::Progress;
 use super::source::{Opened, Source, open_file};
 use super::transfer::{Outcome, interruptible};
 use super::writer::{Plan, Writer};
 use super::{Compression, Error};
+use crate::progress::Progress;
 
 /// Decompresses a file into another, which is replaced when all is there and right, safe from a crash, and is left as
 /// it was otherwise. Until then it grows as `<to>.part`.
@@ -36,8 +36,10 @@ pub async fn decompress(
             Ok::<_, Error>((part, head))
         };
         let (part, head) = tokio::task::spawn_blocking(begin).await.map_err(Error::thread)??;
-        let mut progress =
-            Progress::new(&to.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default());
+        let mut progress = Progress::of_file(
+            "download",
+            &to.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+        );
         progress.answer(0, head.total);
         let plan = Plan { check: None, decompress: Some(compression) };
         let total = head.total;

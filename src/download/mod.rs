@@ -7,7 +7,6 @@
 mod ahead;
 mod local;
 mod part;
-pub mod progress;
 mod s3;
 pub mod signature;
 mod source;

@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::ahead::Rate;
 use super::part::Part;
-use super::progress::Progress;
 use super::source::{Opened, Resume, Source};
 use super::writer::{Finished, Plan, Writer};
 use super::{CheckError, Engine, Error, MakeCheck};
 use crate::compress::{Compression, Decoder};
 use crate::http::Budget;
+use crate::progress::Progress;
 
 /// Each time this many bytes more than ever before have come, the budget for failures is full again.
 const PROGRESS: u64 = 1 << 20;
@@ -161,7 +161,7 @@ impl<'a> Transfer<'a> {
             request,
             what: request.source.to_string(),
             part,
-            progress: Progress::new(&name),
+            progress: Progress::of_file("download", &name),
             best: 0,
             resumed: 0,
             joined: false,

@@ -5,13 +5,13 @@ use std::sync::Mutex;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
-use ::mantle::download::progress::Progress;
 use ::mantle::error::{Result, Section as _, WrapErr as _, eyre, usage};
 use ::mantle::platform::aws::Account;
 use ::mantle::platform::aws::disk::{self, Content, Format, MAX_GIB};
 use ::mantle::platform::aws::images::pv_kernel;
 use ::mantle::platform::aws::object::{Location, default_bucket};
 use ::mantle::platform::aws::upload::{self, Request, Source, check_image_name, parse_tag};
+use ::mantle::progress::Progress;
 use ::mantle::release::version::Versions;
 use ::mantle::{output, sdk, warning};
 use clap::parser::ValueSource;
@@ -341,7 +341,7 @@ impl Bar {
                 *before = done;
             }
             None => {
-                let mut bar = Progress::new(&self.name);
+                let mut bar = Progress::of_file("ore", &self.name);
                 bar.answer(done, Some(total));
                 *state = Some((bar, done));
             }

@@ -1,4 +1,4 @@
-//! How far a download is: a bar at the bottom of a terminal, now and then a log line elsewhere.
+//! How far long work is: a bar at the bottom of a terminal, now and then a log line elsewhere.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -7,16 +7,18 @@ use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::log;
 
-/// How far apart the lines are without a terminal; downloads that are faster print none.
+/// How far apart the lines are without a terminal; work that is faster prints none.
 const LINES: Duration = Duration::from_secs(15);
 
-/// Shows one download; all traces of it are gone when it is dropped.
+/// Shows one piece of work; all traces of it are gone when it is dropped.
 pub struct Progress {
+    component: &'static str,
     name: String,
+    unit: Unit,
     bar: Option<ProgressBar>,
     total: Option<u64>,
     done: u64,
-    /// When this run of the download began, and with how many bytes.
+    /// When this run of the work began, and with how much done.
     since: (Instant, u64),
     last_line: Instant,
 }
@@ -28,11 +30,32 @@ fn terminal() -> bool {
         && std::env::var_os("TERM").is_some_and(|t| !t.is_empty() && t != "dumb")
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Steps,
+}
+
 impl Progress {
-    /// For a file of this name.
-    pub fn new(name: &str) -> Self {
+    /// Of the bytes of a file of this name; how many they are is told later, if at all.
+    pub fn of_file(component: &'static str, name: &str) -> Self {
+        Self::new(component, name, Unit::Bytes, SPINNER)
+    }
+
+    /// Of so many steps.
+    pub fn of_steps(component: &'static str, name: &str, total: u64) -> Self {
+        let mut progress = Self::new(component, name, Unit::Steps, STEPS);
+        progress.total = Some(total);
+        if let Some(bar) = &progress.bar {
+            bar.set_length(total);
+        }
+        progress
+    }
+
+    fn new(component: &'static str, name: &str, unit: Unit, template: &str) -> Self {
         let bar = terminal().then(|| {
-            let bar = ProgressBar::no_length().with_style(style(SPINNER)).with_message(name.to_owned());
+            let bar = ProgressBar::no_length().with_style(style(template)).with_message(name.to_owned());
             let below = bar.clone();
             log::set_sink(Some(Box::new(move |line| {
                 // A terminal that went away has no reader for the line.
@@ -41,7 +64,8 @@ impl Progress {
             bar
         });
         let now = Instant::now();
-        Self { name: name.to_owned(), bar, total: None, done: 0, since: (now, 0), last_line: now }
+        let name = name.to_owned();
+        Self { component, name, unit, bar, total: None, done: 0, since: (now, 0), last_line: now }
     }
 
     /// An answer goes on at `position` of `total` bytes.
@@ -61,17 +85,21 @@ impl Progress {
     }
 
     /// So many more bytes are done.
-    pub fn advance(&mut self, bytes: u64) {
-        self.done += bytes;
+    /// So many bytes or steps more are done.
+    pub fn advance(&mut self, more: u64) {
+        self.done += more;
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
         } else if self.last_line.elapsed() >= LINES {
             self.last_line = Instant::now();
-            crate::notice!("download", "{}", self.line());
+            crate::notice!(self.component, "{}", self.line());
         }
     }
 
     fn line(&self) -> String {
+        if self.unit == Unit::Steps {
+            return format!("{}: {} of {}", self.name, self.done, self.total.unwrap_or_default());
+        }
         let (since, from) = self.since;
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let rate = (self.done - from) as f64 / since.elapsed().as_secs_f64().max(0.001);
@@ -98,6 +126,7 @@ impl Drop for Progress {
 }
 
 const BAR: &str = "{msg:!30} [{bar:20}] {binary_bytes} / {binary_total_bytes} {binary_bytes_per_sec} {eta}";
+const STEPS: &str = "{msg} [{bar:20}] {pos}/{len} {eta}";
 const SPINNER: &str = "{msg:!30} {binary_bytes} {binary_bytes_per_sec}";
 
 fn style(template: &str) -> ProgressStyle {
@@ -110,7 +139,7 @@ mod tests {
 
     #[test]
     fn lines_name_rate_and_time_left() {
-        let mut progress = Progress::new("image.bin");
+        let mut progress = Progress::of_file("test", "image.bin");
         progress.since.0 -= Duration::from_secs(10);
         progress.advance(10 << 20);
         assert!(progress.line().starts_with("image.bin: 10.00 MiB, "), "{}", progress.line());
@@ -118,11 +147,14 @@ mod tests {
         let line = progress.line();
         assert!(line.starts_with("image.bin: 25 % of 40.00 MiB, "), "{line}");
         assert!(line.contains("iB/s, ") && line.ends_with("seconds left"), "{line}");
+        let mut progress = Progress::of_steps("test", "index gs://b/", 7);
+        progress.advance(2);
+        assert_eq!(progress.line(), "index gs://b/: 2 of 7");
     }
 
     #[test]
     fn the_templates_are_well_formed() {
-        for template in [BAR, SPINNER] {
+        for template in [BAR, SPINNER, STEPS] {
             style(template);
         }
     }
