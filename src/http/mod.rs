@@ -7,7 +7,7 @@ pub(crate) mod retry;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 pub(crate) use retry::chain;
@@ -257,8 +257,13 @@ impl Client {
         let request = request.map_err(Error::Setup)?;
         let url = shown(request.url());
         let limit = self.limits.connect + self.limits.idle + self.upload_time(&request);
+        let confided = Confided::of(&request);
         match tokio::time::timeout(limit, client.execute(request)).await {
-            Ok(answer) => answer.map_err(|e| Error::Transport { url, source: e.without_url() }),
+            Ok(Ok(mut answer)) => {
+                answer.extensions_mut().insert(confided);
+                Ok(answer)
+            }
+            Ok(Err(e)) => Err(Error::Transport { url, source: e.without_url() }),
             Err(_) => Err(Error::Stalled { url, limit }),
         }
     }
@@ -273,6 +278,7 @@ impl Client {
     pub async fn refusal(&self, answer: Response) -> Error {
         let (url, status) = (shown(answer.url()), answer.status());
         let retry_after = retry_after(answer.headers());
+        let confided = answer.extensions().get::<Confided>().cloned().unwrap_or_default();
         let mut body = self.body(answer);
         let mut text = Vec::new();
         while let Ok(Some(piece)) = body.next().await {
@@ -281,7 +287,10 @@ impl Client {
                 break;
             }
         }
-        Error::Status { url, status, reason: reason(&text), retry_after }
+        // Before it is shortened, and again after it is decoded.
+        let text = confided.mask(String::from_utf8_lossy(&text).into_owned());
+        let reason = reason(text.as_bytes()).map(|reason| confided.mask(reason));
+        Error::Status { url, status, reason, retry_after }
     }
 
     /// The body of an answer, piece by piece, under this client's limit for silence.
@@ -370,6 +379,34 @@ impl Body {
     }
 }
 
+/// The secrets that a request carried: a server may repeat them in its refusal.
+#[derive(Clone, Default)]
+struct Confided(Vec<String>);
+
+impl Confided {
+    /// Values of headers that are marked as sensitive, and of fields of forms that hold secrets.
+    fn of(request: &reqwest::Request) -> Self {
+        let headers = request.headers();
+        let sensitive = headers.values().filter(|v| v.is_sensitive()).filter_map(|v| v.to_str().ok());
+        // `Bearer SECRET`
+        let mut secrets: Vec<String> =
+            sensitive.filter_map(|v| v.rsplit(' ').next()).map(String::from).collect();
+        let is_form =
+            headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes() == b"application/x-www-form-urlencoded");
+        if let Some(body) = request.body().and_then(|b| b.as_bytes()).filter(|_| is_form) {
+            let names = ["assertion", "client_secret", "code", "code_verifier", "refresh_token"];
+            let fields = form_urlencoded::parse(body).filter(|(name, _)| names.contains(&&**name));
+            secrets.extend(fields.map(|(_, value)| value.into_owned()));
+        }
+        secrets.retain(|s| !s.is_empty());
+        Self(secrets)
+    }
+
+    fn mask(&self, text: String) -> String {
+        self.0.iter().fold(text, |text, secret| text.replace(secret, "***"))
+    }
+}
+
 /// The URL for messages: without user, password, query and fragment.
 pub fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -434,6 +471,20 @@ mod tests {
         for silent in ["", "<html>long page", "{}", "{\"error\":{}}"] {
             assert_eq!(said(silent), None, "{silent}");
         }
+    }
+
+    #[test]
+    fn what_was_confided_is_masked() {
+        let mut token = reqwest::header::HeaderValue::from_static("Bearer hush");
+        token.set_sensitive(true);
+        let request = reqwest::Client::new()
+            .post("http://h/")
+            .header("authorization", token)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body("grant_type=refresh_token&refresh_token=1%2F%2Fquiet&client_secret=");
+        let confided = Confided::of(&request.build().unwrap());
+        let text = "authorization: Bearer hush, refresh_token=1//quiet".to_owned();
+        assert_eq!(confided.mask(text), "authorization: Bearer ***, refresh_token=***");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::aws;
 use super::ec2::{Census, Ec2};
 use super::machines::{Local, Pretended};
-use crate::support::http::Request;
+use crate::support::http::{self, Reply, Request, Response};
 use crate::support::moto::REGION;
 use crate::support::proxy::Fault;
 use crate::support::{Env, Outcome, Running};
@@ -416,7 +416,54 @@ fn forget(env: &mut Env) -> &mut Env {
     env.unset("AWS_ACCESS_KEY_ID").unset("AWS_SECRET_ACCESS_KEY")
 }
 
-const SLOTS: [(&str, Slot); 6] = [
+/// What the agents of containers and instances say of keys.
+fn keys_of_an_agent() -> Response {
+    let keys = json!({
+        "Code": "Success", "AccessKeyId": "AKID", "SecretAccessKey": SECRETS[0], "Token": SECRETS[1],
+        "Expiration": "2099-01-01T00:00:00Z",
+    });
+    Response::new(200, "application/json", keys.to_string())
+}
+
+/// Refuses, and repeats all that came.
+fn indiscreet(request: &Request) -> Reply {
+    Reply::Answer(Response::new(401, "text/plain", format!("who are you? {:?}", request.headers)))
+}
+
+const SLOTS: [(&str, Slot); 9] = [
+    ("agent of a container", |env| {
+        let address = http::serve(|request| match request.header("authorization") {
+            Some(token) if token == SECRETS[2] => Reply::Answer(keys_of_an_agent()),
+            _ => indiscreet(&request),
+        });
+        env.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{address}/keys"))
+            .set("AWS_CONTAINER_AUTHORIZATION_TOKEN", SECRETS[2]);
+        forget(env);
+    }),
+    ("agent of a container that fails", |env| {
+        let address = http::serve(|request| indiscreet(&request));
+        env.set("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("http://{address}/keys"))
+            .set("AWS_CONTAINER_AUTHORIZATION_TOKEN", SECRETS[2]);
+        forget(env);
+    }),
+    ("metadata of an instance", |env| {
+        let address = http::serve(|request| {
+            let asked = (request.path(), request.header("x-aws-ec2-metadata-token") == Some(SECRETS[2]));
+            match asked {
+                ("/latest/api/token", _) => Reply::Answer(Response::new(200, "text/plain", SECRETS[2])),
+                ("/latest/meta-data/iam/security-credentials/", true) => {
+                    Reply::Answer(Response::new(200, "text/plain", "role"))
+                }
+                ("/latest/meta-data/iam/security-credentials/role", true) => {
+                    Reply::Answer(keys_of_an_agent())
+                }
+                _ => indiscreet(&request),
+            }
+        });
+        env.set("AWS_EC2_METADATA_SERVICE_ENDPOINT", format!("http://{address}"))
+            .unset("AWS_EC2_METADATA_DISABLED");
+        forget(env);
+    }),
     ("environment", |env| {
         env.set("AWS_SECRET_ACCESS_KEY", SECRETS[0]).set("AWS_SESSION_TOKEN", SECRETS[1]);
     }),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
+use reqwest::header::HeaderValue;
 use reqwest::{Method, Url};
 use serde_json::Value;
 
@@ -347,7 +348,12 @@ impl Source {
         loop {
             let request = near.request(method.clone(), url.clone());
             let request = match header {
-                Some((name, value)) => request.header(name, value.expose()),
+                Some((name, secret)) => {
+                    let value = HeaderValue::from_str(secret.expose());
+                    let mut value = value.map_err(|_| self.wrong("its token is not one line of text"))?;
+                    value.set_sensitive(true);
+                    request.header(name, value)
+                }
                 None => request,
             };
             match near.once(request, &[], MAX_ANSWER).await {
