@@ -3,13 +3,19 @@
 
 use libfuzzer_sys::fuzz_target;
 use mantle::bucket::{IndexOptions, pages_of};
-use mantle::google::storage::{Location, Object, Page};
+use mantle::google::storage::{Location, Object};
+
+/// A page of a listing, as far as objects go.
+#[derive(serde::Deserialize)]
+struct Page {
+    items: Vec<Object>,
+}
 
 fuzz_target!(|data: &[u8]| {
     let page: Result<Page, _> = serde_json::from_slice(data);
     let one = serde_json::from_slice::<Object>(data).into_iter();
     let many = serde_json::from_slice::<Vec<Object>>(data).into_iter().flatten();
-    let objects = page.into_iter().flat_map(|page| page.objects).chain(one).chain(many);
+    let objects = page.into_iter().flat_map(|page| page.items).chain(one).chain(many);
     let options = IndexOptions {
         title: None,
         recursive: true,
