@@ -50,7 +50,11 @@ impl Moto {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             let deadline = Instant::now() + Duration::from_secs(100);
             loop {
-                if http::send(address, &Request::new("GET", "/moto-api/")).is_ok() {
+                // Somebody else's may answer where ours is about to fail.
+                let who = Request::new("POST", "/mantle/pid").with_body("{}");
+                if http::send(address, &who)
+                    .is_ok_and(|answer| answer.text().trim() == child.id().to_string())
+                {
                     return Some(Self { child, address });
                 }
                 if child.try_wait().unwrap().is_some() {
