@@ -32,17 +32,20 @@ pub struct Applet {
     pub manual: Manual,
 }
 
+/// Terms with their descriptions.
+pub type Terms = &'static [(&'static str, &'static str)];
+
 /// Sections of a man page that cannot be derived from the options: pairs of a term and its description.
 #[derive(Clone, Copy)]
 pub struct Manual {
-    /// Files read or written, after mantle's own configuration files.
-    pub files: &'static [(&'static str, &'static str)],
-    /// Environment variables, after those that are bound to options or read by all applets.
-    pub environment: &'static [(&'static str, &'static str)],
+    /// Files read or written, after mantle's own configuration files; in parts, which applets share.
+    pub files: &'static [Terms],
+    /// Environment variables, after those that are bound to options or read by all applets; in parts.
+    pub environment: &'static [Terms],
     /// Exit statuses, in place of the common ones.
-    pub exit_status: &'static [(&'static str, &'static str)],
+    pub exit_status: Terms,
     /// Command lines and what they do.
-    pub examples: &'static [(&'static str, &'static str)],
+    pub examples: Terms,
 }
 
 impl Manual {

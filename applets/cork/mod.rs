@@ -24,8 +24,11 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: sources::FILES,
-        environment: &ENVIRONMENT,
+        files: &[sources::FILES],
+        environment: &[
+            &[("REPO_ROOT", "The root of the SDK's source tree; an absolute path.")],
+            sources::ENVIRONMENT,
+        ],
         exit_status: EXIT_STATUS,
         examples: &[
             (
@@ -39,18 +42,6 @@ pub const APPLET: Applet = Applet {
             ("cork download --sdk-version=3033.0.0", "Get the tarball of an SDK."),
         ],
     },
-};
-
-/// The variables that matter, for the man page.
-const ENVIRONMENT: [(&str, &str); sources::ENVIRONMENT.len() + 1] = {
-    let mut all = [("REPO_ROOT", "The root of the SDK's source tree; an absolute path.");
-        sources::ENVIRONMENT.len() + 1];
-    let mut at = 0;
-    while at < sources::ENVIRONMENT.len() {
-        all[at + 1] = sources::ENVIRONMENT[at];
-        at += 1;
-    }
-    all
 };
 
 /// The distribution when nobody asks for another: the one whose servers exist.

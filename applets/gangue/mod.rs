@@ -17,8 +17,8 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: sources::FILES,
-        environment: sources::ENVIRONMENT,
+        files: &[sources::FILES],
+        environment: &[sources::ENVIRONMENT],
         exit_status: EXIT_STATUS,
         examples: &[
             (

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
 use ::mantle::error::{Result, SUCCESS, usage};
+use ::mantle::platform::aws;
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 
 /// The applet's record.
@@ -32,31 +33,25 @@ pub const APPLET: Applet = Applet {
 
 const MANUAL: Manual = Manual {
     files: &[
-        (
-            "_kola_temp/<platform>-latest",
-            "Results of the last run: reports, and a folder for each test and machine.",
-        ),
-        ("<image>.json", "What an image can do; without it, what its distribution can do."),
-        (
-            "~/.aws/credentials, ~/.aws/config",
-            "Profiles with keys for platform aws, as the AWS CLI has them.",
-        ),
-        ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
+        &[
+            (
+                "_kola_temp/<platform>-latest",
+                "Results of the last run: reports, and a folder for each test and machine.",
+            ),
+            ("<image>.json", "What an image can do; without it, what its distribution can do."),
+            ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
+        ],
+        aws::FILES,
     ],
     environment: &[
-        (
-            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
-            "Keys for platform aws; else those of a profile, a role, a container or the instance.",
-        ),
-        ("AWS_CA_BUNDLE", "Certificates in PEM that replace the trust roots for AWS."),
-        ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _IAM, _STS", "Where AWS's services are."),
-        ("AWS_PROFILE", "The profile to use when no flag names one."),
-        ("AWS_REGION, AWS_DEFAULT_REGION", "The region to use when no flag names one."),
-        ("MANTLE_GUEST_DIR", "Where mantle's own guest images are."),
-        ("MANTLE_SSH_DIR", "Where the socket of the SSH agent with the flight's key is made."),
-        ("REPO_ROOT, BUILD_ROOT", "The SDK's source root and build output; absolute paths."),
-        ("SSH_AUTH_SOCK", "The agent whose keys `spawn --keys` adds."),
-        ("TMPDIR", "Where temporary disks and sockets are made."),
+        &[
+            ("MANTLE_GUEST_DIR", "Where mantle's own guest images are."),
+            ("MANTLE_SSH_DIR", "Where the socket of the SSH agent with the flight's key is made."),
+            ("REPO_ROOT, BUILD_ROOT", "The SDK's source root and build output; absolute paths."),
+            ("SSH_AUTH_SOCK", "The agent whose keys `spawn --keys` adds."),
+            ("TMPDIR", "Where temporary disks and sockets are made."),
+        ],
+        aws::ENVIRONMENT,
     ],
     examples: &[
         ("kola run 'coreos.*'", "Run the tests whose names begin with coreos. on the default platform."),

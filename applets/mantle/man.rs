@@ -1,5 +1,7 @@
 //! Man pages: one for each program and one for each of its commands.
 
+use std::collections::BTreeSet;
+
 use clap::{Arg, Command};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -45,7 +47,7 @@ fn program_page(applet: &Applet, tree: &Command) -> String {
         section(&mut more, "APPLETS", &pages);
     }
     let manual = applet.manual;
-    section(&mut more, "FILES", &owned(&[config::FILES, manual.files].concat()));
+    section(&mut more, "FILES", &owned(&[config::FILES, &manual.files.concat()].concat()));
     section(&mut more, "ENVIRONMENT", &environment(applet, tree));
     section(&mut more, "EXIT STATUS", &owned(manual.exit_status));
     section(&mut more, "EXAMPLES", &owned(manual.examples));
@@ -68,9 +70,11 @@ fn environment(applet: &Applet, tree: &Command) -> Vec<(String, String)> {
     }
     let mut variables = Vec::new();
     bound(tree, &mut variables);
-    variables.extend(owned(applet.manual.environment));
+    variables.extend(owned(&applet.manual.environment.concat()));
     variables.extend(owned(config::ENVIRONMENT));
-    variables.dedup();
+    // Several commands have the same option.
+    let mut seen = BTreeSet::new();
+    variables.retain(|(name, _)| seen.insert(name.clone()));
     variables
 }
 

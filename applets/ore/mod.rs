@@ -8,34 +8,9 @@ use ::mantle::args;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
 use ::mantle::google::sources;
 use ::mantle::log::{self, Level};
+use ::mantle::platform::aws as cloud;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
-
-/// What the clouds read and write.
-const FILES: &[(&str, &str)] = &[
-    sources::FILES[0],
-    sources::FILES[1],
-    sources::FILES[2],
-    ("~/.aws/credentials, ~/.aws/config", "AWS credentials, regions and endpoints, by profile."),
-    (
-        "$XDG_STATE_HOME/mantle/aws",
-        "Records of uploads to AWS that are not finished; ~/.local/state if the variable is not set.",
-    ),
-];
-
-/// The variables that the clouds heed.
-const ENVIRONMENT: &[(&str, &str)] = &[
-    sources::ENVIRONMENT[0],
-    sources::ENVIRONMENT[1],
-    sources::ENVIRONMENT[2],
-    sources::ENVIRONMENT[3],
-    sources::ENVIRONMENT[4],
-    sources::ENVIRONMENT[5],
-    ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN", "AWS credentials."),
-    ("AWS_PROFILE", "Profile of the files of AWS credentials."),
-    ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _EBS, _S3, _IAM, _STS", "Servers to use in place of Amazon's."),
-    ("AWS_CA_BUNDLE", "Certificates to trust in place of the system's, for AWS."),
-];
 
 /// The applet's record.
 pub const APPLET: Applet = Applet {
@@ -44,8 +19,15 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: FILES,
-        environment: ENVIRONMENT,
+        files: &[
+            sources::FILES,
+            cloud::FILES,
+            &[(
+                "$XDG_STATE_HOME/mantle/aws",
+                "Records of uploads to AWS that are not finished; ~/.local/state if the variable is not set.",
+            )],
+        ],
+        environment: &[sources::ENVIRONMENT, cloud::ENVIRONMENT],
         exit_status: EXIT_STATUS,
         examples: &[
             (

@@ -18,8 +18,14 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: sources::FILES,
-        environment: &ENVIRONMENT,
+        files: &[sources::FILES],
+        environment: &[
+            &[
+                ("REPO_ROOT", "The root of the SDK's source tree; an absolute path."),
+                ("USER", "What $USER means in the channel table; else the system's name for the user."),
+            ],
+            sources::ENVIRONMENT,
+        ],
         exit_status: EXIT_STATUS,
         examples: &[
             (
@@ -33,19 +39,6 @@ pub const APPLET: Applet = Applet {
             ("plume channels > ours.yaml", "Start a channel table of your own."),
         ],
     },
-};
-
-/// The variables that matter, for the man page.
-const ENVIRONMENT: [(&str, &str); sources::ENVIRONMENT.len() + 2] = {
-    let mut all = [("", ""); sources::ENVIRONMENT.len() + 2];
-    all[0] = ("REPO_ROOT", "The root of the SDK's source tree; an absolute path.");
-    all[1] = ("USER", "What $USER means in the channel table; else the system's name for the user.");
-    let mut at = 0;
-    while at < sources::ENVIRONMENT.len() {
-        all[at + 2] = sources::ENVIRONMENT[at];
-        at += 1;
-    }
-    all
 };
 
 fn command() -> Command {

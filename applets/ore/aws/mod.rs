@@ -5,7 +5,7 @@ mod images;
 mod upload;
 
 use ::mantle::applet::Context;
-use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
+use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
 use ::mantle::platform::aws::api::Api;
 use ::mantle::platform::aws::failure::Error;
 use ::mantle::platform::aws::{Account, Keys};
@@ -59,7 +59,10 @@ fn account(matches: &ArgMatches) -> Result<Account> {
 
 /// The APIs. No request is sent.
 async fn api(account: &Account) -> Result<Api> {
-    Api::new(account).await.wrap_err("could not create AWS client")
+    let api = Api::new(account).await.wrap_err("could not create AWS client");
+    api.suggestion(
+        "see whether `aws sts get-caller-identity` works with the same --profile, --region and variables",
+    )
 }
 
 /// Asks who we are, before anything else; the number of the account.

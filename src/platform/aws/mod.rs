@@ -55,6 +55,24 @@ use crate::ssh;
 
 const NAME: &str = "aws";
 
+/// Files of credentials, for man pages.
+pub const FILES: &[(&str, &str)] = &[(
+    "~/.aws/credentials, ~/.aws/config",
+    "AWS keys, regions and endpoints by profile, as the AWS CLI has them.",
+)];
+
+/// Variables that no option is bound to, for man pages.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    (
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+        "AWS keys; else those of a profile, a role, a container or the instance.",
+    ),
+    ("AWS_CA_BUNDLE", "Certificates in PEM that replace the trust roots for AWS."),
+    ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _EBS, _S3, _IAM, _STS", "Servers to use in place of Amazon's."),
+    ("AWS_PROFILE", "The AWS profile when no option names one."),
+    ("AWS_REGION, AWS_DEFAULT_REGION", "The AWS region when no option names one."),
+];
+
 /// Tag of everything that mantle makes at AWS.
 pub const CREATED_BY: &str = "CreatedBy";
 /// Its value.

@@ -222,7 +222,7 @@ fn warn_of_newer(source: &Source, id: &str, started: Option<DateTime<Utc>>) {
     if let (Some(modified), Some(started)) = (modified, started)
         && DateTime::<Utc>::from(modified) > started
     {
-        warning!("ore", "snapshot {id} of {started} is older than the file; only --force makes another");
+        warning!("ore", "snapshot {id} of {started} is older than the file, and is used all the same");
     }
 }
 
