@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use ::mantle::args;
+use ::mantle::cloud::google::sources::Choice;
+use ::mantle::cloud::google::storage::{Error as StorageError, Options, Storage};
+use ::mantle::cloud::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
 use ::mantle::download::{Engine, Error, Source, Update};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre};
-use ::mantle::google::sources::Choice;
-use ::mantle::google::storage::{Error as StorageError, Options, Storage};
-use ::mantle::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
 use ::mantle::http::{Client, Limits, Retry};
 use ::mantle::info;
 use ::mantle::openpgp::{Builtin, Keyring};

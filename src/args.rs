@@ -4,7 +4,6 @@
 
 use std::any::TypeId;
 use std::ffi::OsString;
-use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use clap::builder::{PossibleValue, Resettable, StringValueParser, TypedValuePars
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::log::Level;
+use crate::secret::Secret;
 
 /// Ids of the options that every applet has, which configure mantle itself.
 pub mod id {
@@ -29,34 +29,6 @@ pub mod id {
 
 /// The heading of the options that every applet has.
 pub const HEADING: &str = "General options";
-
-/// A value that must never be shown: not in logs, reports, `config show`, nor in the recorded command line.
-///
-/// Declaring an option with this type is what marks it as secret.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    /// What is shown instead.
-    pub const MASK: &'static str = "***";
-
-    /// The value itself, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::MASK)
-    }
-}
 
 /// Whether an option's value is a [`Secret`].
 pub fn is_secret(arg: &Arg) -> bool {

@@ -24,7 +24,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 
 use crate::applet::{self, Applet};
 use crate::args::{self, id};
-use crate::error::nearest;
+use crate::folders;
+use crate::text::did_you_mean;
 
 /// The file of the whole system; the user's lies over it, key by key.
 pub const SYSTEM_FILE: &str = "/etc/mantle/config.yaml";
@@ -159,14 +160,10 @@ fn scan(argv: &[OsString]) -> (Option<PathBuf>, bool) {
 
 /// The files to read, the strongest last: the one asked for, or those of the system and the user that exist.
 pub fn locate(explicit: Option<&Path>) -> Vec<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(only) = explicit.map(PathBuf::from).or_else(|| variable(VARIABLE)) {
+    if let Some(only) = explicit.map(PathBuf::from).or_else(|| folders::variable(VARIABLE)) {
         return vec![only];
     }
-    let user = variable("XDG_CONFIG_HOME")
-        .filter(|p| p.is_absolute())
-        .or_else(|| variable("HOME").map(|home| home.join(".config")))
-        .map(|folder| folder.join("mantle/config.yaml"));
+    let user = folders::config().map(|folder| folder.join("config.yaml"));
     // A file that exists but cannot be looked at is kept: reading it will say why.
     let there = |p: &PathBuf| !matches!(p.try_exists(), Ok(false));
     [Some(PathBuf::from(SYSTEM_FILE)), user].into_iter().flatten().filter(there).collect()
@@ -306,8 +303,8 @@ impl<'a> Section<'a, '_> {
         let names = keys(self.command(), depth)
             .map(|(n, _)| n)
             .chain(sections(self.command()).map(Command::get_name));
-        Err(match nearest(key, names) {
-            Some(near) => format!("{text}; did you mean {near:?}?"),
+        Err(match did_you_mean(key, names) {
+            Some(question) => format!("{text}; {question}"),
             None => text,
         })
     }

@@ -3,11 +3,11 @@
 //! Any `eyre` report ends with status 1; the kinds of [`Stop`], found anywhere in the chain of causes, choose
 //! another. Suggestions are color-eyre sections: `.suggestion("pass --user or create the file")`.
 
-use std::io::IsTerminal;
-
 use color_eyre::config::{HookBuilder, Theme};
 use color_eyre::eyre::Report;
 use color_eyre::owo_colors::Style;
+
+use crate::text::did_you_mean;
 
 pub use color_eyre::Section;
 pub use color_eyre::eyre::{Result, WrapErr, bail, ensure, eyre};
@@ -58,20 +58,10 @@ pub fn refused(text: impl Into<String>) -> Report {
 pub fn refused_choice(what: &str, value: &str, accepted: &[&str]) -> Report {
     let report = refused(format!("unsupported {what} {value:?}"))
         .suggestion(format!("accepted are {}", accepted.join(", ")));
-    match nearest(value, accepted.iter().copied()) {
-        Some(near) => report.suggestion(format!("did you mean {near:?}?")),
+    match did_you_mean(value, accepted.iter().copied()) {
+        Some(text) => report.suggestion(text),
         None => report,
     }
-}
-
-/// The candidate most like `word`, if one is like enough to be worth a suggestion.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 /// The exit status for this report; `signal` is the one that asked the process to stop, if any.
@@ -112,14 +102,6 @@ fn find<E: std::error::Error + Send + Sync + 'static>(report: &Report) -> Option
     report.downcast_ref::<E>().or_else(|| report.chain().find_map(|cause| cause.downcast_ref::<E>()))
 }
 
-/// Whether colours may be written to stderr: a terminal that understands them, and no `NO_COLOR`.
-pub fn colours() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|v: std::ffi::OsString| !v.is_empty());
-    std::io::stderr().is_terminal()
-        && !set("NO_COLOR")
-        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
-}
-
 /// Installs color-eyre's hooks; reports of errors get no stack trace unless `debug`, panics keep theirs.
 ///
 /// Must be called before the process has a second thread. A second call changes nothing.
@@ -133,7 +115,11 @@ pub fn install(debug: bool) {
         }
     }
     // The message itself stays unstyled: `render` relies on it, and it reads well on every background.
-    let theme = if colours() { Theme::dark().error(Style::new()) } else { Theme::new() };
+    let theme = if crate::terminal::is_lively(&std::io::stderr()) {
+        Theme::dark().error(Style::new())
+    } else {
+        Theme::new()
+    };
     let builder = HookBuilder::default().theme(theme).display_env_section(false);
     // It fails only when hooks are in place, as in unit tests that share a process.
     let _ = builder.install();

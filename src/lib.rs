@@ -5,7 +5,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | `applet`, `args`, `config`, `error` | what all command lines share: dispatch, options, configuration files, failures |
-//! | `platform` | drivers (one folder each) behind the traits `Flight`, `Cluster`, `Machine`, and the registry |
+//! | `platform` | machines: drivers (one folder each) behind the traits `Flight` and `Machine`, and the registry |
+//! | `cloud` | clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over |
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
@@ -15,23 +16,30 @@
 //! | `sdk` | where things lie in the Container Linux SDK |
 //! | `release` | what is released where: the channel table, index plans, version files |
 //! | `bucket` | trees of stored objects: copies between buckets, index pages |
-//! | `compress` | decompression of streams |
-//! | `google` | credentials and Cloud Storage |
+//! | `compress`, `disk` | streams that are packed; images of disks by their headers |
 //! | `http` | the HTTP client with its time limits and retries |
+//! | `poll` | waits for what others do in their own time |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
-//! | `progress` | how far long work is: bars and lines |
-//! | `natural` | the order in which people expect names |
+//! | `badness` | signs of trouble in consoles and journals |
+//! | `progress`, `terminal` | how far long work is: bars and lines |
+//! | `secret` | values that must not be shown |
+//! | `glob`, `natural`, `text` | patterns, the order in which people expect names, words for people and for URLs |
+//! | `folders` | where a user's files are |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod applet;
 pub mod args;
+pub mod badness;
 pub mod bucket;
+pub mod cloud;
 pub mod compress;
 pub mod conf;
 pub mod config;
+pub mod disk;
 pub mod download;
 pub mod error;
-pub mod google;
+pub mod folders;
+pub mod glob;
 pub mod harness;
 pub mod http;
 pub mod journal;
@@ -41,9 +49,13 @@ pub mod network;
 pub mod openpgp;
 pub mod output;
 pub mod platform;
+pub mod poll;
 pub mod process;
 pub mod progress;
 pub mod release;
 pub mod sdk;
+pub mod secret;
 pub mod shutdown;
 pub mod ssh;
+pub mod terminal;
+pub mod text;

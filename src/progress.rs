@@ -1,6 +1,6 @@
 //! How far long work is: a bar at the bottom of a terminal, now and then a log line elsewhere.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressStyle};
@@ -25,9 +25,7 @@ pub struct Progress {
 
 /// Whether there is a terminal for a bar.
 fn terminal() -> bool {
-    io::stderr().is_terminal()
-        && log::enabled(log::Level::Notice)
-        && std::env::var_os("TERM").is_some_and(|t| !t.is_empty() && t != "dumb")
+    crate::terminal::is_lively(&io::stderr()) && log::enabled(log::Level::Notice)
 }
 
 /// What is counted.

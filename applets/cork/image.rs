@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use ::mantle::applet::Context;
 use ::mantle::args;
+use ::mantle::cloud::google::SCOPE_STORAGE_READ;
+use ::mantle::cloud::google::sources::Choice;
 use ::mantle::download::{Engine, Error, Source};
 use ::mantle::error::{Result, WrapErr as _, usage};
-use ::mantle::google::SCOPE_STORAGE_READ;
-use ::mantle::google::sources::Choice;
 use ::mantle::openpgp::Keyring;
 use ::mantle::release::version::{self, Versions};
 use ::mantle::release::{Distribution, Downloads, RootError, Table, file_in};

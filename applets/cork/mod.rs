@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args::{self, list};
+use ::mantle::cloud::google::sources;
 use ::mantle::download::{self, Engine, Signed, Source, Update, signature};
-use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, nearest, usage};
-use ::mantle::google::sources;
+use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, usage};
 use ::mantle::openpgp::Keyring;
 use ::mantle::release::{Distribution, Downloads, Error, Table};
+use ::mantle::text::did_you_mean;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
@@ -166,8 +167,8 @@ fn distribution<'t>(
 /// A usage error that lists what is accepted and names the nearest.
 fn choice(complaint: &str, value: &str, accepted: &[String]) -> Report {
     let report = usage(complaint).suggestion(format!("accepted are {}", accepted.join(", ")));
-    match nearest(value, accepted.iter().map(String::as_str)) {
-        Some(near) => report.suggestion(format!("did you mean {near:?}?")),
+    match did_you_mean(value, accepted.iter().map(String::as_str)) {
+        Some(question) => report.suggestion(question),
         None => report,
     }
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use ::mantle::applet::Context;
+use ::mantle::cloud::google::SCOPE_STORAGE_READ;
+use ::mantle::cloud::google::sources::Choice;
 use ::mantle::download::Source;
 use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
-use ::mantle::google::SCOPE_STORAGE_READ;
-use ::mantle::google::sources::Choice;
 use ::mantle::openpgp::{self, Keyring};
 use ::mantle::release::Table;
 use ::mantle::{info, notice, sdk};

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
+use ::mantle::cloud::google::sources::Choice;
 use ::mantle::download::{Signed, Source, signature};
 use ::mantle::error::{Result, Section as _, eyre, usage};
-use ::mantle::google::sources::Choice;
 use ::mantle::warning;
 use clap::ArgMatches;
 

@@ -4,8 +4,8 @@ mod get;
 
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
+use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
-use ::mantle::google::sources;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::downloads;

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use mantle::badness;
 use mantle::error::{FAILURE, Result, SUCCESS};
-use mantle::harness::badness;
 use mantle::output;
 
 /// Scans files (`-` or none: stdin), one pass each, and prints what is found. Returns the exit status: a finding

@@ -9,8 +9,8 @@ use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::output;
 use mantle::platform::Driver;
-use mantle::platform::guest::chain;
 use mantle::platform::ledger::{self, Clean, Resource};
+use mantle::text::chain;
 
 /// Removes the leftovers that the record in `dir` names, newest first: those on this machine, and those in clouds
 /// with the account that the platform's flags name.

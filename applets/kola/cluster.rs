@@ -6,9 +6,10 @@ use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::conf::UserData;
 use mantle::harness::T;
 use mantle::platform::deployment::Deployment;
-use mantle::platform::guest::{Guest, chain};
+use mantle::platform::guest::Guest;
 use mantle::platform::{LocalServices, MachineOptions};
 use mantle::ssh;
+use mantle::text::chain;
 
 use super::kolet;
 use super::register::Test;

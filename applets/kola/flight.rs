@@ -40,7 +40,7 @@ pub struct Departures {
     /// Leave machines running when kola ends.
     pub survive: bool,
     /// Signs of trouble on the console that are expected.
-    pub ignored_badness: Vec<mantle::harness::badness::Flag>,
+    pub ignored_badness: Vec<mantle::badness::Flag>,
 }
 
 impl Flight {

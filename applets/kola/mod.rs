@@ -18,8 +18,8 @@ use std::path::PathBuf;
 
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
+use ::mantle::cloud::aws;
 use ::mantle::error::{Result, SUCCESS, usage};
-use ::mantle::platform::aws;
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 
 /// The applet's record.

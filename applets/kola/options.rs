@@ -10,9 +10,9 @@ use mantle::conf::DropIn;
 use mantle::error::{refused, refused_choice};
 use mantle::harness::output_dir;
 use mantle::platform::distribution::{DISTRIBUTIONS, Distribution};
-use mantle::platform::guest::chain;
 use mantle::platform::image::Facts;
 use mantle::platform::{Driver, Target};
+use mantle::text::chain;
 
 /// Flags that do not belong to one platform.
 #[derive(clap::Args, Debug, Clone)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use color_eyre::eyre::Result;
 use futures_util::future::BoxFuture;
+use mantle::badness;
 use mantle::conf::{IgnitionVersion, UserData};
-use mantle::harness::badness;
 use mantle::platform::distribution::Distribution;
 use mantle::platform::{DRIVERS, Driver};
 use semver::Version;
@@ -269,7 +269,7 @@ pub fn select(patterns: &[String], target: &Selection<'_>) -> Result<Chosen> {
     for test in all() {
         let mut matched = false;
         for pattern in patterns {
-            matched |= mantle::harness::glob::matches(pattern, test.name)
+            matched |= mantle::glob::matches(pattern, test.name)
                 .map_err(|e| color_eyre::eyre::eyre!("{e}: {pattern}"))?;
         }
         if !matched {

@@ -9,10 +9,12 @@ use clap::ArgMatches;
 use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
-use mantle::harness::{self, Case, T, badness};
+use mantle::badness;
+use mantle::harness::{self, Case, T};
 use mantle::platform::deployment::Deployment;
-use mantle::platform::guest::{Evidence, chain};
+use mantle::platform::guest::Evidence;
 use mantle::platform::{DRIVERS, MachineOptions};
+use mantle::text::chain;
 use semver::Version;
 use tokio_util::sync::CancellationToken;
 
@@ -315,7 +317,7 @@ fn write_properties(out: &Path, setup: &Setup, flight: &Flight, context: &Contex
 pub fn patterns(matches: &ArgMatches) -> Result<Vec<String>> {
     let given: Vec<String> = matches.get_many("pattern").map(|v| v.cloned().collect()).unwrap_or_default();
     for pattern in &given {
-        if let Err(e) = mantle::harness::glob::matches(pattern, "") {
+        if let Err(e) = mantle::glob::matches(pattern, "") {
             bail!("{e}: {pattern}");
         }
     }

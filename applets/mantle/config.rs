@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 use mantle::applet;
-use mantle::args::{self, Secret};
+use mantle::args;
 use mantle::config::{self, Entry, Origin};
 use mantle::error::Result;
 use mantle::output;
+use mantle::secret::Secret;
 use serde_json::{Value, json};
 
 use super::APPLET;

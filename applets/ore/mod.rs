@@ -5,10 +5,10 @@ mod gcloud;
 
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
+use ::mantle::cloud::aws as cloud;
+use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
-use ::mantle::google::sources;
 use ::mantle::log::{self, Level};
-use ::mantle::platform::aws as cloud;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
 

@@ -3,9 +3,9 @@
 use ::mantle::applet::Context;
 use ::mantle::args;
 use ::mantle::bucket::{self, IndexOptions};
+use ::mantle::cloud::google::sources::Choice;
+use ::mantle::cloud::google::storage::{Error as StorageError, Storage};
 use ::mantle::error::{Result, Section as _, Stop, eyre};
-use ::mantle::google::sources::Choice;
-use ::mantle::google::storage::{Error as StorageError, Storage};
 use ::mantle::release::index::{Job, plan};
 use ::mantle::release::{Error, user};
 use ::mantle::{info, notice, sdk};

@@ -4,10 +4,11 @@ mod index;
 
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
-use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, nearest, usage};
-use ::mantle::google::sources;
+use ::mantle::cloud::google::sources;
+use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, usage};
 use ::mantle::output;
 use ::mantle::release::{self, Distribution, Error, Table};
+use ::mantle::text::did_you_mean;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
@@ -137,8 +138,8 @@ fn explain(error: Error) -> Report {
         _ => return Report::new(error),
     };
     let report = usage(complaint).suggestion(format!("known are {}", known.join(", ")));
-    match nearest(value, known.iter().map(String::as_str)) {
-        Some(near) => report.suggestion(format!("did you mean {near:?}?")),
+    match did_you_mean(value, known.iter().map(String::as_str)) {
+        Some(question) => report.suggestion(question),
         None => report,
     }
 }

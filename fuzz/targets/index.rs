@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mantle::bucket::{IndexOptions, pages_of};
-use mantle::google::storage::{Location, Object};
+use mantle::cloud::google::storage::{Location, Object};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use mantle::bucket::{IndexOptions, pages_of};
-use mantle::google::storage::{Location, Object};
+use mantle::cloud::google::storage::{Location, Object};
 
 /// A page of a listing, as far as objects go.
 #[derive(serde::Deserialize)]

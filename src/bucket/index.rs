@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 
 use super::listing::{Entry, INDEX, Listing, only_if, parent};
 use super::{Error, IndexOptions, Summary, pages, pool};
-use crate::google::storage::{self, Attributes, Fingerprint, Location, Object, Storage};
+use crate::cloud::google::storage::{self, Attributes, Fingerprint, Location, Object, Storage};
 use crate::natural;
 use crate::progress::Progress;
 use crate::{info, notice};

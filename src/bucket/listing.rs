@@ -6,7 +6,7 @@ use std::sync::Arc;
 use reqwest::StatusCode;
 
 use super::Error;
-use crate::google::storage::{Attributes, Fingerprint, Location, Object, OnlyIf, Storage};
+use crate::cloud::google::storage::{Attributes, Fingerprint, Location, Object, OnlyIf, Storage};
 
 /// An object, as far as jobs need it; there may be many.
 #[derive(Clone, Debug, PartialEq, Eq)]

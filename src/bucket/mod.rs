@@ -13,8 +13,7 @@ mod tests;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::google::storage::{self, Location, Storage};
-use crate::http;
+use crate::cloud::google::storage::{self, Location, Storage};
 
 pub use index::pages_of;
 use listing::Listing;
@@ -131,12 +130,12 @@ const SHOWN: usize = 10;
 
 fn several(errors: &[storage::Error]) -> String {
     if let [one] = errors {
-        return http::chain(one);
+        return crate::text::chain(one);
     }
     let mut text = format!("{} operations failed:", errors.len());
     for error in errors.iter().take(SHOWN) {
         text.push_str("\n  ");
-        text.push_str(&http::chain(error));
+        text.push_str(&crate::text::chain(error));
     }
     if errors.len() > SHOWN {
         text.push_str(&format!("\n  and {} more", errors.len() - SHOWN));
@@ -160,7 +159,7 @@ pub async fn index(
         index::run(storage, at, &listing, options, &mut summary).await?;
         Ok(summary)
     };
-    interruptible(cancel, work).await
+    cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
 }
 
 /// Makes a prefix contain what another one contains, then writes its pages if the options say so.
@@ -186,16 +185,5 @@ pub async fn sync(
         }
         Ok(summary)
     };
-    interruptible(cancel, work).await
-}
-
-async fn interruptible<T>(
-    cancel: &CancellationToken,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(Error::Interrupted),
-        done = work => done,
-    }
+    cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
 }

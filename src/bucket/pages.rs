@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::google::encode;
+use crate::text::percent::encode;
 
 /// What all pages are.
 pub const CONTENT_TYPE: &str = "text/html";
@@ -88,7 +88,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::google::storage::format_crc32c;
+    use crate::cloud::google::storage::format_crc32c;
 
     fn mark(page: &str) -> (usize, String) {
         (page.len(), format_crc32c(crc32c::crc32c(page.as_bytes())))
@@ -128,7 +128,7 @@ mod tests {
             // as a browser does it
             let base = reqwest::Url::parse("https://storage.googleapis.com/b/p/").unwrap();
             let found = base.join(link).unwrap();
-            let path = crate::google::decode(found.path().strip_prefix("/b/p/").unwrap()).unwrap();
+            let path = crate::text::percent::decode(found.path().strip_prefix("/b/p/").unwrap()).unwrap();
             assert_eq!((path.as_str(), found.query(), found.fragment()), (name, None, None));
         }
         let text = page("t", &[""], &[]);

@@ -6,7 +6,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
 use super::Error;
-use crate::google::storage;
+use crate::cloud::google::storage;
 
 /// Requests in flight.
 pub const AT_ONCE: usize = 64;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::listing::{Entry, Listing, only_if};
 use super::{Error, Summary, SyncOptions, pool};
-use crate::google::storage::{self, Location, Rewrite, Storage};
+use crate::cloud::google::storage::{self, Location, Rewrite, Storage};
 use crate::progress::Progress;
 use crate::{info, notice};
 

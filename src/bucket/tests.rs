@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::listing::{Entry, Listing, parent};
 use super::{Error, Summary, pool, several};
-use crate::google::storage;
+use crate::cloud::google::storage;
 
 fn listing(names: &[&str]) -> Listing {
     let mut listing = Listing::default();

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::part::Part;
 use super::source::{Opened, Source, open_file};
-use super::transfer::{Outcome, interruptible};
+use super::transfer::Outcome;
 use super::writer::{Plan, Writer};
 use super::{Compression, Error};
 use crate::progress::Progress;
@@ -57,7 +57,7 @@ pub async fn decompress(
         let elapsed = started.elapsed();
         Ok(Outcome { verdict: None, written: finished.written, resumed: 0, elapsed })
     };
-    interruptible(cancel, work).await
+    cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ mod writer;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cloud::google::storage::{self, Storage};
 pub use crate::compress::Compression;
-use crate::google::storage::{self, Storage};
 use crate::http::{self, Client, Transient};
 
 pub use ahead::Ranges;

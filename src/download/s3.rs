@@ -6,7 +6,7 @@ use reqwest::Url;
 
 use super::Error;
 use super::source::SourceError;
-use crate::google::encode;
+use crate::text::percent::encode;
 
 /// Servers that speak as S3 does, in place of Amazon's; the first that is set counts
 /// (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>).

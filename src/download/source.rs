@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use super::ahead::Ahead;
 use super::s3::S3Object;
 use super::{Engine, Error};
+use crate::cloud::google::storage::{Location, Object};
 use crate::compress::Compression;
-use crate::google::storage::{Location, Object};
 use crate::http;
 
 /// What can be downloaded.
@@ -58,7 +58,7 @@ pub enum SourceError {
     },
     /// Not the URL of an object.
     #[error(transparent)]
-    Storage(#[from] crate::google::storage::Error),
+    Storage(#[from] crate::cloud::google::storage::Error),
 }
 
 impl FromStr for Source {
@@ -111,7 +111,7 @@ impl Source {
     /// The last component of the name, if it can name a file.
     pub fn base_name(&self) -> Option<String> {
         let path = match self {
-            Self::Http(url) => crate::google::decode(url.path())?,
+            Self::Http(url) => crate::text::percent::decode(url.path())?,
             Self::Storage(at) => at.name.clone(),
             Self::S3(at) => at.key.clone(),
             Self::File(path) => path.to_str()?.to_owned(),

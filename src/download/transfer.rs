@@ -55,7 +55,7 @@ impl Engine {
             tokio::task::spawn_blocking(move || part.commit()).await.map_err(Error::thread)??;
             Ok(outcome)
         };
-        interruptible(cancel, work).await
+        cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
     }
 
     /// Reads something short into memory.
@@ -77,7 +77,7 @@ impl Engine {
                 }
             }
         };
-        interruptible(cancel, work).await
+        cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
     }
 
     async fn fetch_once(&self, source: &Source, limit: u64) -> Result<Vec<u8>, Error> {
@@ -122,18 +122,6 @@ impl Engine {
         let Finished { verdict, written } = finished;
         let Transfer { part, resumed, .. } = transfer;
         Ok((part, Outcome { verdict, written, resumed, elapsed: started.elapsed() }))
-    }
-}
-
-/// Runs work until it ends or is cancelled; a part keeps what it has.
-pub(super) async fn interruptible<T>(
-    cancel: &CancellationToken,
-    work: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    tokio::select! {
-        biased;
-        () = cancel.cancelled() => Err(Error::Interrupted),
-        result = work => result,
     }
 }
 
@@ -189,7 +177,7 @@ impl<'a> Transfer<'a> {
                     if intact && !self.joined && matches!(e, Error::Rejected { .. }) {
                         return Err(e);
                     }
-                    crate::warning!("download", "{}; starting over", crate::http::chain(&e));
+                    crate::warning!("download", "{}; starting over", crate::text::chain(&e));
                 }
                 other => return other,
             }
@@ -210,7 +198,7 @@ impl<'a> Transfer<'a> {
                     writer = Some(w);
                 }
                 Err(e @ (Error::Read { .. } | Error::Corrupt { .. })) => {
-                    crate::warning!("download", "{}; starting over", crate::http::chain(&e));
+                    crate::warning!("download", "{}; starting over", crate::text::chain(&e));
                 }
                 Err(e) => return Err(e),
             }
@@ -282,7 +270,7 @@ impl<'a> Transfer<'a> {
             let piece = match body.next().await {
                 Err(e) if is_ahead => {
                     // Nothing is lost, and the single stream finds out whether it is more than a passing trouble.
-                    crate::info!("download", "{}; going on with one connection", crate::http::chain(&e));
+                    crate::info!("download", "{}; going on with one connection", crate::text::chain(&e));
                     self.single = true;
                     return Ok(false);
                 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 use super::part::Part;
-use super::transfer::{Outcome, Request, interruptible};
+use super::transfer::{Outcome, Request};
 use super::{Check, Compression, Engine, Error, MakeVerifier, Source};
 
 /// A detached signature is not longer; those of our keys have about 0.5 KiB.
@@ -69,7 +69,7 @@ impl Engine {
             .await
             .map_err(Error::thread)?
         };
-        interruptible(cancel, work).await
+        cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
     }
 
     /// Updates a file that is signed: the signature is fetched first; a file that fits it stays.
@@ -89,7 +89,10 @@ impl Engine {
         // A signature that is none is found out before the data is asked for.
         let check = make().map_err(rejected(signature_source.to_string()))?;
         let verdict = match decompress {
-            None => interruptible(cancel, verify(destination, check)).await?,
+            None => cancel
+                .run_until_cancelled(verify(destination, check))
+                .await
+                .unwrap_or(Err(Error::Interrupted))?,
             Some(_) => None,
         };
         let update = match verdict {

@@ -13,8 +13,6 @@
 //! };
 //! ```
 
-pub mod badness;
-pub mod glob;
 pub mod output_dir;
 
 mod names;

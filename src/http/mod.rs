@@ -10,7 +10,6 @@ use hyper::body::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
-pub(crate) use retry::chain;
 pub use retry::{Budget, Retry, Transient};
 
 /// How long the client waits for what.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::text::chain;
+
 /// Errors that tell whether they may pass by themselves.
 pub trait Transient: std::error::Error {
     /// Whether the same request may succeed in a moment.
@@ -106,21 +108,6 @@ impl Budget<'_> {
         let jittered = mean.mul_f64(0.5 + f64::from(random[0]) / 255.0);
         jittered.max(asked.unwrap_or_default()).min(self.policy.longest)
     }
-}
-
-/// The error with all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        let more = e.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = e.source();
-    }
-    text
 }
 
 #[cfg(test)]

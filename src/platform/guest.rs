@@ -7,9 +7,10 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::distribution::{Distribution, OsRelease};
 use super::{Error, Limits, Machine, Result, ResultExt};
-use crate::harness::badness;
+use crate::badness;
 use crate::journal;
 use crate::ssh;
+use crate::text::{chain, last_lines};
 
 /// How a guest is treated.
 #[derive(Clone)]
@@ -343,18 +344,6 @@ pub struct Evidence {
     pub journal: Vec<u8>,
 }
 
-/// The last lines of a console, without control characters.
-pub fn last_lines(text: &[u8], count: usize) -> String {
-    let tail = &text[text.len().saturating_sub(16 * 1024)..];
-    let tail = String::from_utf8_lossy(tail);
-    let lines: Vec<String> = tail
-        .lines()
-        .map(|l| l.chars().filter(|c| !c.is_control() || *c == '\t').collect::<String>())
-        .filter(|l| !l.trim().is_empty())
-        .collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
-}
-
 /// The stage in which Ignition gave up, if the console says so.
 fn ignition_failure(console: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(console);
@@ -370,18 +359,6 @@ fn ignition_failure(console: &[u8]) -> Option<String> {
     )
 }
 
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -391,10 +368,5 @@ mod tests {
         let text = b"x\nIgnition failed (stage files)\r\n[ 1.0] power off\n";
         assert_eq!(ignition_failure(text).as_deref(), Some("files"));
         assert_eq!(ignition_failure(b"Ignition finished successfully"), None);
-    }
-
-    #[test]
-    fn last_lines_are_clean() {
-        assert_eq!(last_lines(b"a\r\n\x1b[0mb\n\n\nc", 2), "[0mb\nc");
     }
 }

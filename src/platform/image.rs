@@ -75,13 +75,9 @@ impl Image {
 
 /// Where `tests/guest/build.sh` puts mantle's own guest images.
 pub fn guest_dir() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("MANTLE_GUEST_DIR").unwrap_or_else(|| {
-        set("XDG_CACHE_HOME")
-            .or_else(|| set("HOME").map(|h| h.join(".cache")))
-            .unwrap_or_else(|| "/root/.cache".into())
-            .join("mantle/guest")
-    })
+    use crate::folders::{cache, variable};
+    variable("MANTLE_GUEST_DIR")
+        .unwrap_or_else(|| cache().unwrap_or("/root/.cache/mantle".into()).join("guest"))
 }
 
 /// The image to use when none is named: the SDK's latest build, else mantle's own guest (the larger variant).

@@ -27,7 +27,6 @@ pub mod image;
 pub mod ledger;
 mod local;
 mod nspawn;
-pub mod poll;
 pub mod qemu;
 #[cfg(feature = "test-platform")]
 mod scripted;

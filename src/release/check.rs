@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::table::{Aws, Azure, Channel, Destination, Distribution, Downloads, Gce};
 use super::{Distributions, fill};
-use crate::google::storage::Location;
+use crate::cloud::google::storage::Location;
 
 /// The first thing that is wrong: its place, and what.
 pub(super) type Finding = (String, String);

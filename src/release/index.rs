@@ -2,7 +2,7 @@
 
 use super::select::below;
 use super::{Destination, Distribution, Error, is_component};
-use crate::google::storage::Location;
+use crate::cloud::google::storage::Location;
 
 /// One prefix whose index pages are to be made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]

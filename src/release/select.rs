@@ -2,8 +2,8 @@
 
 use super::check::USER;
 use super::{Aws, Azure, Channel, Destination, Distribution, Error, Gce, architecture, fill, is_component};
-use crate::google::encode;
-use crate::google::storage::{Error as StorageError, Location};
+use crate::cloud::google::storage::{Error as StorageError, Location};
+use crate::text::percent::encode;
 
 /// One release of a channel for a board.
 #[derive(Clone, Debug, PartialEq, Eq)]

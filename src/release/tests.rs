@@ -132,7 +132,7 @@ fn a_release_is_selected_by_channel_board_and_version() {
     let at = selected.destinations[0].location().unwrap();
     assert_eq!((&*at.bucket, &*at.name), ("users.developer.core-os.net", "a b/releases/"));
     let beta = cl.select("beta", "amd64-usr", "1.2.3", None).unwrap();
-    let show = |places: Vec<crate::google::storage::Location>| {
+    let show = |places: Vec<crate::cloud::google::storage::Location>| {
         places.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     };
     assert_eq!(

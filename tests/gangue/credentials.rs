@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
 
-use mantle::google::sources::{self, Environment};
+use mantle::cloud::google::sources::{self, Environment};
 use mantle::http::{Client, Limits, Retry};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};

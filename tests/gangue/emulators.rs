@@ -1,7 +1,7 @@
 //! Other people's Google Storage: both emulators.
 
-use mantle::google::sources::{Choice, Environment};
-use mantle::google::storage::{Location, Options, Storage};
+use mantle::cloud::google::sources::{Choice, Environment};
+use mantle::cloud::google::storage::{Location, Options, Storage};
 use mantle::http::{Client, Limits, Retry};
 use reqwest::Method;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hyper::body::Bytes;
-use mantle::google::storage::{self, Attributes, Object, OnlyIf, Rewrite, Storage};
+use mantle::cloud::google::storage::{self, Attributes, Object, OnlyIf, Rewrite, Storage};
 use reqwest::Method;
 
 use super::{object, runtime, storage};

@@ -9,8 +9,8 @@ mod scale;
 mod sync;
 mod uploads;
 
-use mantle::google::sources::{Choice, Environment};
-use mantle::google::storage::{Location, Options, Storage};
+use mantle::cloud::google::sources::{Choice, Environment};
+use mantle::cloud::google::storage::{Location, Options, Storage};
 use mantle::http::{Client, Limits, Retry};
 
 use crate::support::gcs::Gcs;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use hyper::body::Bytes;
-use mantle::google::storage::{self, Attributes, Error, Fingerprint, OnlyIf};
+use mantle::cloud::google::storage::{self, Attributes, Error, Fingerprint, OnlyIf};
 
 use super::{object, runtime, storage};
 use crate::support::gcs::{Fault, Gcs};

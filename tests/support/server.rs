@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use mantle::google::storage::format_crc32c;
+use mantle::cloud::google::storage::format_crc32c;
 
 /// Something to serve, under a path such as `/b/o`.
 #[derive(Clone, Debug)]

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use mantle::applet::{self, Applet, Context, Manual};
-use mantle::args::{self, Secret};
+use mantle::args;
 use mantle::error::{Result, Section, Stop, eyre, refused_choice, usage};
 use mantle::output;
+use mantle::secret::Secret;
 
 use super::{Env, Outcome, Running};
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
+use ::mantle::cloud::aws::Account;
+use ::mantle::cloud::aws::gc::{Outcome, Plan, apply, execute, plan};
 use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
-use ::mantle::platform::aws::gc::{Outcome, Plan, apply, execute, plan};
-use ::mantle::platform::aws::{Account, Leftovers};
+use ::mantle::platform::aws::Leftovers;
 use ::mantle::platform::ledger::{self, Clean as _};
+use ::mantle::text::chain;
 use ::mantle::{info, output};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
@@ -154,12 +156,6 @@ fn report(outcome: Outcome) -> Result<()> {
         _ if interrupted => Err(Stop::Interrupted.into()),
         _ => Err(eyre!("Couldn't gc: {failed} of {all} could not be removed")),
     }
-}
-
-/// An error with all its causes in one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Reads a plan.

@@ -2,12 +2,12 @@
 
 use ::mantle::applet::Context;
 use ::mantle::args;
+use ::mantle::cloud::aws::Account;
+use ::mantle::cloud::aws::failure::Error;
+use ::mantle::cloud::aws::object::{Location, check_bucket, default_bucket};
+use ::mantle::cloud::aws::{copy, images, initialize};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, usage};
 use ::mantle::output;
-use ::mantle::platform::aws::Account;
-use ::mantle::platform::aws::failure::Error;
-use ::mantle::platform::aws::object::{Location, check_bucket, default_bucket};
-use ::mantle::platform::aws::{copy, images, initialize};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use color_eyre::eyre::Report;
 
@@ -63,7 +63,7 @@ pub async fn copy(matches: &ArgMatches, account: &Account, context: &Context) ->
             }
             Err(e) => {
                 if !e.is_interruption() {
-                    ::mantle::error!("ore", "{}: {}", copied.region, super::gc::chain(&e));
+                    ::mantle::error!("ore", "{}: {}", copied.region, ::mantle::text::chain(&e));
                 }
                 first.get_or_insert((copied.region, e));
             }

@@ -5,10 +5,10 @@ mod images;
 mod upload;
 
 use ::mantle::applet::Context;
+use ::mantle::cloud::aws::api::Api;
+use ::mantle::cloud::aws::failure::Error;
+use ::mantle::cloud::aws::{Account, Keys};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
-use ::mantle::platform::aws::api::Api;
-use ::mantle::platform::aws::failure::Error;
-use ::mantle::platform::aws::{Account, Keys};
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
 use color_eyre::eyre::Report;
 
@@ -77,9 +77,5 @@ fn explain(error: Error) -> Report {
 
 /// Runs something that can be dropped at any point: it makes nothing.
 async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        biased;
-        () = context.cancel.cancelled() => Err(Stop::Interrupted.into()),
-        done = work => done,
-    }
+    context.cancel.run_until_cancelled(work).await.unwrap_or(Err(Stop::Interrupted.into()))
 }

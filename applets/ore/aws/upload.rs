@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
+use ::mantle::cloud::aws::Account;
+use ::mantle::cloud::aws::images::pv_kernel;
+use ::mantle::cloud::aws::object::{Location, default_bucket};
+use ::mantle::cloud::aws::upload::{self, Request, Source, check_image_name, parse_tag};
+use ::mantle::disk::{self, Content, Format, MAX_GIB};
 use ::mantle::error::{Result, Section as _, WrapErr as _, eyre, usage};
-use ::mantle::platform::aws::Account;
-use ::mantle::platform::aws::disk::{self, Content, Format, MAX_GIB};
-use ::mantle::platform::aws::images::pv_kernel;
-use ::mantle::platform::aws::object::{Location, default_bucket};
-use ::mantle::platform::aws::upload::{self, Request, Source, check_image_name, parse_tag};
 use ::mantle::progress::Progress;
 use ::mantle::release::version::Versions;
 use ::mantle::{output, sdk, warning};

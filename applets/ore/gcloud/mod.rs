@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
+use ::mantle::cloud::google::sources::Choice;
+use ::mantle::cloud::google::storage::Storage;
 use ::mantle::error::{Result, usage};
-use ::mantle::google::sources::Choice;
-use ::mantle::google::storage::Storage;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 

@@ -3,8 +3,8 @@
 use ::mantle::applet::Context;
 use ::mantle::args;
 use ::mantle::bucket::{self, Error, IndexOptions, Summary, SyncOptions};
+use ::mantle::cloud::google::storage::{Error as StorageError, Location};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre, usage};
-use ::mantle::google::storage::{Error as StorageError, Location};
 use ::mantle::{notice, output};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use color_eyre::eyre::Report;

@@ -1,7 +1,7 @@
 //! What runs right now, at the bottom of a terminal.
 
 use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -21,9 +21,8 @@ pub struct Progress {
 impl Progress {
     /// What fits the terminals of this process; all off in pipes, with `NO_COLOR` (if not empty) or `TERM=dumb`.
     pub fn detect() -> Self {
-        let set = |name| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-        let plain = set("NO_COLOR") || std::env::var_os("TERM").is_none_or(|t| t.is_empty() || t == "dumb");
-        Self { bars: !plain && io::stderr().is_terminal(), color: !plain && io::stdout().is_terminal() }
+        use crate::terminal::is_lively;
+        Self { bars: is_lively(&io::stderr()), color: is_lively(&io::stdout()) }
     }
 }
 

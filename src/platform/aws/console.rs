@@ -10,9 +10,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::super::poll::{self, Answer, Poll};
-use super::api::{self, Api};
-use crate::http::retry::{chain, scale};
+use crate::cloud::aws::api::{self, Api};
+use crate::http::retry::scale;
+use crate::poll::{self, Answer, Poll};
+use crate::text::chain;
 
 /// Whoever wants to see the console more often sees what was there.
 const FRESH: Duration = Duration::from_secs(10);

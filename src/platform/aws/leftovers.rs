@@ -4,8 +4,8 @@ use async_trait::async_trait;
 
 use super::super::ledger::{self, Clean, Resource};
 use super::super::{Error, Result, ResultExt};
-use super::api::Api;
 use super::{KEY_PAIR, machine, network};
+use crate::cloud::aws::api::Api;
 
 /// Removes leftovers at AWS, in whatever region they are, and those of the same run on this machine.
 pub struct Leftovers {

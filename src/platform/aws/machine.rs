@@ -8,14 +8,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::super::guest::chain;
 use super::super::ledger::Resource;
-use super::super::poll::{self, Answer, Poll};
 use super::super::{Error, LaunchRequest, Machine, Result, ResultExt, Variables};
-use super::api::{self, Api, Instance, RunInstance};
 use super::console::Console;
-use super::{CREATED_BY, LAUNCH, MANTLE, NAME, Shared, dialer};
+use super::{LAUNCH, NAME, Shared, dialer};
+use crate::cloud::aws::MARK;
+use crate::cloud::aws::api::{self, Api, Instance, RunInstance};
+use crate::poll::{self, Answer, Poll};
 use crate::ssh;
+use crate::text::chain;
 
 /// Kind of a ledger entry: an instance, by the value of its tag [`LAUNCH`].
 pub(super) const KIND: &str = "instance";
@@ -73,7 +74,7 @@ pub(super) async fn launch(
         profile: Some(shared.profile.clone()).filter(|p| !p.is_empty()),
         tags: vec![
             ("Name".into(), cluster.to_owned()),
-            (CREATED_BY.into(), MANTLE.into()),
+            (MARK.0.into(), MARK.1.into()),
             (LAUNCH.into(), token.clone()),
         ],
         client_token: token,

@@ -2,40 +2,20 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `api/` | the services, with plain types; the only place that knows rusoto |
-//! | `credentials/`, `endpoints`, `environment`, `options` | who one is, and where |
+//! | `options` | what a user can say |
 //! | `channel`, `network`, `profile` | what must be there before a machine can be |
 //! | `machine`, `console` | one machine |
 //! | `leftovers` | what runs that died left behind |
-//! | `disk`, `object`, `direct`, `snapshot`, `images`, `upload` | from a disk image here to a machine image there |
-//! | `unfinished` | records of uploads that were interrupted |
-//! | `copy`, `initialize`, `gc` | copies in other regions, what imports need, what is left over |
 
-pub mod api;
 mod channel;
 mod console;
-pub mod copy;
-pub mod credentials;
-pub mod direct;
-pub mod disk;
-pub mod endpoints;
-pub mod environment;
-pub mod failure;
-pub mod gc;
-pub mod images;
-pub mod initialize;
 mod leftovers;
 mod machine;
 pub mod network;
-pub mod object;
 mod options;
 mod profile;
-pub mod snapshot;
 #[cfg(test)]
-mod tests;
-pub mod unfinished;
-pub mod upload;
-mod wait;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -44,39 +24,18 @@ use async_trait::async_trait;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use self::api::Api;
 pub use self::leftovers::Leftovers;
 use self::network::Network;
-pub use self::options::{Account, DEFAULT_REGION, Keys, Options};
-use super::guest::chain;
+pub use self::options::Options;
 use super::ledger::{Clean, Ledger, Resource};
 use super::{Cluster, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target};
+use crate::cloud::aws::MARK;
+use crate::cloud::aws::api::Api;
 use crate::ssh;
+use crate::text::chain;
 
 const NAME: &str = "aws";
 
-/// Files of credentials, for man pages.
-pub const FILES: &[(&str, &str)] = &[(
-    "~/.aws/credentials, ~/.aws/config",
-    "AWS keys, regions and endpoints by profile, as the AWS CLI has them.",
-)];
-
-/// Variables that no option is bound to, for man pages.
-pub const ENVIRONMENT: &[(&str, &str)] = &[
-    (
-        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
-        "AWS keys; else those of a profile, a role, a container or the instance.",
-    ),
-    ("AWS_CA_BUNDLE", "Certificates in PEM that replace the trust roots for AWS."),
-    ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _EBS, _S3, _IAM, _STS", "Servers to use in place of Amazon's."),
-    ("AWS_PROFILE", "The AWS profile when no option names one."),
-    ("AWS_REGION, AWS_DEFAULT_REGION", "The AWS region when no option names one."),
-];
-
-/// Tag of everything that mantle makes at AWS.
-pub const CREATED_BY: &str = "CreatedBy";
-/// Its value.
-pub const MANTLE: &str = "mantle";
 /// Tag of an instance with the token of its launch, by which the ledger names it.
 pub const LAUNCH: &str = "mantle-launch";
 
@@ -123,7 +82,7 @@ async fn start(api: Api, image: String, options: Options, base: FlightBase) -> R
         place: api.region().to_owned(),
     };
     base.ledger.create(&key).during(|| "cannot record a key")?;
-    let tags = [(CREATED_BY.to_owned(), MANTLE.to_owned())];
+    let tags = [(MARK.0.to_owned(), MARK.1.to_owned())];
     if let Err(e) = api.import_key_pair(&name, base.key.authorized(), &tags).await {
         // Nothing was made, for certain; else it may be there.
         if e.is_certain() || api.delete_key_pair(&name).await.is_ok() {

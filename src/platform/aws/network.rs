@@ -8,9 +8,10 @@ use chrono::{DateTime, Utc};
 
 use super::super::ledger::{Ledger, Resource};
 use super::super::{Error, Result, ResultExt};
-use super::api::{self, Api, Ingress, SecurityGroup, tag};
-use super::{CREATED_BY, MANTLE, NAME};
-use crate::http::retry::chain;
+use super::NAME;
+use crate::cloud::aws::MARK;
+use crate::cloud::aws::api::{self, Api, Ingress, SecurityGroup, tag};
+use crate::text::chain;
 
 /// Tag of what is being made; its value is the token of the run.
 pub const UNFINISHED: &str = "mantle-unfinished";
@@ -96,7 +97,7 @@ async fn create(api: &Api, name: &str, ledger: &Ledger) -> Result<SecurityGroup>
 async fn make(api: &Api, name: &str, token: &str, all: &mut Vec<String>) -> Result<SecurityGroup> {
     // What was made a moment ago may not be found yet.
     let api = &api.patient();
-    let tags = [(CREATED_BY.into(), MANTLE.into()), (UNFINISHED.into(), token.to_owned())];
+    let tags = [(MARK.0.into(), MARK.1.into()), (UNFINISHED.into(), token.to_owned())];
     let by: &[api::Filter<'_>] = &[(&format!("tag:{UNFINISHED}"), &[token])];
     let vpc = once(
         api,
@@ -214,7 +215,7 @@ pub async fn unfinished(api: &Api) -> api::Result<Vec<(String, Option<DateTime<U
     let gateways = api.internet_gateways(by).await?.into_iter().map(|g| g.tags);
     let mut tokens: Vec<String> = vpcs
         .chain(gateways)
-        .filter(|tags| tag(tags, CREATED_BY) == Some(MANTLE))
+        .filter(|tags| tag(tags, MARK.0) == Some(MARK.1))
         .filter_map(|tags| tag(&tags, UNFINISHED).map(str::to_owned))
         .collect();
     tokens.sort();

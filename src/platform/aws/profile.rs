@@ -2,9 +2,9 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::super::poll::{self, Answer, Poll};
 use super::super::{Error, Result, ResultExt};
-use super::api::{self, Api};
+use crate::cloud::aws::api::{self, Api};
+use crate::poll::{self, Answer, Poll};
 
 const POLICY: &str = "AmazonS3ReadOnlyAccess";
 const POLICY_TEXT: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:Get*","s3:List*"],"Resource":"*"}]}"#;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::guest::last_lines;
 use super::ledger::{self, Ledger, Resource};
 use super::local::Local;
 use super::{
@@ -21,6 +20,7 @@ use super::{
 use crate::network::{Lease, Namespace};
 use crate::process::{Command, Proc, cgroup, find_program};
 use crate::ssh;
+use crate::text::last_lines;
 
 /// The descriptor under which a machine that outlives kola keeps the private network alive.
 const NETWORK_FD: i32 = 9;

@@ -303,11 +303,8 @@ impl Cache {
     }
 }
 
-/// `$XDG_CACHE_HOME/mantle/qemu-accel.json`.
 fn cache_file() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-    let cache = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
-    Some(cache.join("mantle/qemu-accel.json"))
+    crate::folders::cache().map(|c| c.join("qemu-accel.json"))
 }
 
 /// What a verdict is about: this very QEMU with these arguments.

@@ -11,13 +11,13 @@ use self::command::{Arch, Kernel};
 use self::firmware::Firmware;
 pub use self::image::specialize;
 pub use self::options::Options;
-use super::guest::chain;
 use super::local::Local;
 use super::{
     Cluster, Error, Flight, FlightBase, LaunchRequest, LocalServices, Machine, Platform, Result, ResultExt,
     Target, ledger,
 };
 use crate::process::find_program;
+use crate::text::chain;
 
 mod accel;
 mod command;

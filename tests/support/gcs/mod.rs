@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mantle::google::storage::{format_crc32c, parse_crc32c};
+use mantle::cloud::google::storage::{format_crc32c, parse_crc32c};
 use serde_json::{Map, Value, json};
 
 pub use wire::Request;

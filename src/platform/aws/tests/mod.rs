@@ -1,7 +1,7 @@
 //! The driver against a fake that plays EC2 and IAM: what is asked for, in which order, and what is left.
 
 mod cloud;
-pub(super) mod fake;
+pub(crate) mod fake;
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -9,9 +9,9 @@ use std::sync::{Arc, LazyLock};
 use clap::Parser as _;
 
 use self::cloud::Cloud;
-use super::api::Api;
-use super::environment::Environment;
 use super::*;
+use crate::cloud::aws::api::Api;
+use crate::cloud::aws::environment::Environment;
 use crate::platform::distribution::Distribution;
 use crate::platform::ledger::{self, Ledger};
 use crate::platform::{LaunchRequest, MachineOptions, Variables};

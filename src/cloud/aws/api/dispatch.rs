@@ -1,0 +1,270 @@
+//! Sends rusoto's requests through the program's own HTTP client: one TLS library, its proxies, limits and trust
+//! roots.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use hyper::body::Bytes;
+use reqwest::{Method, Url};
+use rusoto_core::credential::AwsCredentials;
+use rusoto_core::request::{DispatchSignedRequest, DispatchSignedRequestFuture, HttpResponse};
+use rusoto_core::{ByteStream, HttpDispatchError};
+use rusoto_signature::{SignedRequest, SignedRequestPayload};
+
+use super::super::credentials::Keys;
+use super::error::{self, Error};
+use crate::http::{self, Client};
+use crate::secret::Secret;
+
+/// Answers are not longer than this; a page of 1000 instances is about 10 MiB.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Larger bodies are hashed outside of the event loop.
+const HASH_HERE: usize = 64 << 10;
+
+/// Sends one call; the failure, if there is one, is kept whole beside what rusoto makes of it.
+pub(super) struct Dispatcher(Arc<Inner>);
+
+struct Inner {
+    http: Client,
+    keys: Option<Keys>,
+    call: &'static str,
+    failure: Arc<Mutex<Option<Error>>>,
+}
+
+impl Dispatcher {
+    /// For one try of one call; without keys it is not signed.
+    pub(super) fn new(http: Client, keys: Option<Keys>, call: &'static str) -> Self {
+        Self(Arc::new(Inner { http, keys, call, failure: Arc::default() }))
+    }
+
+    /// Where the failure will be.
+    pub(super) fn failure(&self) -> Arc<Mutex<Option<Error>>> {
+        self.0.failure.clone()
+    }
+}
+
+impl DispatchSignedRequest for Dispatcher {
+    fn dispatch(&self, request: SignedRequest, _timeout: Option<Duration>) -> DispatchSignedRequestFuture {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            inner.exchange(request).await.map_err(|error| {
+                *inner.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+                HttpDispatchError::new("failed".into())
+            })
+        })
+    }
+}
+
+impl Inner {
+    async fn exchange(&self, mut request: SignedRequest) -> Result<HttpResponse, Error> {
+        let call = self.call;
+        let bad = |reason: String| Error::Answer { call, reason };
+        let body = body(request.payload.take()).await.map_err(|e| bad(e.to_string()))?;
+        request.payload = Some(SignedRequestPayload::Buffer(body.clone()));
+        if request.service == "ebs" {
+            // rusoto takes the JSON of RPC services for that of REST ones; Amazon's own clients say these.
+            let kind =
+                if request.method() == "PUT" { "application/octet-stream" } else { "application/json" };
+            request.set_content_type(kind.to_owned());
+        }
+        let keys = self.keys.clone();
+        let request = match body.len() > HASH_HERE {
+            true => {
+                let signing = tokio::task::spawn_blocking(move || sign(request, keys.as_ref()));
+                signing.await.map_err(|e| bad(e.to_string()))?
+            }
+            false => sign(request, keys.as_ref()),
+        };
+        let mut url = format!("{}://{}{}", request.scheme(), request.hostname(), request.canonical_path());
+        if !request.canonical_query_string().is_empty() {
+            url.push('?');
+            url.push_str(request.canonical_query_string());
+        }
+        let url: Url = url.parse().map_err(|_| Error::Endpoint { url: request.hostname() })?;
+        let method = Method::from_bytes(request.method().as_bytes()).map_err(|e| bad(e.to_string()))?;
+        let head = method == Method::HEAD;
+        let mut sent = self.http.request(method, url.clone());
+        for (name, values) in request.headers() {
+            // The client sets these itself, as the URL and the body say.
+            if !matches!(name.as_str(), "host" | "content-length") {
+                for value in values {
+                    sent = sent.header(name.as_str(), value.as_slice());
+                }
+            }
+        }
+        let failed = |source| Error::Http { call, source };
+        let answer = self.http.send(sent.body(body)).await.map_err(failed)?;
+        let status = answer.status();
+        let headers = answer.headers().clone();
+        let mut whole = Vec::new();
+        if !head {
+            let mut pieces = self.http.body(answer);
+            while let Some(piece) = pieces.next().await.map_err(failed)? {
+                if whole.len() + piece.len() > MAX_ANSWER {
+                    let limit = MAX_ANSWER as u64;
+                    return Err(failed(http::Error::TooLong { url: http::shown(&url), limit }));
+                }
+                whole.extend_from_slice(&piece);
+            }
+        }
+        // CompleteMultipartUpload begins its answer before it knows how it will end.
+        let late = status.is_success() && call == "CompleteMultipartUpload" && is_error(&whole);
+        if !status.is_success() || late {
+            let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let code = if late { 500 } else { status.as_u16() };
+            let mut refusal = error::parse(code, text("x-amzn-errortype").as_deref(), &whole);
+            refusal.request =
+                refusal.request.or_else(|| text("x-amzn-requestid")).or_else(|| text("x-amz-request-id"));
+            refusal.retry_after =
+                text("retry-after").and_then(|t| t.trim().parse().ok()).map(Duration::from_secs);
+            refusal.message = refusal.message.map(|m| self.mask(m));
+            return Err(Error::Refused { call, refusal: Box::new(refusal) });
+        }
+        let headers = headers
+            .iter()
+            .filter_map(|(name, value)| Some((name.as_str().parse().ok()?, value.to_str().ok()?.to_owned())));
+        let headers = headers.collect();
+        let status = status.as_u16().try_into().map_err(|_| bad(format!("status {status}")))?;
+        Ok(HttpResponse { status, body: ByteStream::from(whole), headers })
+    }
+
+    /// The text without our secrets, should a service quote them.
+    fn mask(&self, mut text: String) -> String {
+        if let Some(keys) = &self.keys {
+            for secret in [Some(&keys.secret), keys.token.as_ref()].into_iter().flatten() {
+                if !secret.expose().is_empty() {
+                    text = text.replace(secret.expose(), Secret::MASK);
+                }
+            }
+        }
+        text
+    }
+}
+
+/// Whether the answer's root element says that it is an error.
+fn is_error(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&body[..body.len().min(1024)]);
+    let text = text.trim_start();
+    let text = match text.strip_prefix("<?xml") {
+        Some(rest) => rest.split_once("?>").map_or("", |(_, rest)| rest).trim_start(),
+        None => text,
+    };
+    text.starts_with("<Error>") || text.starts_with("<Error ")
+}
+
+/// The payload in one piece.
+async fn body(payload: Option<SignedRequestPayload>) -> std::io::Result<Bytes> {
+    match payload {
+        None => Ok(Bytes::new()),
+        Some(SignedRequestPayload::Buffer(bytes)) => Ok(bytes),
+        Some(SignedRequestPayload::Stream(mut stream)) => {
+            let first = stream.next().await.transpose()?.unwrap_or_default();
+            let mut whole = Vec::new();
+            while let Some(piece) = stream.next().await.transpose()? {
+                if whole.is_empty() {
+                    whole.extend_from_slice(&first);
+                }
+                whole.extend_from_slice(&piece);
+            }
+            Ok(if whole.is_empty() { first } else { whole.into() })
+        }
+    }
+}
+
+/// Signature version 4, over the whole body.
+fn sign(mut request: SignedRequest, keys: Option<&Keys>) -> SignedRequest {
+    match keys {
+        Some(keys) => {
+            let token = keys.token.as_ref().map(|t| t.expose().to_owned());
+            request.sign(&AwsCredentials::new(keys.id.as_str(), keys.secret.expose(), token, None));
+        }
+        None => request.complement(),
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_errors_are_recognised() {
+        assert!(is_error(b"<?xml version=\"1.0\"?>\n\n<Error><Code>InternalError</Code></Error>"));
+        assert!(is_error(b"  <Error>"));
+        assert!(!is_error(b"<?xml version=\"1.0\"?><CompleteMultipartUploadResult><Error>"));
+        assert!(!is_error(b"<?xml <Error>"));
+    }
+
+    /// Written against the algorithm's description (docs.aws.amazon.com, "Create a signed AWS API request"), by hand
+    /// with OpenSSL: rusoto's signer, which has no clock to set, must agree with it.
+    #[test]
+    fn signatures_agree_with_the_algorithm() {
+        use openssl::hash::MessageDigest;
+        use openssl::pkey::PKey;
+        use openssl::sign::Signer;
+        let hmac = |key: &[u8], data: &str| {
+            let key = PKey::hmac(key).unwrap();
+            let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+            signer.sign_oneshot_to_vec(data.as_bytes()).unwrap()
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hash = |data: &[u8]| hex(&openssl::sha::sha256(data));
+        // The documentation's own vector for the signing key.
+        let derive = |secret: &str, date: &str, region: &str, service: &str| {
+            let mut key = format!("AWS4{secret}").into_bytes();
+            for part in [date, region, service, "aws4_request"] {
+                key = hmac(&key, part);
+            }
+            key
+        };
+        let vector = derive("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "20150830", "us-east-1", "iam");
+        assert_eq!(hex(&vector), "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9");
+
+        let region = rusoto_core::Region::Custom {
+            name: "us-west-2".into(),
+            endpoint: "http://127.0.0.1:5555/prefix".into(),
+        };
+        let mut request = SignedRequest::new("PUT", "s3", &region, "/bucket/a b/ü+c");
+        request.add_param("partNumber", "1");
+        request.add_param("uploadId", "x/y=");
+        request.payload = Some(SignedRequestPayload::Buffer(Bytes::from_static(b"hello")));
+        let keys = Keys {
+            id: "AKID".into(),
+            secret: "very/secret".to_owned().into(),
+            token: Some("session+token".to_owned().into()),
+            expires: None,
+        };
+        let signed = sign(request, Some(&keys));
+        let header = |name: &str| {
+            String::from_utf8(signed.headers().get(name).map(|v| v.concat()).unwrap_or_default()).unwrap()
+        };
+        assert_eq!(header("host"), "127.0.0.1:5555");
+        assert_eq!(header("x-amz-content-sha256"), hash(b"hello"));
+        assert_eq!(signed.canonical_path(), "/prefix/bucket/a%20b/%C3%BC%2Bc");
+        let authorization = header("authorization");
+        let (names, signature) = authorization
+            .split_once("SignedHeaders=")
+            .and_then(|(_, rest)| rest.split_once(", Signature="))
+            .unwrap();
+        assert!(names.contains("x-amz-security-token") && names.contains("host"), "{names}");
+        let canonical: String = names.split(';').map(|n| format!("{n}:{}\n", header(n))).collect();
+        let canonical = format!(
+            "PUT\n/prefix/bucket/a%20b/%C3%BC%2Bc\npartNumber=1&uploadId=x%2Fy%3D\n{canonical}\n{names}\n{}",
+            hash(b"hello")
+        );
+        let time = header("x-amz-date");
+        let date = &time[..8];
+        let to_sign = format!(
+            "AWS4-HMAC-SHA256\n{time}\n{date}/us-west-2/s3/aws4_request\n{}",
+            hash(canonical.as_bytes())
+        );
+        let expected = hmac(&derive("very/secret", date, "us-west-2", "s3"), &to_sign);
+        assert_eq!(signature, hex(&expected));
+        assert!(
+            authorization
+                .starts_with(&format!("AWS4-HMAC-SHA256 Credential=AKID/{date}/us-west-2/s3/aws4_request"))
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! Images in S3: where they go, and how they get there, in parts that a repeated command need not send again.
+//!
+//! Limits: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
+use hyper::body::Bytes;
+use openssl::hash::{MessageDigest, hash};
+use tokio_util::sync::CancellationToken;
+
+use super::api::{self, Api};
+use super::failure::{During as _, Error, Result};
+use super::unfinished::{Identity, Record, Slot, Work};
+use crate::http::Transient as _;
+use crate::{info, warning};
+
+/// The shortest part but the last, and the longest object sent in one piece, in bytes.
+const MIN_PART: u64 = 5 << 20;
+/// The most parts.
+const MAX_PARTS: u64 = 10_000;
+/// Parts on their way at the same time; so many of them are in memory.
+const PARALLEL: usize = 5;
+
+/// Told how much is done: bytes so far, bytes in all.
+pub type Report<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
+
+/// An object or a place for objects in S3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The bucket.
+    pub bucket: String,
+    /// The key, without slashes around it; empty: the bucket itself.
+    pub key: String,
+}
+
+impl FromStr for Location {
+    type Err = String;
+
+    /// Reads `s3://bucket/key`.
+    fn from_str(url: &str) -> Result<Self, String> {
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        if scheme != "s3" {
+            return Err(format!("invalid s3 scheme; must be 's3://', not '{scheme}://'"));
+        }
+        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() {
+            return Err(format!("URL missing bucket name {url}"));
+        }
+        check_bucket(bucket)?;
+        Ok(Self { bucket: bucket.into(), key: key.trim_matches('/').into() })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+/// Refuses what cannot be the name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens.
+///
+/// # Errors
+/// What is wrong.
+pub fn check_bucket(name: &str) -> Result<(), String> {
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.' || b == b'-';
+    let bytes = name.as_bytes();
+    let fine = (3..=63).contains(&bytes.len()) && edge(bytes.first()) && edge(bytes.last());
+    if fine && bytes.iter().all(|b| inner(*b)) && !name.contains("..") {
+        return Ok(());
+    }
+    Err(format!("{name:?} cannot name a bucket: 3 to 63 lower-case letters, digits, dots and hyphens can"))
+}
+
+/// The bucket that images are imported through unless another is named.
+pub fn default_bucket(region: &str) -> String {
+    format!("coreos-dev-ami-import-{region}")
+}
+
+/// The length of the parts of a file, in bytes.
+fn part_size(size: u64) -> u64 {
+    size.div_ceil(MAX_PARTS).next_multiple_of(1 << 20).max(MIN_PART)
+}
+
+/// An upload of a file.
+pub struct Upload<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// Where to.
+    pub to: &'a Location,
+    /// Whether to go on where an earlier upload stopped, and to leave the parts if this one stops.
+    pub resume: bool,
+    /// Told how much is done.
+    pub report: Report<'a>,
+    /// Stops the upload.
+    pub cancel: &'a CancellationToken,
+}
+
+/// An image that was opened before anything was asked of the provider.
+#[derive(Debug)]
+struct Opened {
+    file: Arc<File>,
+    identity: Identity,
+}
+
+/// A multipart upload that was begun, now or earlier.
+struct Begun {
+    upload: String,
+    /// Length of all parts but the last.
+    part: u64,
+    /// Parts that are there: tag and length by number.
+    sent: BTreeMap<i64, (String, u64)>,
+}
+
+impl Upload<'_> {
+    /// Sends the file.
+    ///
+    /// After an interruption, or a failure that may pass, the parts stay at the provider with a record of them here:
+    /// the same upload goes on from there, `ore aws gc` removes them. After a refusal nothing stays.
+    ///
+    /// # Errors
+    /// When the file cannot be read or changes meanwhile, the provider refuses, or the work is cancelled.
+    pub async fn run(&self, api: &Api) -> Result<()> {
+        let identity = Identity::of(self.file)?;
+        let file = Arc::new(File::open(self.file).map_err(|e| Error::file(self.file, e))?);
+        let opened = Opened { file, identity };
+        if opened.identity.size <= MIN_PART {
+            let bytes = self.read(&opened, 0, opened.identity.size).await?;
+            let put = api.put_object(&self.to.bucket, &self.to.key, bytes);
+            self.cancel.run_until_cancelled(put).await.ok_or(Error::Interrupted)??;
+            (self.report)(opened.identity.size, opened.identity.size);
+            return self.unchanged(&opened);
+        }
+        let slot = if self.resume { Slot::open(api.region(), &self.to.to_string())? } else { Slot::none() };
+        let begun = self.begin(api, &slot, &opened).await?;
+        let upload = &begun.upload;
+        let parts = self.send(api, &opened, &begun).await;
+        let done = match parts {
+            Ok(parts) => self.complete(api, &opened, upload, &parts).await,
+            Err(e) => Err(e),
+        };
+        match done {
+            Err(e) if self.resume && may_pass(&e) => {
+                info!(
+                    "ore",
+                    "the parts of {} stay: repeat the command to go on, or remove them with ore aws gc",
+                    self.to
+                );
+                Err(e)
+            }
+            Err(e) => {
+                match api.abort_multipart(&self.to.bucket, &self.to.key, upload).await {
+                    Ok(()) => slot.clear(),
+                    Err(e) => warning!("ore", "the parts of {} could not be removed: {e}", self.to),
+                }
+                Err(e)
+            }
+            Ok(()) => {
+                slot.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// Finds the upload to go on with, or starts one: its id, the length of its parts, those that are there.
+    async fn begin(&self, api: &Api, slot: &Slot, opened: &Opened) -> Result<Begun> {
+        let (bucket, key) = (&self.to.bucket, &self.to.key);
+        if let Some(record) = slot.load()
+            && let Work::Multipart { upload, part, .. } = record.work
+        {
+            let upload = match upload {
+                Some(upload) => Some(upload),
+                None => only_upload(api, bucket, key).await?,
+            };
+            match upload {
+                Some(upload) if record.identity != opened.identity => {
+                    info!("ore", "removing the parts of another file from {}", self.to);
+                    api.abort_multipart(bucket, key, &upload).await?;
+                }
+                Some(upload) => match api.list_parts(bucket, key, &upload).await {
+                    Ok(there) => {
+                        info!("ore", "going on with an earlier upload: {} parts are there", there.len());
+                        let sent =
+                            there.into_iter().map(|(number, etag, size)| (number, (etag, size))).collect();
+                        return Ok(Begun { upload, part, sent });
+                    }
+                    Err(e) if e.code() == Some("NoSuchUpload") => {}
+                    Err(e) => return Err(e.into()),
+                },
+                None => {}
+            }
+            slot.clear();
+        }
+        let part = part_size(opened.identity.size);
+        let record = |upload: Option<String>| Record {
+            region: api.region().into(),
+            file: self.file.into(),
+            identity: opened.identity.clone(),
+            work: Work::Multipart { bucket: bucket.clone(), key: key.clone(), upload, part },
+        };
+        slot.save(&record(None))?;
+        // Not cancelled halfway: an upload whose id is lost is hard to find.
+        let upload = match api.create_multipart(bucket, key).await {
+            Ok(upload) => upload,
+            Err(e) if e.is_certain() => {
+                slot.clear();
+                return Err(e.into());
+            }
+            // Begun for all we know, but the answer was lost.
+            Err(e) => match only_upload(api, bucket, key).await? {
+                Some(upload) => upload,
+                None => return Err(e.into()),
+            },
+        };
+        if let Err(e) = slot.save(&record(Some(upload.clone()))) {
+            api.abort_multipart(bucket, key, &upload).await?;
+            return Err(e);
+        }
+        Ok(Begun { upload, part, sent: BTreeMap::new() })
+    }
+
+    /// Sends the parts that are not there, several at a time; the numbers and tags of all.
+    async fn send(&self, api: &Api, opened: &Opened, begun: &Begun) -> Result<Vec<(i64, String)>> {
+        let Begun { upload, part, sent } = begun;
+        let part = *part;
+        let size = opened.identity.size;
+        let count = i64::try_from(size.div_ceil(part)).expect("there are at most 10 000 parts");
+        let jobs = (1..=count).map(|number| async move {
+            let start = (number as u64 - 1) * part;
+            let length = part.min(size - start);
+            let bytes = self.read(opened, start, length).await?;
+            if let Some((etag, _)) = sent.get(&number).filter(|(_, there)| *there == length)
+                && is_md5_of(etag, &bytes).await
+            {
+                return Ok((number, etag.clone(), length));
+            }
+            let etag = api.upload_part(&self.to.bucket, &self.to.key, upload, number, bytes).await?;
+            Ok::<_, Error>((number, etag, length))
+        });
+        let mut jobs = stream::iter(jobs).buffer_unordered(PARALLEL);
+        let (mut parts, mut done) = (Vec::new(), 0);
+        (self.report)(0, size);
+        while let Some(job) =
+            self.cancel.run_until_cancelled(jobs.next()).await.ok_or(Error::Interrupted)?.transpose()?
+        {
+            let (number, etag, length) = job;
+            done += length;
+            (self.report)(done, size);
+            parts.push((number, etag));
+        }
+        parts.sort_unstable();
+        Ok(parts)
+    }
+
+    async fn complete(
+        &self,
+        api: &Api,
+        opened: &Opened,
+        upload: &str,
+        parts: &[(i64, String)],
+    ) -> Result<()> {
+        self.unchanged(opened)?;
+        let (bucket, key) = (&self.to.bucket, &self.to.key);
+        match api.complete_multipart(bucket, key, upload, parts).await {
+            Ok(()) => Ok(()),
+            // A repetition, the answer to the first try having been lost: the object tells.
+            Err(e) if e.code() == Some("NoSuchUpload") => {
+                let suffix = format!("-{}", parts.len());
+                let there = api.head_object(bucket, key).await?;
+                match there {
+                    Some(head)
+                        if head.size == opened.identity.size
+                            && head.etag.trim_matches('"').ends_with(&suffix) =>
+                    {
+                        Ok(())
+                    }
+                    _ => Err(e.into()),
+                }
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn read(&self, opened: &Opened, start: u64, length: u64) -> Result<Bytes> {
+        let file = opened.file.clone();
+        read_at(file, start, length).await.map_err(|e| Error::file(self.file, e))
+    }
+
+    /// Refuses to finish with a mixture of two images.
+    fn unchanged(&self, opened: &Opened) -> Result<()> {
+        if Identity::of(self.file)? == opened.identity {
+            return Ok(());
+        }
+        Err(Error::Invalid(format!("{} changed while it was uploaded", self.file.display())))
+    }
+}
+
+/// Reads a piece of a file on a thread that may block.
+pub(super) async fn read_at(file: Arc<File>, start: u64, length: u64) -> std::io::Result<Bytes> {
+    let length = usize::try_from(length).map_err(std::io::Error::other)?;
+    let read = move || {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, start).map(|()| Bytes::from(bytes))
+    };
+    tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)?
+}
+
+/// Whether the provider has exactly these bytes. With encryption by KMS its tags are no checksums: then never.
+async fn is_md5_of(etag: &str, bytes: &Bytes) -> bool {
+    let bytes = bytes.clone();
+    let sum = tokio::task::spawn_blocking(move || hash(MessageDigest::md5(), &bytes)).await;
+    let Ok(Ok(sum)) = sum else { return false };
+    let text: String = sum.iter().map(|b| format!("{b:02x}")).collect();
+    etag.trim_matches('"').eq_ignore_ascii_case(&text)
+}
+
+/// Whether repeating the command may help: it was interrupted, or the provider was not to be reached or in trouble.
+pub(super) fn may_pass(error: &Error) -> bool {
+    match error.root() {
+        Error::Interrupted => true,
+        Error::Api(e) => e.is_transient() || matches!(e, api::Error::Credentials(_)) || e.is(EXPIRED),
+        _ => false,
+    }
+}
+
+/// What is said of credentials that were good for a while.
+const EXPIRED: &[&str] = &["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
+
+/// Removes what an earlier upload left, now that the object is there: its record, and parts if there are any.
+///
+/// # Errors
+/// When the provider refuses, or another process works on it.
+pub async fn tidy(api: &Api, to: &Location) -> Result<()> {
+    let slot = Slot::open(api.region(), &to.to_string())?;
+    if let Some(record) = slot.load()
+        && let Work::Multipart { bucket, key, upload, .. } = record.work
+    {
+        abandon(api, &bucket, &key, upload.as_deref()).await?;
+        slot.clear();
+    }
+    Ok(())
+}
+
+/// The unfinished upload of a key, whose id was lost. Of several it cannot be told which one is ours.
+async fn only_upload(api: &Api, bucket: &str, key: &str) -> Result<Option<String>> {
+    let mut there = api.multiparts(bucket, key).await?;
+    there.retain(|(name, _)| name == key);
+    if there.len() > 1 {
+        warning!("ore", "s3://{bucket}/{key} has {} unfinished uploads, which stay", there.len());
+        return Ok(None);
+    }
+    Ok(there.pop().map(|(_, upload)| upload))
+}
+
+/// Removes the parts of an upload that nobody goes on with; none are a success.
+///
+/// # Errors
+/// When the provider refuses.
+pub async fn abandon(api: &Api, bucket: &str, key: &str, upload: Option<&str>) -> Result<()> {
+    let remove = async {
+        let upload = match upload {
+            Some(upload) => Some(upload.to_owned()),
+            None => only_upload(api, bucket, key).await?,
+        };
+        match upload {
+            Some(upload) => Ok(api.abort_multipart(bucket, key, &upload).await?),
+            None => Ok::<(), Error>(()),
+        }
+    };
+    match remove.await {
+        Err(e) if matches!(e.root(), Error::Api(e) if e.is_not_found()) => Ok(()),
+        other => other.during(format!("cannot remove the parts of s3://{bucket}/{key}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_are_read_and_shown() {
+        let read = |text: &str| text.parse::<Location>();
+        let is = |bucket: &str, key: &str| Ok(Location { bucket: bucket.into(), key: key.into() });
+        assert_eq!(read("s3://buck/a/b c"), is("buck", "a/b c"));
+        assert_eq!(read("s3://buck"), is("buck", ""));
+        assert_eq!(read("s3://buck//a/"), is("buck", "a"));
+        assert_eq!(read("s3://buck/a/x.vmdk").unwrap().to_string(), "s3://buck/a/x.vmdk");
+        for (url, reason) in [
+            ("gs://buck", "invalid s3 scheme; must be 's3://', not 'gs://'"),
+            ("buck", "not '://'"),
+            ("s3:///a", "URL missing bucket name s3:///a"),
+            ("s3://", "URL missing bucket name"),
+            ("s3://Buck/a", "cannot name a bucket"),
+        ] {
+            let error = read(url).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn bucket_names_are_checked() {
+        for good in ["abc", "a-b.c", "1ab", &"a".repeat(63)] {
+            assert_eq!(check_bucket(good), Ok(()));
+        }
+        for bad in ["", "ab", "-ab", "ab-", "a..b", "aB1", "a_b", "a/b", &"a".repeat(64)] {
+            assert!(check_bucket(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parts_are_few_enough_and_long_enough() {
+        assert_eq!(part_size(6 << 20), 5 << 20);
+        assert_eq!(part_size(10_000 * (5 << 20)), 5 << 20);
+        assert_eq!(part_size(10_000 * (5 << 20) + 1), 6 << 20);
+        let terabytes = 5u64 << 40;
+        assert!(terabytes.div_ceil(part_size(terabytes)) <= MAX_PARTS);
+    }
+
+    #[tokio::test]
+    async fn tags_are_checksums_or_nothing() {
+        let bytes = Bytes::from_static(b"hello");
+        assert!(is_md5_of("\"5d41402abc4b2a76b9719d911017c592\"", &bytes).await);
+        assert!(!is_md5_of("5d41402abc4b2a76b9719d911017c593", &bytes).await);
+        assert!(!is_md5_of("", &bytes).await);
+    }
+}

@@ -1,0 +1,363 @@
+//! Credentials that give access tokens, and renew them.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssl::pkey::{PKey, Private};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::{Error, TOKEN_URI, jwt};
+use crate::http::{self, Client, Limits, Retry};
+use crate::secret::Secret;
+
+/// A token is not used when it expires sooner than this.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// Someone's credentials; clones share the current token. [`fmt::Debug`] shows no secret.
+#[derive(Clone)]
+pub struct Credentials(Arc<Inner>);
+
+struct Inner {
+    origin: String,
+    kind: Kind,
+    scopes: String,
+    http: Client,
+    token: Mutex<Option<Token>>,
+}
+
+#[derive(Clone)]
+struct Token {
+    value: Secret,
+    expires: Option<Instant>,
+}
+
+/// How tokens are got.
+pub(super) enum Kind {
+    ServiceAccount {
+        email: String,
+        key: PKey<Private>,
+        token_uri: Url,
+    },
+    User {
+        client: ClientId,
+        refresh_token: Secret,
+    },
+    Metadata {
+        host: String,
+    },
+    /// Only the token at hand.
+    Fixed,
+}
+
+/// The identity of this program at Google, made by the user in Google's console.
+#[derive(Clone, Debug)]
+pub struct ClientId {
+    /// Its public part.
+    pub id: String,
+    /// Its other part; not truly secret in an installed program, but treated so.
+    pub secret: Secret,
+    /// Where people allow access.
+    pub auth_uri: Url,
+    /// Where tokens are.
+    pub token_uri: Url,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credentials({})", self.0.origin)
+    }
+}
+
+/// The answer of a token server.
+#[derive(Deserialize)]
+pub(super) struct Answer {
+    pub access_token: String,
+    pub expires_in: Option<u64>,
+    pub refresh_token: Option<String>,
+}
+
+impl Credentials {
+    pub(super) fn new(origin: String, kind: Kind, scopes: &[&str], http: &Client) -> Self {
+        let inner =
+            Inner { origin, kind, scopes: scopes.join(" "), http: http.clone(), token: Mutex::new(None) };
+        Self(Arc::new(inner))
+    }
+
+    /// These with a token that is valid for some time yet; `None`: no limit is known.
+    pub(super) async fn with_token(self, value: String, lifetime: Option<Duration>) -> Self {
+        let expires = lifetime.map(|l| Instant::now() + l);
+        *self.0.token.lock().await = Some(Token { value: value.into(), expires });
+        self
+    }
+
+    /// Those of a key file as Google makes it: type `service_account` or `authorized_user`.
+    ///
+    /// # Errors
+    /// [`Error::Read`]; [`Error::Invalid`] when it is no such file.
+    pub fn from_file(path: &Path, scopes: &[&str], http: &Client) -> Result<Self, Error> {
+        let not_there = || Error::Read { path: path.to_owned(), source: std::io::ErrorKind::NotFound.into() };
+        let content = super::boto::read_secret(path)?.ok_or_else(not_there)?;
+        let invalid = |reason| Error::Invalid { path: path.to_owned(), reason };
+        let kind = parse_key(&content).map_err(invalid)?;
+        Ok(Self::new(path.display().to_string(), kind, scopes, http))
+    }
+
+    /// Those of the machine, from the metadata server of Compute Engine.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up.
+    pub fn from_metadata(host: &str, scopes: &[&str]) -> Result<Self, Error> {
+        let limits = Limits { connect: Duration::from_secs(3), idle: Duration::from_secs(10) };
+        let retry = Retry { tries: 3, ..Retry::from_environment() };
+        let http = Client::direct(limits, retry).map_err(Error::Http)?;
+        let kind = Kind::Metadata { host: host.to_owned() };
+        Ok(Self::new(format!("the metadata server {host}"), kind, scopes, &http))
+    }
+
+    /// Where they are from, for messages.
+    pub fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
+    /// A valid access token; a new one if the last has expired.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn token(&self) -> Result<Secret, Error> {
+        let mut current = self.0.token.lock().await;
+        if let Some(token) = &*current
+            && token.expires.is_none_or(|at| at.saturating_duration_since(Instant::now()) > SLACK)
+        {
+            return Ok(token.value.clone());
+        }
+        let token = self.fetch().await?;
+        *current = Some(token.clone());
+        Ok(token.value)
+    }
+
+    /// Forgets a token that a server refused, so that the next one is new.
+    ///
+    /// Returns whether there can be another one.
+    pub async fn refused(&self, token: &Secret) -> bool {
+        let mut current = self.0.token.lock().await;
+        if matches!(self.0.kind, Kind::Fixed) {
+            return false;
+        }
+        if current.as_ref().is_some_and(|t| t.value == *token) {
+            *current = None;
+        }
+        true
+    }
+
+    async fn fetch(&self) -> Result<Token, Error> {
+        let Inner { origin, kind, scopes, http, .. } = &*self.0;
+        let answer = match kind {
+            Kind::ServiceAccount { email, key, token_uri } => {
+                let now = chrono::Utc::now().timestamp();
+                let assertion = jwt::assertion(email, key, scopes, token_uri.as_str(), now)
+                    .map_err(|source| Error::Sign { account: email.clone(), source })?;
+                let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+                exchange(http, origin, token_uri, &[("grant_type", grant), ("assertion", &assertion)]).await?
+            }
+            Kind::User { client, refresh_token } => {
+                let form = [
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", refresh_token.expose()),
+                    ("client_id", &client.id),
+                    ("client_secret", client.secret.expose()),
+                ];
+                exchange(http, origin, &client.token_uri, &form).await?
+            }
+            Kind::Metadata { host } => from_metadata_server(http, origin, host).await?,
+            Kind::Fixed => return Err(Error::Expired { origin: origin.clone() }),
+        };
+        crate::debug!("google", "got a token with {origin}");
+        let expires = answer.expires_in.map(|s| Instant::now() + Duration::from_secs(s.min(86_400)));
+        Ok(Token { value: answer.access_token.into(), expires })
+    }
+}
+
+/// One token request of OAuth 2.0 (RFC 6749).
+pub(super) async fn exchange(
+    http: &Client,
+    origin: &str,
+    url: &Url,
+    form: &[(&str, &str)],
+) -> Result<Answer, Error> {
+    let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+    let answer = http
+        .call("google", &[], |http| {
+            http.request(Method::POST, url.clone())
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(ACCEPT, "application/json")
+                .body(form.clone())
+        })
+        .await
+        .map_err(|source| Error::Token { origin: origin.to_owned(), source })?;
+    read_answer(origin, &answer.body)
+}
+
+async fn from_metadata_server(http: &Client, origin: &str, host: &str) -> Result<Answer, Error> {
+    let text = format!("http://{host}/computeMetadata/v1/instance/service-accounts/default/token");
+    let url: Url = text
+        .parse()
+        .map_err(|_| Error::Variable { name: "GCE_METADATA_HOST", reason: format!("{host:?} is no host") })?;
+    let answer = http
+        .call("google", &[StatusCode::NOT_FOUND], |http| {
+            http.request(Method::GET, url.clone()).header("Metadata-Flavor", "Google")
+        })
+        .await
+        .map_err(|source| match source {
+            http::Error::Transport { .. } | http::Error::Stalled { .. } => Error::NotOnGce,
+            source => Error::Token { origin: origin.to_owned(), source },
+        })?;
+    if answer.status == StatusCode::NOT_FOUND {
+        let reason = "this machine has no service account".into();
+        return Err(Error::Answer { origin: origin.to_owned(), reason });
+    }
+    read_answer(origin, &answer.body)
+}
+
+fn read_answer(origin: &str, body: &[u8]) -> Result<Answer, Error> {
+    let fail = |reason: &str| Error::Answer { origin: origin.to_owned(), reason: reason.into() };
+    // Not the parser's own text, which may quote the token.
+    let answer: Answer = serde_json::from_slice(body).map_err(|_| fail("the answer is no token"))?;
+    if answer.access_token.is_empty() || !answer.access_token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(fail("the token is empty or malformed"));
+    }
+    if answer.expires_in == Some(0) {
+        return Err(fail("the token has expired already"));
+    }
+    Ok(answer)
+}
+
+/// A key file. All fields are optional here so that a missing one can be named.
+#[derive(Deserialize)]
+struct KeyFile {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    client_email: Option<String>,
+    private_key: Option<Secret>,
+    token_uri: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<Secret>,
+    refresh_token: Option<Secret>,
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+/// The place of a mistake in JSON, without the parser's text, which may quote a secret.
+pub(super) fn json_mistake(error: &serde_json::Error) -> String {
+    format!("not the expected JSON at line {}, column {}", error.line(), error.column())
+}
+
+/// The given URL, else the default.
+pub(super) fn url_or(given: Option<&str>, default: &str) -> Result<Url, String> {
+    let text = given.unwrap_or(default);
+    text.parse().map_err(|_| format!("{text:?} is no URL"))
+}
+
+fn parse_key(content: &[u8]) -> Result<Kind, String> {
+    fn need<T>(field: Option<T>, name: &str) -> Result<T, String> {
+        field.ok_or_else(|| format!("the field {name} is missing"))
+    }
+    let file: KeyFile = serde_json::from_slice(content).map_err(|e| json_mistake(&e))?;
+    let token_uri = url_or(file.token_uri.as_deref(), TOKEN_URI)?;
+    match file.kind.as_deref() {
+        None | Some("service_account") => {
+            let pem = need(file.private_key, "private_key")?;
+            let key = PKey::private_key_from_pem(pem.expose().as_bytes())
+                .map_err(|_| "private_key is no private key in PEM form".to_owned())?;
+            if key.rsa().is_err() {
+                return Err("private_key is no RSA key".into());
+            }
+            Ok(Kind::ServiceAccount { email: need(file.client_email, "client_email")?, key, token_uri })
+        }
+        Some("authorized_user") => Ok(Kind::User {
+            client: ClientId {
+                id: need(file.client_id, "client_id")?,
+                secret: need(file.client_secret, "client_secret")?,
+                auth_uri: url_or(None, super::AUTH_URI)?,
+                token_uri,
+            },
+            refresh_token: need(file.refresh_token, "refresh_token")?,
+        }),
+        Some(other) => Err(format!("credentials of type {other:?} are not supported")),
+    }
+}
+
+/// A client id file as Google's console makes it: `{"installed": {…}}`.
+pub(super) fn parse_client(content: &[u8]) -> Result<ClientId, String> {
+    #[derive(Deserialize)]
+    struct File {
+        installed: Installed,
+    }
+    #[derive(Deserialize)]
+    struct Installed {
+        client_id: String,
+        client_secret: Secret,
+        auth_uri: Option<String>,
+        token_uri: Option<String>,
+    }
+    let File { installed } = serde_json::from_slice(content).map_err(|e| json_mistake(&e))?;
+    Ok(ClientId {
+        id: installed.client_id,
+        secret: installed.client_secret,
+        auth_uri: url_or(installed.auth_uri.as_deref(), super::AUTH_URI)?,
+        token_uri: url_or(installed.token_uri.as_deref(), TOKEN_URI)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_in_key_files_are_named_without_the_secrets() {
+        for (text, complaint) in [
+            ("", "not the expected JSON"),
+            (r#"{"private_key": 5, "x": "hush"}"#, "line 1"),
+            (r#"{"client_email":"a"}"#, "private_key is missing"),
+            (r#"{"client_email":"a","private_key":"hush"}"#, "no private key"),
+            (r#"{"type":"external_account"}"#, "external_account"),
+            (
+                r#"{"type":"authorized_user","client_id":"a","client_secret":"hush"}"#,
+                "refresh_token is missing",
+            ),
+        ] {
+            let Err(reason) = parse_key(text.as_bytes()) else { panic!("{text} accepted") };
+            assert!(reason.contains(complaint), "{reason}");
+            assert!(!reason.contains("hush"), "{reason}");
+        }
+        let key = openssl::pkey::PKey::generate_ed25519().unwrap().private_key_to_pem_pkcs8().unwrap();
+        let text = serde_json::json!({"client_email": "a", "private_key": String::from_utf8(key).unwrap()});
+        let Err(reason) = parse_key(text.to_string().as_bytes()) else { panic!("Ed25519 accepted") };
+        assert!(reason.contains("RSA"), "{reason}");
+    }
+
+    #[test]
+    fn answers_that_are_no_tokens_are_refused() {
+        assert!(read_answer("x", br#"{"access_token":"t","expires_in":3599,"token_type":"Bearer"}"#).is_ok());
+        for text in [
+            "",
+            "{}",
+            r#"{"access_token":""}"#,
+            r#"{"access_token":"a\nb"}"#,
+            r#"{"access_token":"hush","expires_in":0}"#,
+            r#"{"access_token":"hush","expires_in":"hush"}"#,
+        ] {
+            let Err(e) = read_answer("x", text.as_bytes()) else { panic!("{text} accepted") };
+            assert!(!crate::text::chain(&e).contains("hush"), "{e}");
+        }
+    }
+}

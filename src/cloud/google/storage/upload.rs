@@ -1,0 +1,363 @@
+//! New content: short content in one request, long content in pieces that survive a lost connection.
+//!
+//! <https://cloud.google.com/storage/docs/performing-resumable-uploads>
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
+use reqwest::{Method, StatusCode, Url};
+
+use super::object::FIELDS;
+use super::write::{Description, stored};
+use super::{Attributes, Error, Location, Object, OnlyIf, Storage};
+use crate::http::{self, Answer, Client, Transient};
+
+/// Content up to this length is sent in one request.
+const SHORT: u64 = 1 << 20;
+
+/// The pieces of longer content; the protocol asks for multiples of [`SMALLEST`].
+const PIECE: u64 = 8 << 20;
+
+/// The smallest pieces, for lines that need too long for larger ones.
+const SMALLEST: u64 = 256 << 10;
+
+/// How often an upload that the server has forgotten is begun anew.
+const RESTARTS: u32 = 3;
+
+/// What tells one content from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Length, in bytes.
+    pub size: u64,
+    /// Checksum (Castagnoli).
+    pub crc32c: u32,
+}
+
+impl Fingerprint {
+    /// That of some bytes.
+    pub fn of(content: &[u8]) -> Self {
+        Self { size: content.len() as u64, crc32c: crc32c::crc32c(content) }
+    }
+
+    /// Whether an object has this content, as far as the server says.
+    pub fn fits(&self, object: &Object) -> bool {
+        object.size == self.size && object.crc32c == Some(self.crc32c)
+    }
+}
+
+/// The fingerprint of a file, read on a thread of its own.
+///
+/// # Errors
+/// [`Error::File`].
+pub async fn fingerprint(path: &Path) -> Result<Fingerprint, Error> {
+    let path = path.to_owned();
+    let fail = |source, path: &Path| Error::File { path: path.to_owned(), source };
+    let reading = tokio::task::spawn_blocking(move || {
+        let read = || {
+            let mut file = File::open(&path)?;
+            let mut buffer = vec![0; 1 << 18];
+            let (mut size, mut crc32c) = (0, 0);
+            loop {
+                match file.read(&mut buffer) {
+                    Ok(0) => return Ok(Fingerprint { size, crc32c }),
+                    Ok(n) => {
+                        size += n as u64;
+                        crc32c = crc32c::crc32c_append(crc32c, &buffer[..n]);
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        };
+        read().map_err(|e| fail(e, &path))
+    });
+    reading.await.unwrap_or_else(|e| Err(fail(io::Error::other(e), Path::new("file"))))
+}
+
+/// Where content comes from.
+enum Content {
+    Bytes(Bytes),
+    File { file: Arc<File>, path: PathBuf },
+}
+
+impl Content {
+    /// A piece of it.
+    async fn piece(&self, offset: u64, length: u64) -> Result<Bytes, Error> {
+        let (file, path) = match self {
+            Self::Bytes(bytes) => {
+                let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+                return Ok(bytes.slice(at(offset)..at(offset + length)));
+            }
+            Self::File { file, path } => (file.clone(), path),
+        };
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut buffer, offset).map(|()| Bytes::from(buffer))
+        });
+        let read = reading.await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        read.map_err(|source| Error::File { path: path.clone(), source })
+    }
+}
+
+impl Storage {
+    /// Stores content and returns the object; the server refuses content that does not arrive intact.
+    ///
+    /// `acl` is one of the API's predefined access lists.
+    ///
+    /// # Errors
+    /// Any [`Error`]; transient ones have been retried. Status 412: what is there is not what `only_if` says.
+    pub async fn insert(
+        &self,
+        at: &Location,
+        content: Bytes,
+        attributes: &Attributes,
+        acl: Option<&str>,
+        only_if: OnlyIf,
+    ) -> Result<Object, Error> {
+        let fingerprint = Fingerprint::of(&content);
+        let url = self.insert_url(at, acl, only_if);
+        let description = Description::json(at, attributes, fingerprint);
+        let kind = attributes.content_type.as_deref();
+        if fingerprint.size <= SHORT {
+            return self.insert_at_once(at, &content, &description, kind, &url, fingerprint).await;
+        }
+        let content = Content::Bytes(content);
+        self.insert_in_pieces(at, &content, &description, kind, &url, fingerprint, &mut |_| {}).await
+    }
+
+    /// Stores the content of a file whose [`fingerprint`] was taken; `progress` hears how many bytes have arrived.
+    ///
+    /// # Errors
+    /// As [`Storage::insert`]; [`Error::File`].
+    #[expect(clippy::too_many_arguments, reason = "what an upload needs")]
+    pub async fn insert_file(
+        &self,
+        at: &Location,
+        path: &Path,
+        fingerprint: Fingerprint,
+        attributes: &Attributes,
+        acl: Option<&str>,
+        only_if: OnlyIf,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Object, Error> {
+        let open = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || File::open(open)).await;
+        let file = opened
+            .unwrap_or_else(|e| Err(io::Error::other(e)))
+            .map_err(|source| Error::File { path: path.to_owned(), source })?;
+        let content = Content::File { file: Arc::new(file), path: path.to_owned() };
+        let url = self.insert_url(at, acl, only_if);
+        let description = Description::json(at, attributes, fingerprint);
+        let kind = attributes.content_type.as_deref();
+        if fingerprint.size <= SHORT {
+            let bytes = content.piece(0, fingerprint.size).await?;
+            let object = self.insert_at_once(at, &bytes, &description, kind, &url, fingerprint).await?;
+            progress(fingerprint.size);
+            return Ok(object);
+        }
+        self.insert_in_pieces(at, &content, &description, kind, &url, fingerprint, progress).await
+    }
+
+    fn insert_url(&self, at: &Location, acl: Option<&str>, only_if: OnlyIf) -> Url {
+        let mut url = self.upload_url(&at.bucket);
+        only_if.apply(&mut url);
+        if let Some(acl) = acl {
+            url.query_pairs_mut().append_pair("predefinedAcl", acl);
+        }
+        url.query_pairs_mut().append_pair("fields", FIELDS);
+        url
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one upload, made ready by the two callers above"
+    )]
+    async fn insert_in_pieces(
+        &self,
+        at: &Location,
+        content: &Content,
+        description: &[u8],
+        content_type: Option<&str>,
+        url: &Url,
+        whole: Fingerprint,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Object, Error> {
+        let mut budget = self.http.retry().budget();
+        let mut url = url.clone();
+        url.query_pairs_mut().append_pair("uploadType", "resumable");
+        // Whether an earlier try may have stored everything, and how much has arrived at most.
+        let (mut doubt, mut best, mut restarts) = (false, 0, 0);
+        'session: loop {
+            let begun = self.begin(at, description, content_type, &url, whole).await;
+            let session = match begun {
+                Ok(session) => session,
+                Err(e) if doubt && is_conflict(&e) => {
+                    let found = self.is_ours(at, whole).await?.ok_or(e)?;
+                    progress(whole.size);
+                    return Ok(found);
+                }
+                Err(e) => {
+                    budget.again("storage", e).await?;
+                    continue;
+                }
+            };
+            let (mut offset, mut length, mut ask) = (0, PIECE, false);
+            loop {
+                let piece = match ask {
+                    true => Bytes::new(),
+                    false => content.piece(offset, length.min(whole.size - offset)).await?,
+                };
+                let sent = piece.len() as u64;
+                let error = match self.put(at, &session, piece, offset, whole.size).await {
+                    Ok(answer) if answer.status != StatusCode::PERMANENT_REDIRECT => {
+                        progress(whole.size);
+                        return stored("insert", at, &answer, whole);
+                    }
+                    Ok(answer) => {
+                        let arrived = arrived(&answer.headers);
+                        if arrived > whole.size || (!ask && arrived > offset + sent) {
+                            let reason = "more has arrived than was sent".into();
+                            return Err(Error::Answer { op: "insert", what: at.to_string(), reason });
+                        }
+                        let stuck = !ask && arrived <= offset;
+                        (offset, ask) = (arrived, false);
+                        if arrived > best {
+                            best = arrived;
+                            budget.refill();
+                            progress(best);
+                        }
+                        if !stuck {
+                            continue;
+                        }
+                        let url = http::shown(&session);
+                        let status = StatusCode::SERVICE_UNAVAILABLE;
+                        let reason = Some("nothing of a piece was kept".into());
+                        failed(at, http::Error::Status { url, status, reason, retry_after: None })
+                    }
+                    Err(e) => e,
+                };
+                match error.status() {
+                    Some(StatusCode::NOT_FOUND | StatusCode::GONE) if restarts < RESTARTS => {
+                        crate::warning!(
+                            "storage",
+                            "{}; uploading {at} from the start",
+                            crate::text::chain(&error)
+                        );
+                        restarts += 1;
+                        continue 'session;
+                    }
+                    Some(StatusCode::PRECONDITION_FAILED) if doubt => {
+                        let found = self.is_ours(at, whole).await?.ok_or(error)?;
+                        progress(whole.size);
+                        return Ok(found);
+                    }
+                    _ => {}
+                }
+                if matches!(&error, Error::Call { source: http::Error::Stalled { .. }, .. }) {
+                    length = (length / 2).max(SMALLEST);
+                }
+                (doubt, ask) = (doubt || error.is_transient(), true);
+                budget.again("storage", error).await?;
+            }
+        }
+    }
+
+    /// Begins an upload in pieces and returns where they go; that URL is a secret.
+    async fn begin(
+        &self,
+        at: &Location,
+        description: &[u8],
+        content_type: Option<&str>,
+        url: &Url,
+        whole: Fingerprint,
+    ) -> Result<Url, Error> {
+        let request = |http: &Client| {
+            let request = http
+                .request(Method::POST, url.clone())
+                .header(CONTENT_TYPE, "application/json; charset=UTF-8")
+                .header("X-Upload-Content-Length", whole.size)
+                .body(description.to_vec());
+            match content_type {
+                Some(kind) => request.header("X-Upload-Content-Type", kind),
+                None => request,
+            }
+        };
+        let answer = self.once("insert", at, request).await?;
+        let session = answer.headers.get(LOCATION).and_then(|l| l.to_str().ok());
+        session.and_then(|l| url.join(l).ok()).ok_or_else(|| Error::Answer {
+            op: "insert",
+            what: at.to_string(),
+            reason: "no place to upload to".into(),
+        })
+    }
+
+    /// Sends a piece; an empty one asks how much has arrived.
+    async fn put(
+        &self,
+        at: &Location,
+        session: &Url,
+        piece: Bytes,
+        offset: u64,
+        total: u64,
+    ) -> Result<Answer, Error> {
+        let range = match piece.len() as u64 {
+            0 => format!("bytes */{total}"),
+            length => format!("bytes {offset}-{}/{total}", offset + length - 1),
+        };
+        // Without a token: the URL itself is the permission.
+        let request = self
+            .http
+            .request(Method::PUT, session.clone())
+            .header(CONTENT_LENGTH, piece.len())
+            .header(CONTENT_RANGE, range)
+            .body(piece);
+        let accepted = [StatusCode::PERMANENT_REDIRECT];
+        self.http.once(request, &accepted, 1 << 20).await.map_err(|e| failed(at, e))
+    }
+}
+
+fn failed(at: &Location, source: http::Error) -> Error {
+    Error::Call { op: "insert", what: at.to_string(), anonymous: false, source }
+}
+
+fn is_conflict(error: &Error) -> bool {
+    error.status() == Some(StatusCode::PRECONDITION_FAILED)
+}
+
+/// How many bytes the server has, by the `Range` of its answer: `bytes=0-N`, or none.
+fn arrived(headers: &HeaderMap) -> u64 {
+    let range = headers.get(RANGE).and_then(|r| r.to_str().ok());
+    let last = range.and_then(|r| r.strip_prefix("bytes=")?.strip_prefix("0-")?.parse::<u64>().ok());
+    last.map_or(0, |n| n.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_answers() {
+        let of = |text: &str| arrived(&HeaderMap::from_iter([(RANGE, text.parse().unwrap())]));
+        assert_eq!(of("bytes=0-262143"), 262_144);
+        for nothing in ["", "bytes=5-9", "0-9", "bytes=0-x", "bytes=0--1"] {
+            assert_eq!(of(nothing), 0, "{nothing}");
+        }
+        assert_eq!(of("bytes=0-18446744073709551615"), u64::MAX);
+    }
+
+    #[tokio::test]
+    async fn files_have_fingerprints() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"123456789").unwrap();
+        let found = fingerprint(file.path()).await.unwrap();
+        assert_eq!(found, Fingerprint { size: 9, crc32c: 0xe306_9283 });
+        assert_eq!(found, Fingerprint::of(b"123456789"));
+        let missing = fingerprint(Path::new("/nonexistent/x")).await.unwrap_err();
+        assert_eq!(missing.to_string(), "cannot read /nonexistent/x");
+    }
+}

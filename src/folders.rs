@@ -1,0 +1,29 @@
+//! Where a user's files are: the XDG Base Directory Specification 0.8.
+
+use std::path::PathBuf;
+
+/// `mantle` in the user's folder for configuration.
+pub fn config() -> Option<PathBuf> {
+    folder("XDG_CONFIG_HOME", ".config")
+}
+
+/// `mantle` in the user's folder for what can be made again.
+pub fn cache() -> Option<PathBuf> {
+    folder("XDG_CACHE_HOME", ".cache")
+}
+
+/// `mantle` in the user's folder for what should outlive the process.
+pub fn state() -> Option<PathBuf> {
+    folder("XDG_STATE_HOME", ".local/state")
+}
+
+/// A path from the environment; an empty variable counts as absent.
+pub fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// Relative values are to be ignored, says the specification.
+fn folder(name: &str, in_home: &str) -> Option<PathBuf> {
+    let named = variable(name).filter(|p| p.is_absolute());
+    named.or_else(|| variable("HOME").map(|home| home.join(in_home))).map(|p| p.join("mantle"))
+}

@@ -1,0 +1,58 @@
+//! Texts for people and for URLs: chains of causes, the nearest name, console excerpts, percent-encoding.
+
+mod escapes;
+pub mod percent;
+
+pub use escapes::{last_lines, strip_escapes};
+
+/// An error with all its causes in one line; a cause that its effect has already quoted is not said twice.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = e.source();
+    }
+    text
+}
+
+/// The candidate most like `word`, if one is like enough to be worth a suggestion.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// `did you mean "…"?`, if one of the candidates is like enough.
+pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    nearest(word, candidates).map(|near| format!("did you mean {near:?}?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Step(&'static str, #[source] Option<Box<Step>>);
+
+    #[test]
+    fn causes_are_said_once() {
+        let cause = Step("no space", None);
+        let quoted = Step("cannot write x: no space", Some(Box::new(cause)));
+        assert_eq!(chain(&Step("saving", Some(Box::new(quoted)))), "saving: cannot write x: no space");
+    }
+
+    #[test]
+    fn only_near_names_are_suggested() {
+        assert_eq!(did_you_mean("qmeu", ["aws", "qemu"]).as_deref(), Some("did you mean \"qemu\"?"));
+        assert_eq!(did_you_mean("xyz", ["aws", "qemu"]), None);
+    }
+}
