@@ -11,6 +11,7 @@
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
+//! | `ledger` | the record of what must be removed should this process die |
 //! | `process` | children that cannot outlive us |
 //! | `download` | fetches files: resumed, verified while they stream, renamed when right |
 //! | `sdk` | where things lie in the Container Linux SDK |
@@ -43,6 +44,7 @@ pub mod glob;
 pub mod harness;
 pub mod http;
 pub mod journal;
+pub mod ledger;
 pub mod log;
 pub mod natural;
 pub mod network;

@@ -47,6 +47,12 @@ pub enum Error<E> {
     Failed(E),
 }
 
+/// What limits of waits for others are multiplied with: `MANTLE_POLL_SCALE`.
+pub fn scale() -> f64 {
+    // Unit tests have no environment of their own.
+    if cfg!(test) { 0.01 } else { retry::scale() }
+}
+
 impl Poll {
     /// Every so many seconds, for so many seconds.
     pub const fn seconds(interval: u64, limit: u64) -> Self {
@@ -67,8 +73,7 @@ impl Poll {
     where
         F: Future<Output = Result<Answer<T>, E>>,
     {
-        // Unit tests have no environment of their own.
-        let scale = if cfg!(test) { 0.01 } else { retry::scale() };
+        let scale = scale();
         let interval = self.interval.mul_f64(scale);
         let mut pause = interval.min(Duration::from_secs(1).mul_f64(scale));
         let deadline = Instant::now() + self.limit.mul_f64(scale);

@@ -6,7 +6,7 @@ use mantle::applet::Context;
 use mantle::output;
 use mantle::platform::MachineOptions;
 
-use super::flight::{Departures, Flight};
+use super::flight::{Departures, Flight, both};
 use super::options::Setup;
 
 /// Boots one machine and prints `systemd-analyze plot` of it: SVG on stdout.
@@ -17,7 +17,7 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
     let setup = Setup::read(matches)?;
     let out = setup.output_dir().wrap_err("Setup failed")?;
     let flight = Flight::new(&setup, &out, context).await?;
-    let result = match flight.new_cluster(out, Departures::default()).await {
+    let result = match flight.new_cluster(out, Departures::default()) {
         Err(e) => Err(e),
         Ok(cluster) => {
             let plot = async {
@@ -33,8 +33,8 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
             plot
         }
     };
-    flight.destroy().await;
-    let plot = result?;
+    let left = flight.destroy().await;
+    let plot = both(result, left)?;
     if plot.status != 0 {
         let text = String::from_utf8_lossy(&plot.stderr);
         color_eyre::eyre::bail!(

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::conf::UserData;
 use mantle::harness::T;
+use mantle::platform::MachineOptions;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Guest;
-use mantle::platform::{LocalServices, MachineOptions};
+use mantle::platform::local::Local;
 use mantle::ssh;
 use mantle::text::chain;
 
@@ -123,9 +124,9 @@ impl TestCluster {
     ///
     /// # Errors
     /// On platforms without one.
-    pub fn local(&self) -> Result<Arc<dyn LocalServices>> {
+    pub fn local(&self) -> Result<Arc<Local>> {
         self.deployment
-            .cluster()
+            .flight()
             .local()
             .ok_or_else(|| eyre!("platform {} has no private network", self.deployment.flight().platform()))
     }

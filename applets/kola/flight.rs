@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use color_eyre::eyre::{Result, WrapErr as _};
+use color_eyre::Section as _;
+use color_eyre::eyre::{Result, WrapErr as _, eyre};
 use mantle::applet::Context;
 use mantle::conf::Additions;
+use mantle::ledger::{Ledger, Leftover, Resource};
 use mantle::platform::deployment::{ClusterSettings, Deployment};
 use mantle::platform::guest::Settings;
-use mantle::platform::ledger::{Ledger, Resource};
 use mantle::platform::{self, FlightBase, Limits};
 use mantle::ssh;
 use tokio::sync::Mutex;
@@ -24,6 +25,9 @@ pub struct Flight {
     agent: Mutex<Option<Agent>>,
     socket: PathBuf,
     setup: Setup,
+    ledger: Arc<Ledger>,
+    /// The command that removes what is left.
+    remedy: String,
 }
 
 /// How a cluster departs from the usual.
@@ -51,7 +55,8 @@ impl Flight {
     pub async fn new(setup: &Setup, output_dir: &Path, context: &Context) -> Result<Self> {
         let out = std::path::absolute(output_dir).unwrap_or_else(|_| output_dir.to_owned());
         let quoted = ssh::quote(&out.display().to_string());
-        context.on_second_signal(format!("leaving at once: `kola cleanup {quoted}` removes what is left"));
+        let remedy = format!("`kola cleanup {quoted}` removes what is left");
+        context.on_second_signal(format!("leaving at once: {remedy}"));
         let make = async {
             let key = Arc::new(tokio::task::spawn_blocking(ssh::Key::generate).await??);
             let ledger = Arc::new(Ledger::open(output_dir).wrap_err_with(|| {
@@ -61,21 +66,21 @@ impl Flight {
             let base = FlightBase {
                 base_name: setup.general.basename.clone(),
                 output_dir: output_dir.to_owned(),
-                distribution: setup.target.distribution,
-                board: setup.target.board.clone(),
+                target: setup.target.clone(),
                 cancel: context.cancel.clone(),
-                ledger,
+                ledger: ledger.clone(),
                 key: key.clone(),
             };
-            match setup.driver.flight(&setup.matches, base).await {
+            match setup.prepared.flight(base).await {
                 Ok(driver) => {
                     let socket = agent.inner.socket().to_owned();
                     let agent = Mutex::new(Some(agent));
-                    Ok::<_, color_eyre::Report>(Self { driver, key, agent, socket, setup: setup.clone() })
+                    let setup = setup.clone();
+                    Ok::<_, color_eyre::Report>(Self { driver, key, agent, socket, setup, ledger, remedy })
                 }
                 Err(e) => {
                     agent.close().await;
-                    Err(e.into())
+                    both(Err(e.into()), nothing_left(&ledger, &remedy))
                 }
             }
         };
@@ -91,7 +96,7 @@ impl Flight {
     ///
     /// # Errors
     /// `Cluster failed: …` with the cause.
-    pub async fn new_cluster(&self, output_dir: PathBuf, departures: Departures) -> Result<Arc<Deployment>> {
+    pub fn new_cluster(&self, output_dir: PathBuf, departures: Departures) -> Result<Arc<Deployment>> {
         let settings = ClusterSettings {
             output_dir,
             base_name: self.setup.general.basename.clone(),
@@ -107,8 +112,9 @@ impl Flight {
             },
             key: self.key.clone(),
             survive: departures.survive,
+            ledger: self.ledger.clone(),
         };
-        Deployment::new(self.driver.clone(), settings).await.wrap_err("Cluster failed")
+        Deployment::new(self.driver.clone(), settings).wrap_err("Cluster failed")
     }
 
     async fn close_agent(&self) {
@@ -124,9 +130,34 @@ impl Flight {
     }
 
     /// Frees everything; clusters must be destroyed before.
-    pub async fn destroy(&self) {
-        self.driver.destroy().await;
+    ///
+    /// # Errors
+    /// When something is left, of the flight or of its machines: each was said.
+    pub async fn destroy(&self) -> Result<()> {
+        for leftover in platform::end_flight(&*self.driver).await {
+            mantle::error!("kola", "{leftover}");
+            self.ledger.keep(&leftover);
+        }
         self.close_agent().await;
+        nothing_left(&self.ledger, &self.remedy)
+    }
+}
+
+/// Fails if the record still has entries of this process, which were told about one by one.
+fn nothing_left(ledger: &Ledger, remedy: &str) -> Result<()> {
+    match ledger.left().len() {
+        0 => Ok(()),
+        1 => Err(eyre!("one thing is left over; {remedy}")),
+        n => Err(eyre!("{n} things are left over; {remedy}")),
+    }
+}
+
+/// The result of the work, and what its clean-up says: the first is the cause, the second must be seen too.
+pub fn both<T>(work: Result<T>, clean_up: Result<()>) -> Result<T> {
+    match (work, clean_up) {
+        (Err(e), Err(left)) => Err(e.note(left)),
+        (Err(e), Ok(())) | (Ok(_), Err(e)) => Err(e),
+        (Ok(value), Ok(())) => Ok(value),
     }
 }
 
@@ -148,12 +179,11 @@ impl Agent {
     async fn start(key: Arc<ssh::Key>, ledger: Arc<Ledger>, platform: &str) -> Result<Self> {
         let inner = ssh::Agent::start(&agent_dir(), key)?;
         // Known only once it is there: the agent chooses a folder in which a socket's path is short enough.
-        let folder = inner.socket().parent().and_then(|dir| dir.canonicalize().ok()).map(|dir| Resource {
-            kind: "folder".into(),
-            id: dir.display().to_string(),
-            platform: platform.to_owned(),
-            place: String::new(),
-        });
+        let folder = inner
+            .socket()
+            .parent()
+            .and_then(|dir| dir.canonicalize().ok())
+            .map(|dir| Resource::local("folder", dir.display().to_string(), platform));
         let recorded = folder.as_ref().map_or(Ok(()), |folder| ledger.create(folder));
         if let Err(e) = recorded {
             // Nothing to strike.
@@ -166,7 +196,12 @@ impl Agent {
     async fn close(self) {
         match self.inner.close().await {
             Ok(()) => self.folder.iter().for_each(|folder| self.ledger.delete(folder)),
-            Err(e) => mantle::warning!("kola", "Error closing agent: {e}"),
+            Err(e) => self.folder.iter().for_each(|folder| {
+                let why = format!("closing the SSH agent failed: {e}");
+                let leftover = Leftover { resource: folder.clone(), why };
+                mantle::error!("kola", "{leftover}");
+                self.ledger.keep(&leftover);
+            }),
         }
     }
 }

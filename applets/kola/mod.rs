@@ -134,7 +134,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
         }
         Some(("cleanup", m)) => {
-            cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default(), m).await?;
+            cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default(), m, &context).await?;
         }
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("kola has no such command")),

@@ -11,7 +11,7 @@ use mantle::error::{refused, refused_choice};
 use mantle::harness::output_dir;
 use mantle::platform::distribution::{DISTRIBUTIONS, Distribution};
 use mantle::platform::image::Facts;
-use mantle::platform::{Driver, Target};
+use mantle::platform::{Driver, Prepared, Target};
 use mantle::text::chain;
 
 /// Flags that do not belong to one platform.
@@ -67,7 +67,9 @@ pub struct Setup {
     pub target: Target,
     /// What the image's feature file says.
     pub facts: Option<Facts>,
-    /// All flags, for the platform's own.
+    /// What makes flights on the platform.
+    pub prepared: Prepared,
+    /// All flags, for the record.
     pub matches: ArgMatches,
 }
 
@@ -89,8 +91,8 @@ impl Setup {
         let driver = Driver::named(&platform)
             .ok_or_else(|| refused_choice("platform", &platform, &super::register::platforms()))?;
         let board = general.board.clone().unwrap_or_else(mantle::sdk::default_board);
-        let facts =
-            driver.image(matches, &board).map_err(|e| refused(chain(&e)))?.and_then(|image| image.facts);
+        let chosen = driver.read(matches).map_err(|e| refused(chain(&e)))?;
+        let facts = chosen.image(&board).and_then(|image| image.facts);
         let distro = match (&general.distro, &facts) {
             (Some(named), _) => named.clone(),
             (None, Some(facts)) => facts.distro.clone(),
@@ -103,8 +105,8 @@ impl Setup {
             return Err(refused_choice("board", &board, &BOARDS));
         }
         let target = Target { board, distribution };
-        driver.check(matches, &target).map_err(|e| refused(chain(&e)))?;
-        Ok(Self { general, driver, target, facts, matches: matches.clone() })
+        let prepared = chosen.prepare(&target).map_err(|e| refused(chain(&e)))?;
+        Ok(Self { general, driver, target, facts, prepared, matches: matches.clone() })
     }
 
     /// Makes the folder for the results.

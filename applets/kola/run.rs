@@ -19,7 +19,7 @@ use semver::Version;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::{Shared, TestCluster};
-use super::flight::{Departures, Flight};
+use super::flight::{Departures, Flight, both};
 use super::options::Setup;
 use super::register::{self, Chosen, Flag, Selection, Test};
 
@@ -43,8 +43,8 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     let result =
         on_flight(&flight, &setup, &patterns, chosen, version, &features, shared, &out, context).await;
     let properties = write_properties(&out, &setup, &flight, context);
-    flight.destroy().await;
-    let version = result?;
+    let left = flight.destroy().await;
+    let version = both(result, left)?;
     properties?;
     mantle::debug!("kola", "image version {}", version.map_or("unknown".to_owned(), |v| v.to_string()));
     Ok(())
@@ -120,7 +120,7 @@ async fn run_test(
         ignored_badness: test.ignored_badness(),
         ..Departures::default()
     };
-    let deployment = flight.new_cluster(out.join(test.name), departures).await?;
+    let deployment = flight.new_cluster(out.join(test.name), departures)?;
     t.set_fail_fast(test.fail_fast);
     let cluster = TestCluster::new(t.clone(), deployment.clone(), test, shared);
     let body = {
@@ -136,6 +136,9 @@ async fn run_test(
     // First, as it is the cause of what is found below.
     t.settle(result);
     for machine in &evidence {
+        for leftover in &machine.left {
+            t.error(leftover);
+        }
         check_evidence(&t, machine, &test.ignored_badness());
     }
     Ok(())
@@ -250,7 +253,7 @@ fn tell_left_out(chosen: &Chosen) {
 /// interrupted meanwhile: no test will start.
 async fn image_version(flight: &Flight, out: &Path, cancel: &CancellationToken) -> Result<Option<Version>> {
     mantle::info!("kola", "Creating cluster to check the image's version");
-    let cluster = flight.new_cluster(out.join("get_cluster_semver"), Departures::default()).await?;
+    let cluster = flight.new_cluster(out.join("get_cluster_semver"), Departures::default())?;
     let ask = async {
         let machine = cluster.new_machine(None, MachineOptions::default()).await?;
         let text = machine.ssh(". /etc/os-release && echo \"$VERSION_ID\"").await?.stdout;
@@ -291,7 +294,7 @@ fn write_properties(out: &Path, setup: &Setup, flight: &Flight, context: &Contex
         if root.contains_key(driver.properties_key) {
             continue;
         }
-        let mut values = driver.properties(&setup.matches)?;
+        let mut values = driver.read(&setup.matches)?.properties()?;
         if driver.properties_key == setup.driver.properties_key
             && let Some(values) = values.as_object_mut()
         {

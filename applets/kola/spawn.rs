@@ -16,7 +16,7 @@ use mantle::platform::{Disk, MachineOptions};
 use mantle::ssh;
 use serde::Deserialize;
 
-use super::flight::{Departures, Flight};
+use super::flight::{Departures, Flight, both};
 use super::options::Setup;
 
 /// The flags of `kola spawn`.
@@ -75,7 +75,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
     let flight = Flight::new(&setup, &out, context).await?;
     let departures =
         Departures { allow_failed_units: true, survive: !options.remove, ..Departures::default() };
-    let result = match flight.new_cluster(out.clone(), departures).await {
+    let result = match flight.new_cluster(out.clone(), departures) {
         Err(e) => Err(e),
         Ok(cluster) => {
             let work = on_cluster(&flight, &cluster, &options, user_data, machine_options, count);
@@ -94,10 +94,9 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
         }
     };
     if options.remove || result.is_err() {
-        flight.destroy().await;
-    } else {
-        flight.leave().await;
+        return both(result, flight.destroy().await);
     }
+    flight.leave().await;
     result
 }
 

@@ -3,17 +3,15 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guest::{Evidence, Guest, Settings};
-use super::{Cluster, Error, Flight, LaunchRequest, MachineOptions, Result, ResultExt};
+use super::{DESTROY, Error, Flight, LaunchRequest, MachineOptions, Result, ResultExt, end};
 use crate::conf::{Additions, UserData};
+use crate::ledger::{Ledger, Leftover};
 use crate::ssh;
-
-/// How long a driver may take to take things down before the rest goes on without it.
-const DESTROY: Duration = Duration::from_secs(300);
 
 /// What a cluster is made with.
 #[derive(Clone)]
@@ -34,43 +32,44 @@ pub struct ClusterSettings {
     pub key: Arc<ssh::Key>,
     /// Leave machines running when this process ends.
     pub survive: bool,
+    /// Record of what must be removed.
+    pub ledger: Arc<Ledger>,
 }
 
 /// A cluster and the guests in it.
 pub struct Deployment {
     flight: Arc<dyn Flight>,
-    cluster: Arc<dyn Cluster>,
+    /// A unique name.
+    name: String,
     settings: ClusterSettings,
     guests: Mutex<Vec<Arc<Guest>>>,
     evidence: Mutex<Vec<Evidence>>,
     /// Creations under way; destruction waits for them.
     creations: TaskTracker,
     closed: AtomicBool,
+    /// Ends the waits of launches.
+    closing: CancellationToken,
 }
 
 impl Deployment {
     /// Makes an empty cluster on a flight.
     ///
     /// # Errors
-    /// The driver's.
-    pub async fn new(flight: Arc<dyn Flight>, settings: ClusterSettings) -> Result<Arc<Self>> {
+    /// When its folder cannot be made.
+    pub fn new(flight: Arc<dyn Flight>, settings: ClusterSettings) -> Result<Arc<Self>> {
         std::fs::create_dir_all(&settings.output_dir)
             .during(|| format!("cannot create {}", settings.output_dir.display()))?;
-        let cluster = flight.new_cluster(format!("{}-{}", settings.base_name, uuid::Uuid::new_v4())).await?;
+        let name = format!("{}-{}", settings.base_name, uuid::Uuid::new_v4());
         Ok(Arc::new(Self {
             flight,
-            cluster,
+            name,
+            closing: CancellationToken::new(),
             settings,
             guests: Mutex::default(),
             evidence: Mutex::default(),
             creations: TaskTracker::new(),
             closed: AtomicBool::new(false),
         }))
-    }
-
-    /// The driver's side of it.
-    pub fn cluster(&self) -> &Arc<dyn Cluster> {
-        &self.cluster
     }
 
     /// The flight it belongs to.
@@ -120,6 +119,8 @@ impl Deployment {
             additions.keys.push(self.settings.key.authorized().to_owned());
         }
         let request = LaunchRequest {
+            cluster: self.name.clone(),
+            cancel: self.closing.clone(),
             render: Arc::new(move |v| {
                 crate::conf::render(user_data.as_ref(), default, &v.public_ipv4, &v.private_ipv4, &additions)
                     .during(|| "cannot render userdata")
@@ -129,7 +130,7 @@ impl Deployment {
             survive: self.settings.survive,
             no_ssh_key_in_metadata: self.settings.no_ssh_key_in_metadata,
         };
-        let machine = self.cluster.launch(request).await?;
+        let machine = self.flight.launch(request).await?;
         let login = ssh::Login::key(self.settings.guest.distribution.user, self.settings.key.clone());
         let dir = self.settings.output_dir.join(machine.id());
         match Guest::new(machine.clone(), &dir, login, self.settings.guest.clone()) {
@@ -139,7 +140,7 @@ impl Deployment {
                 Ok(guest)
             }
             Err(e) => {
-                machine.destroy().await;
+                self.keep(&end(&*machine, &dir).await.left);
                 Err(e)
             }
         }
@@ -178,18 +179,23 @@ impl Deployment {
         if !ours {
             return;
         }
-        match tokio::time::timeout(DESTROY, guest.destroy()).await {
-            Ok(evidence) => lock(&self.evidence).push(evidence),
-            Err(_) => {
-                crate::error!("platform", "machine {} was not gone after {} s", guest.id(), DESTROY.as_secs())
-            }
+        let evidence = guest.destroy().await;
+        self.keep(&evidence.left);
+        lock(&self.evidence).push(evidence);
+    }
+
+    /// Sees to it that what is left is on record and said.
+    fn keep(&self, left: &[Leftover]) {
+        for leftover in left {
+            crate::error!("platform", "{leftover}");
+            self.settings.ledger.keep(leftover);
         }
     }
 
-    /// Destroys all guests, side by side, then the cluster; returns what all its machines said.
+    /// Destroys all guests, side by side; returns what all its machines said, and what is left of them.
     pub async fn destroy(&self) -> Vec<Evidence> {
         self.closed.store(true, Ordering::SeqCst);
-        self.cluster.close();
+        self.closing.cancel();
         self.creations.close();
         if tokio::time::timeout(DESTROY, self.creations.wait()).await.is_err() {
             crate::error!(
@@ -200,9 +206,6 @@ impl Deployment {
         }
         let guests = self.guests();
         futures_util::future::join_all(guests.iter().map(|g| self.remove(g))).await;
-        if tokio::time::timeout(DESTROY, self.cluster.destroy()).await.is_err() {
-            crate::error!("platform", "a cluster was not gone after {} s", DESTROY.as_secs());
-        }
         std::mem::take(&mut *lock(&self.evidence))
     }
 }
@@ -217,7 +220,6 @@ impl Deployment {
             // A dropped machine is destroyed; a forgotten one is not.
             std::mem::forget(guest);
         }
-        std::mem::forget(self.cluster.clone());
     }
 }
 

@@ -1,14 +1,16 @@
 //! A running machine as tests see it: SSH, journal, readiness, reboot. The same for every platform.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OnceCell};
 
 use super::distribution::{Distribution, OsRelease};
-use super::{Error, Limits, Machine, Result, ResultExt};
+use super::{Error, Limits, Machine, Result, ResultExt, end};
 use crate::badness;
 use crate::journal;
+use crate::ledger::Leftover;
 use crate::ssh;
 use crate::text::{chain, last_lines};
 
@@ -30,6 +32,7 @@ pub struct Settings {
 /// A machine with its SSH connections and its journal.
 pub struct Guest {
     machine: Arc<dyn Machine>,
+    dir: PathBuf,
     ssh: ssh::Client,
     journal: journal::Recorder,
     settings: Settings,
@@ -37,6 +40,9 @@ pub struct Guest {
     following: Mutex<Option<journal::Following>>,
     prepared: OnceCell<()>,
 }
+
+/// How long the connections to a machine may take to close before it is ended all the same.
+const LEAVE: Duration = Duration::from_secs(60);
 
 /// A boot as the guest names it: `/proc/sys/kernel/random/boot_id` (random(4)).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +62,15 @@ impl Guest {
         let journal = journal::Recorder::create(dir)
             .during(|| format!("cannot make journal files in {}", dir.display()))?;
         let ssh = machine.client(login, settings.limits.connect);
-        Ok(Self { machine, ssh, journal, settings, following: Mutex::new(None), prepared: OnceCell::new() })
+        Ok(Self {
+            machine,
+            dir: dir.to_owned(),
+            ssh,
+            journal,
+            settings,
+            following: Mutex::new(None),
+            prepared: OnceCell::new(),
+        })
     }
 
     /// The machine's unique id.
@@ -106,6 +120,7 @@ impl Guest {
     pub async fn start(&self) -> Result<()> {
         let deadline = Instant::now() + self.settings.limits.boot;
         tokio::select! {
+            biased; // who is doomed did not start, even if it answered
             cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to start: {cause}", self.id()))),
             done = self.bring_up(deadline, None) => done,
         }
@@ -317,19 +332,18 @@ impl Guest {
         self.ssh.close().await;
     }
 
-    /// Ends the machine and returns what it said: its console, if the platform has one, and its journal.
+    /// Ends the machine, in the order that [`end`] keeps; returns what it said and what is left of it.
     pub async fn destroy(&self) -> Evidence {
-        self.leave().await;
-        self.machine.destroy().await;
+        // Connections that hang keep no machine alive.
+        if tokio::time::timeout(LEAVE, self.leave()).await.is_err() {
+            crate::warning!("platform", "the connections to machine {} do not close", self.id());
+        }
+        let ended = end(&*self.machine, &self.dir).await;
         let journal = self.journal.text().unwrap_or_else(|e| {
             crate::warning!("platform", "cannot read the journal of machine {}: {e}", self.id());
             Vec::new()
         });
-        Evidence {
-            id: self.id().to_owned(),
-            console: self.machine.console().await.unwrap_or_default(),
-            journal,
-        }
+        Evidence { id: self.id().to_owned(), console: ended.console, journal, left: ended.left }
     }
 }
 
@@ -342,6 +356,8 @@ pub struct Evidence {
     pub console: Vec<u8>,
     /// Its journal as text.
     pub journal: Vec<u8>,
+    /// What could not be removed.
+    pub left: Vec<Leftover>,
 }
 
 /// The stage in which Ignition gave up, if the console says so.

@@ -4,9 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-
-use super::{LocalServices, Result, ResultExt};
+use super::{Result, ResultExt};
 use crate::network::{Dialer, LocalNet, ntp};
 use crate::ssh;
 
@@ -49,21 +47,31 @@ impl ssh::Dial for Inside {
     }
 }
 
-#[async_trait]
-impl LocalServices for Local {
-    fn host_ip(&self) -> Ipv4Addr {
+/// What kola offers to machines of the network, and to tests about it.
+impl Local {
+    /// The address of this host in the network.
+    pub fn host_ip(&self) -> Ipv4Addr {
         self.net.host_ip()
     }
 
-    fn ntp(&self) -> Arc<ntp::Server> {
+    /// The NTP server that guests learn of by DHCP.
+    pub fn ntp(&self) -> Arc<ntp::Server> {
         self.net.ntp()
     }
 
-    async fn discovery_url(&self, size: usize) -> Result<String> {
+    /// A fresh etcd discovery URL for a cluster of `size` members.
+    ///
+    /// # Errors
+    /// When the service cannot be started.
+    pub async fn discovery_url(&self, size: usize) -> Result<String> {
         self.net.discovery_url(size).await.during(|| "cannot start the discovery service")
     }
 
-    async fn listen(&self, port: u16) -> Result<tokio::net::TcpListener> {
+    /// A TCP listener on the network.
+    ///
+    /// # Errors
+    /// When the port is taken.
+    pub async fn listen(&self, port: u16) -> Result<tokio::net::TcpListener> {
         self.net.listen(port).await.during(|| format!("cannot listen on port {port} of the private network"))
     }
 }

@@ -1,8 +1,8 @@
 //! The platform model: what a driver has to provide, and the registry of all drivers.
 //!
-//! A *flight* is everything one kola process owns on one platform; it holds *clusters*, one per test; a cluster
-//! holds *machines*. Drivers implement the three traits below and nothing else: SSH, journals, readiness checks,
-//! reboots, userdata rendering and the order of destruction are shared ([`deployment`], [`guest`]).
+//! A *flight* is everything one kola process owns on one platform; it launches *machines*, each for the cluster of
+//! one test. Drivers implement the traits below and nothing else: SSH, journals, readiness checks, reboots, userdata
+//! rendering, the order of destruction and what is said of leftovers are shared ([`deployment`], [`guest`]).
 //!
 //! A new platform is its folder, one `mod` line and one entry of [`DRIVERS`]; README.md in this folder says how to
 //! write one, step by step.
@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::conf::Conf;
+use crate::ledger::{self, Clean, Ledger, Leftover, Resource};
 use crate::ssh;
 
 pub mod aws;
@@ -24,8 +25,7 @@ pub mod deployment;
 pub mod distribution;
 pub mod guest;
 pub mod image;
-pub mod ledger;
-mod local;
+pub mod local;
 mod nspawn;
 pub mod qemu;
 #[cfg(feature = "test-platform")]
@@ -57,13 +57,15 @@ pub trait Platform: 'static {
     const VARIANT_OF: Option<&'static str> = None;
     /// Its flags, config keys and properties in one declaration.
     type Options: clap::Args + serde::Serialize + Send + Sync;
+    /// The options after all checks, with the defaults that depend on board and distribution.
+    type Prepared: Clone + Send + Sync;
 
     /// Fills in defaults that depend on board and distribution, and refuses what cannot work, before anything
     /// is made: missing programs, missing rights, missing images.
     ///
     /// # Errors
     /// What is missing, and what to do about it.
-    fn check(options: &mut Self::Options, target: &Target) -> Result<()>;
+    fn prepare(options: Self::Options, target: &Target) -> Result<Self::Prepared>;
 
     /// The operating system of the image that the options name, if the image tells; the default of `--distro`.
     fn image(options: &Self::Options, board: &str) -> Option<image::Image> {
@@ -73,14 +75,14 @@ pub trait Platform: 'static {
 
     /// Finds out how to remove what a run on this platform left behind; nothing is removed yet. The default
     /// knows what is on this machine.
-    fn cleaner(options: Self::Options) -> impl Future<Output = Result<Arc<dyn ledger::Clean>>> + Send {
+    fn cleaner(options: Self::Options) -> impl Future<Output = Result<Arc<dyn Clean>>> + Send {
         let _ = options;
         std::future::ready(Ok(Arc::new(ledger::Local) as _))
     }
 
     /// Makes a flight.
     fn flight(
-        options: Self::Options,
+        prepared: Self::Prepared,
         base: FlightBase,
     ) -> impl Future<Output = Result<Arc<dyn Flight>>> + Send;
 }
@@ -116,22 +118,69 @@ pub struct Driver {
     /// The platform whose tests run here too.
     pub variant_of: Option<&'static str>,
     augment: fn(clap::Command) -> clap::Command,
-    properties: fn(&ArgMatches) -> Result<serde_json::Value>,
-    check: fn(&ArgMatches, &Target) -> Result<()>,
-    image: fn(&ArgMatches, &str) -> Result<Option<image::Image>>,
-    flight: fn(&ArgMatches, FlightBase) -> MakingFlight,
-    cleaner: fn(&ArgMatches) -> MakingCleaner,
+    read: fn(&ArgMatches) -> Result<Box<dyn Chosen>>,
 }
 
 /// A flight being made.
 type MakingFlight = BoxFuture<'static, Result<Arc<dyn Flight>>>;
 
-/// What removes leftovers, being made.
-type MakingCleaner = BoxFuture<'static, Result<Arc<dyn ledger::Clean>>>;
+/// What makes a flight.
+type MakeFlight = Arc<dyn Fn(FlightBase) -> MakingFlight + Send + Sync>;
 
-fn options<P: Platform>(matches: &ArgMatches) -> Result<P::Options> {
-    P::Options::from_arg_matches(matches)
-        .during(|| format!("cannot read the options of platform {}", P::NAME))
+/// A platform with the options that were given for it, read once.
+pub trait Chosen: Send + Sync {
+    /// The options as they go to properties.json.
+    ///
+    /// # Errors
+    /// When they cannot be written as JSON.
+    fn properties(&self) -> Result<serde_json::Value>;
+
+    /// See [`Platform::image`].
+    fn image(&self, board: &str) -> Option<image::Image>;
+
+    /// See [`Platform::prepare`].
+    ///
+    /// # Errors
+    /// What is missing, and what to do about it.
+    fn prepare(self: Box<Self>, target: &Target) -> Result<Prepared>;
+
+    /// See [`Platform::cleaner`].
+    fn cleaner(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn Clean>>>;
+}
+
+/// A platform whose options were checked: it can make flights.
+#[derive(Clone)]
+pub struct Prepared(MakeFlight);
+
+impl Prepared {
+    /// Makes a flight.
+    ///
+    /// # Errors
+    /// Whatever keeps the platform from being used.
+    pub async fn flight(&self, base: FlightBase) -> Result<Arc<dyn Flight>> {
+        (self.0)(base).await
+    }
+}
+
+struct Read<P: Platform>(P::Options);
+
+impl<P: Platform> Chosen for Read<P> {
+    fn properties(&self) -> Result<serde_json::Value> {
+        serde_json::to_value(&self.0).during(|| format!("cannot record the options of {}", P::NAME))
+    }
+
+    fn image(&self, board: &str) -> Option<image::Image> {
+        P::image(&self.0, board)
+    }
+
+    fn prepare(self: Box<Self>, target: &Target) -> Result<Prepared> {
+        let prepared = P::prepare(self.0, target)?;
+        Ok(Prepared(Arc::new(move |base| Box::pin(P::flight(prepared.clone(), base)))))
+    }
+
+    fn cleaner(self: Box<Self>) -> BoxFuture<'static, Result<Arc<dyn Clean>>> {
+        Box::pin(P::cleaner(self.0))
+    }
 }
 
 impl Driver {
@@ -145,22 +194,10 @@ impl Driver {
             hidden: P::HIDDEN,
             variant_of: P::VARIANT_OF,
             augment: <P::Options as clap::Args>::augment_args,
-            properties: |m| {
-                serde_json::to_value(options::<P>(m)?)
-                    .during(|| format!("cannot record the options of {}", P::NAME))
-            },
-            check: |m, target| P::check(&mut options::<P>(m)?, target),
-            image: |m, board| Ok(P::image(&options::<P>(m)?, board)),
-            flight: |m, base| match options::<P>(m) {
-                Ok(mut options) => Box::pin(async move {
-                    P::check(&mut options, &base.target())?;
-                    P::flight(options, base).await
-                }),
-                Err(e) => Box::pin(std::future::ready(Err(e))),
-            },
-            cleaner: |m| match options::<P>(m) {
-                Ok(options) => Box::pin(P::cleaner(options)),
-                Err(e) => Box::pin(std::future::ready(Err(e))),
+            read: |matches| {
+                let options = P::Options::from_arg_matches(matches)
+                    .during(|| format!("cannot read the options of platform {}", P::NAME))?;
+                Ok(Box::new(Read::<P>(options)))
             },
         }
     }
@@ -170,44 +207,12 @@ impl Driver {
         DRIVERS.iter().find(|d| d.name == name)
     }
 
-    /// The options as they go to properties.json.
+    /// The platform with its options from a command line.
     ///
     /// # Errors
     /// When an option cannot be read.
-    pub fn properties(&self, matches: &ArgMatches) -> Result<serde_json::Value> {
-        (self.properties)(matches)
-    }
-
-    /// See [`Platform::check`].
-    ///
-    /// # Errors
-    /// What is missing, and what to do about it.
-    pub fn check(&self, matches: &ArgMatches, target: &Target) -> Result<()> {
-        (self.check)(matches, target)
-    }
-
-    /// See [`Platform::image`].
-    ///
-    /// # Errors
-    /// When an option cannot be read.
-    pub fn image(&self, matches: &ArgMatches, board: &str) -> Result<Option<image::Image>> {
-        (self.image)(matches, board)
-    }
-
-    /// See [`Platform::cleaner`].
-    ///
-    /// # Errors
-    /// Whatever keeps the platform from being used.
-    pub async fn cleaner(&self, matches: &ArgMatches) -> Result<Arc<dyn ledger::Clean>> {
-        (self.cleaner)(matches).await
-    }
-
-    /// Makes a flight from parsed options.
-    ///
-    /// # Errors
-    /// Those of [`Platform::check`], and whatever keeps the platform from being used.
-    pub async fn flight(&self, matches: &ArgMatches, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        (self.flight)(matches, base).await
+    pub fn read(&self, matches: &ArgMatches) -> Result<Box<dyn Chosen>> {
+        (self.read)(matches)
     }
 }
 
@@ -290,22 +295,20 @@ pub struct FlightBase {
     pub base_name: String,
     /// The run's output folder; it exists.
     pub output_dir: PathBuf,
-    /// The operating system on the image.
-    pub distribution: &'static distribution::Distribution,
-    /// Target board, such as `amd64-usr`.
-    pub board: String,
+    /// What the flight's guests are.
+    pub target: Target,
     /// Cancelled when the run is interrupted.
     pub cancel: CancellationToken,
     /// Record of what must be removed should this process die.
-    pub ledger: Arc<ledger::Ledger>,
+    pub ledger: Arc<Ledger>,
     /// The key that opens the flight's machines; clouds want its public half.
     pub key: Arc<ssh::Key>,
 }
 
 impl FlightBase {
-    /// What the flight's guests are.
-    pub fn target(&self) -> Target {
-        Target { board: self.board.clone(), distribution: self.distribution }
+    /// A unique name for the flight.
+    pub fn unique_name(&self) -> String {
+        format!("{}-{}", self.base_name, uuid::Uuid::new_v4())
     }
 }
 
@@ -353,6 +356,10 @@ pub type Render = Arc<dyn Fn(&Variables) -> Result<Conf> + Send + Sync>;
 
 /// An order for one machine.
 pub struct LaunchRequest {
+    /// The cluster that the machine is for: a unique name.
+    pub cluster: String,
+    /// Cancelled when the cluster is about to be destroyed: waits of the launch may give up.
+    pub cancel: CancellationToken,
     /// Makes the userdata.
     pub render: Render,
     /// Wishes.
@@ -389,31 +396,18 @@ pub trait Flight: Send + Sync {
         serde_json::Map::new()
     }
 
-    /// Makes an empty cluster; `name` is unique.
-    async fn new_cluster(&self, name: String) -> Result<Arc<dyn Cluster>>;
-
-    /// Frees all that the flight owns. Called once, after all clusters are destroyed.
-    async fn destroy(&self);
-}
-
-/// A driver's cluster.
-#[async_trait]
-pub trait Cluster: Send + Sync {
     /// Starts one machine and returns as soon as it exists; it need not have booted.
     ///
-    /// Never cancelled halfway. On an error nothing of the machine is left.
+    /// Never dropped halfway. On an error nothing of the machine is left, or the ledger names it.
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>>;
 
-    /// The cluster is about to be destroyed: launches under way may give up.
-    fn close(&self) {}
-
-    /// Local services of the cluster's private network; `None` on clouds.
-    fn local(&self) -> Option<Arc<dyn LocalServices>> {
+    /// The private network with kola's services; `None` on clouds.
+    fn local(&self) -> Option<Arc<local::Local>> {
         None
     }
 
-    /// Frees all that the cluster itself owns. Called once, after all its machines are destroyed.
-    async fn destroy(&self);
+    /// Frees all that the flight owns; returns what could not be freed. Called once, after all machines have ended.
+    async fn destroy(&self) -> Vec<Leftover>;
 }
 
 /// A driver's machine.
@@ -441,32 +435,108 @@ pub trait Machine: Send + Sync {
         std::future::pending().await
     }
 
-    /// What the serial console has said so far; `None` if the platform has none.
+    /// What the serial console has said so far, or had said some seconds ago; `None` if the platform has none, or
+    /// cannot tell now.
     async fn console(&self) -> Option<Vec<u8>>;
+
+    /// The same, asked for anew: what the end of the machine may take away.
+    async fn console_now(&self) -> Option<Vec<u8>> {
+        self.console().await
+    }
+
+    /// All that the console has said, once the machine has ended; may wait for what comes late.
+    async fn last_words(&self) -> Option<Vec<u8>> {
+        self.console().await
+    }
 
     /// How a person gets a shell on it after mantle has ended, and how to stop it (spawn --remove=false).
     fn hints(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Ends the machine and frees what it owns, after saving its console as `console.txt`. Logs problems.
-    async fn destroy(&self);
+    /// What stands for the machine in the ledger, or would if it had to: should its end hang, the run names it.
+    fn resource(&self) -> Resource;
+
+    /// Ends the machine and frees what it owns; returns what is left. Nothing else: [`end`] is what to call.
+    async fn destroy(&self) -> Vec<Leftover>;
 }
 
-/// What kola offers to machines of a private network, and to tests about it.
-#[async_trait]
-pub trait LocalServices: Send + Sync {
-    /// The address of this host in the private network.
-    fn host_ip(&self) -> std::net::Ipv4Addr;
+/// How a machine ended.
+#[derive(Debug, Default)]
+pub struct End {
+    /// All that its console has said; empty if the platform has none.
+    pub console: Vec<u8>,
+    /// What could not be removed.
+    pub left: Vec<Leftover>,
+}
 
-    /// The NTP server that guests learn of by DHCP.
-    fn ntp(&self) -> Arc<crate::network::ntp::Server>;
+/// How long a console may take to be asked for before a machine is ended without it.
+const CONSOLE: Duration = Duration::from_secs(60);
+/// How long a driver may take to take something down before the rest goes on without it.
+const DESTROY: Duration = Duration::from_secs(300);
 
-    /// A fresh etcd discovery URL for a cluster of `size` members.
-    async fn discovery_url(&self, size: usize) -> Result<String>;
+/// Ends a machine, in the order that holds on all platforms: its console is read before the end, which may take it
+/// away, and again after it, since some platforms keep the last words longer. A console that cannot be had keeps no
+/// machine alive, and neither it nor the machine is waited for without limit. The console goes to `console.txt` in
+/// the machine's folder `dir`.
+pub async fn end(machine: &dyn Machine, dir: &std::path::Path) -> End {
+    let scale = crate::poll::scale();
+    let before = tokio::time::timeout(CONSOLE.mul_f64(scale), machine.console_now()).await.ok().flatten();
+    let left = match tokio::time::timeout(DESTROY.mul_f64(scale), machine.destroy()).await {
+        Ok(left) => left,
+        Err(_) => {
+            let why = format!("it was not gone after {} s", DESTROY.as_secs());
+            vec![Leftover { resource: machine.resource(), why }]
+        }
+    };
+    let after = match left.is_empty() {
+        true => tokio::time::timeout(CONSOLE.mul_f64(scale), machine.last_words()).await.ok().flatten(),
+        // It has not ended: there are no last words to wait for.
+        false => None,
+    };
+    let console = after.filter(|text| !text.is_empty()).or(before);
+    let kept = match &console {
+        Some(text) => keep_console(&dir.join(CONSOLE_FILE), text).await,
+        None => Ok(()),
+    };
+    if let Err(e) = kept {
+        crate::error!("platform", "cannot write the console of {} to {}: {e}", machine.id(), dir.display());
+    }
+    End { console: console.unwrap_or_default(), left }
+}
 
-    /// A TCP listener on the private network.
-    async fn listen(&self, port: u16) -> Result<tokio::net::TcpListener>;
+/// Keeps a machine's userdata in its folder as it was sent; only this user can read it, as it may hold secrets.
+pub(crate) fn keep_user_data(dir: &std::path::Path, name: &str, text: &str) -> Result<PathBuf> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = dir.join(name);
+    let write = || {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())
+    };
+    write().during(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+/// Frees all that a flight owns, waiting for it no longer than for a machine; returns what is left.
+pub async fn end_flight(flight: &dyn Flight) -> Vec<Leftover> {
+    match tokio::time::timeout(DESTROY.mul_f64(crate::poll::scale()), flight.destroy()).await {
+        Ok(left) => left,
+        Err(_) => {
+            let why = format!("it was not gone after {} s", DESTROY.as_secs());
+            vec![Leftover { resource: Resource::local("flight", flight.name(), flight.platform()), why }]
+        }
+    }
+}
+
+/// The console's file in a machine's folder; machines of this host write it themselves while they run.
+pub const CONSOLE_FILE: &str = "console.txt";
+
+async fn keep_console(path: &std::path::Path, text: &[u8]) -> std::io::Result<()> {
+    if tokio::fs::read(path).await.is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    tokio::fs::write(path, text).await
 }
 
 /// How long things about a guest may take.

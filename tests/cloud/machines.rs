@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mantle::conf::{self, Additions, IgnitionVersion, UserData};
+use mantle::ledger::Ledger;
 use mantle::platform::distribution::Distribution;
-use mantle::platform::ledger::Ledger;
 use mantle::platform::{self, Driver, Flight, FlightBase, LaunchRequest, Machine, MachineOptions, Target};
 use tokio_util::sync::CancellationToken;
 
@@ -106,25 +106,29 @@ impl Local {
         }
         let command = platform::augment(clap::Command::new("machines"), true);
         let matches = command.try_get_matches_from(line).unwrap();
-        let facts = driver.image(&matches, BOARD).ok().flatten().and_then(|image| image.facts);
+        let chosen = driver.read(&matches).unwrap();
+        let facts = chosen.image(BOARD).and_then(|image| image.facts);
         let distribution = facts.map_or_else(|| "debian".to_owned(), |facts| facts.distro);
         let distribution = Distribution::named(&distribution).unwrap();
-        if let Err(e) = driver.check(&matches, &Target { board: BOARD.into(), distribution }) {
-            println!("skipped: no machines of platform {platform}: {e}");
-            return None;
-        }
+        let target = Target { board: BOARD.into(), distribution };
+        let prepared = match chosen.prepare(&target) {
+            Ok(prepared) => prepared,
+            Err(e) => {
+                println!("skipped: no machines of platform {platform}: {e}");
+                return None;
+            }
+        };
         let folder = tempfile::Builder::new().prefix("mantle-machines-").tempdir().unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let base = FlightBase {
             base_name: "double".into(),
             output_dir: folder.path().into(),
-            distribution,
-            board: BOARD.into(),
+            target,
             cancel: CancellationToken::new(),
             ledger: Arc::new(Ledger::none()),
             key: Arc::new(mantle::ssh::Key::generate().unwrap()), // the userdata has keys of its own
         };
-        let flight = runtime.block_on(driver.flight(&matches, base)).unwrap();
+        let flight = runtime.block_on(prepared.flight(base)).unwrap();
         Some(Self(Arc::new(Ground { runtime, flight, folder })))
     }
 }
@@ -145,16 +149,15 @@ impl Machines for Local {
         let conf = conf::render(Some(&userdata), IgnitionVersion::V2, "", "", &Additions::default())
             .map_err(|e| chain(&e))?;
         let request = LaunchRequest {
+            cluster: "double".into(),
+            cancel: CancellationToken::new(),
             render: Arc::new(move |_| Ok(conf.clone())),
             options: MachineOptions::default(),
             output_dir: self.0.folder.path().into(),
             survive: false,
             no_ssh_key_in_metadata: true,
         };
-        let machine = self.0.runtime.block_on(async {
-            let cluster = self.0.flight.new_cluster("double".into()).await?;
-            cluster.launch(request).await
-        });
+        let machine = self.0.runtime.block_on(self.0.flight.launch(request));
         let machine = machine.map_err(|e| chain(&e))?;
         let (address, dialer) = (machine.address(), machine.dialer());
         let address = if address.contains(':') { address } else { format!("{address}:22") };

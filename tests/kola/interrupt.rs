@@ -161,7 +161,7 @@ fn what_a_killed_run_left_is_removed() {
     kola.wait_for("about to hang");
     kola.signal(Signal::SIGKILL);
     kola.finish().expect(-9);
-    sweep(&env, &["removed folder "]);
+    sweep(&env, &["removed folder ", "removed script "]);
 }
 
 /// An environment with mantle's own guest.

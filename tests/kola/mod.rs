@@ -3,6 +3,7 @@
 
 mod errors;
 mod interrupt;
+mod leftovers;
 mod listing;
 mod results;
 

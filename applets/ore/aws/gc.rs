@@ -9,8 +9,8 @@ use ::mantle::args;
 use ::mantle::cloud::aws::Account;
 use ::mantle::cloud::aws::gc::{Outcome, Plan, apply, execute, plan};
 use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
+use ::mantle::ledger;
 use ::mantle::platform::aws::Leftovers;
-use ::mantle::platform::ledger::{self, Clean as _};
 use ::mantle::text::chain;
 use ::mantle::{info, output};
 use clap::parser::ValueSource;
@@ -105,32 +105,20 @@ pub async fn run(matches: &ArgMatches, account: &Account, context: &Context) -> 
 
 /// Removes what the ledger of a run names and never struck, newest first.
 async fn recorded(dir: &Path, account: &Account, context: &Context) -> Result<()> {
-    let failed = || format!("cannot read the record of resources in {}", dir.display());
-    let left = ledger::left_over(dir).wrap_err_with(failed)?;
-    let left: Vec<_> = left.into_iter().filter(|r| r.platform == "aws").collect();
-    let record = ledger::Ledger::open(dir).wrap_err_with(failed)?;
     let api = api(account).await?;
     unless_cancelled(context, preflight(&api)).await?;
-    let leftovers = Leftovers::new(api);
-    let mut failures = 0;
-    for resource in left.iter().rev() {
-        if context.cancel.is_cancelled() {
-            return Err(Stop::Interrupted.into());
-        }
-        match leftovers.remove(resource).await {
-            Ok(()) => {
-                record.delete(resource);
-                info!("ore", "removed {} {} of {}", resource.kind, resource.id, resource.place);
-            }
-            Err(e) => {
-                ::mantle::error!("ore", "{}", chain(&e));
-                failures += 1;
-            }
-        }
-    }
-    match failures {
+    let tell = |resource: &ledger::Resource, done: std::result::Result<(), &ledger::Leftover>| match done {
+        Ok(()) => info!("ore", "removed {resource}"),
+        Err(leftover) => ::mantle::error!("ore", "{leftover}"),
+    };
+    let ours = |r: &ledger::Resource| r.platform == "aws";
+    let cleaned = ledger::clean_up(dir, ours, &Leftovers::new(api), &context.cancel, tell)
+        .await
+        .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))?;
+    match cleaned.left.len() {
+        _ if cleaned.interrupted => Err(Stop::Interrupted.into()),
         0 => Ok(()),
-        n => Err(eyre!("Couldn't gc: {n} of {} could not be removed", left.len())),
+        n => Err(eyre!("Couldn't gc: {n} of {} could not be removed", n + cleaned.removed)),
     }
 }
 

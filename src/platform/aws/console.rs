@@ -63,6 +63,7 @@ impl Console {
         if let Err(e) = self.refresh(&mut seen).await {
             crate::warning!("platform/aws", "cannot get the console of {}: {}", self.instance, chain(&e));
         }
+        seen.at = Some(Instant::now());
     }
 
     /// After the end: waits a while for the last words, and returns everything.

@@ -2,10 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::super::ledger::{self, Clean, Resource};
-use super::super::{Error, Result, ResultExt};
+use super::super::ResultExt;
 use super::{KEY_PAIR, machine, network};
 use crate::cloud::aws::api::Api;
+use crate::ledger::{self, Clean, Failure, Resource};
 
 /// Removes leftovers at AWS, in whatever region they are, and those of the same run on this machine.
 pub struct Leftovers {
@@ -21,8 +21,8 @@ impl Leftovers {
 
 #[async_trait]
 impl Clean for Leftovers {
-    async fn remove(&self, resource: &Resource) -> Result<()> {
-        if ledger::is_local(&resource.kind) {
+    async fn remove(&self, resource: &Resource) -> Result<(), Failure> {
+        if resource.is_local() {
             return ledger::Local.remove(resource).await;
         }
         let what = || format!("cannot remove {} {} of {}", resource.kind, resource.id, resource.place);
@@ -35,8 +35,8 @@ impl Clean for Leftovers {
             KEY_PAIR => api.delete_key_pair(&resource.id).await,
             machine::KIND => machine::end(&api, &resource.id, machine::Look::Often).await,
             network::KIND => network::remove(&api, &resource.id).await,
-            _ => return Err(Error::new(format!("{}: mantle does not know how", what()))),
+            _ => return Err(format!("{}: mantle does not know how", what()).into()),
         };
-        removed.during(what)
+        Ok(removed.during(what)?)
     }
 }

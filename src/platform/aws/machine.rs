@@ -1,19 +1,17 @@
 //! One instance, from RunInstances to TerminateInstances.
 
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::super::ledger::Resource;
-use super::super::{Error, LaunchRequest, Machine, Result, ResultExt, Variables};
+use super::super::{Error, LaunchRequest, Machine, Result, ResultExt, Variables, keep_user_data};
 use super::console::Console;
 use super::{LAUNCH, NAME, Shared, dialer};
 use crate::cloud::aws::MARK;
 use crate::cloud::aws::api::{self, Api, Instance, RunInstance};
+use crate::ledger::{Leftover, Resource};
 use crate::poll::{self, Answer, Poll};
 use crate::ssh;
 use crate::text::chain;
@@ -36,12 +34,8 @@ fn variables() -> Variables {
 }
 
 /// Starts an instance and waits until it has its addresses.
-pub(super) async fn launch(
-    shared: &Arc<Shared>,
-    cluster: &str,
-    cancel: &CancellationToken,
-    request: LaunchRequest,
-) -> Result<Arc<dyn Machine>> {
+pub(super) async fn launch(shared: &Arc<Shared>, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+    let cancel = &request.cancel;
     if !request.options.disks.is_empty() {
         return Err(Error::Unsupported { platform: NAME, what: "additional disks" });
     }
@@ -73,7 +67,7 @@ pub(super) async fn launch(
         user_data: user_data.as_bytes().to_vec(),
         profile: Some(shared.profile.clone()).filter(|p| !p.is_empty()),
         tags: vec![
-            ("Name".into(), cluster.to_owned()),
+            ("Name".into(), request.cluster.clone()),
             (MARK.0.into(), MARK.1.into()),
             (LAUNCH.into(), token.clone()),
         ],
@@ -85,14 +79,16 @@ pub(super) async fn launch(
         let id = made.insert(run(shared, cancel, order, &network.subnets).await?.id);
         let running = running(shared, cancel, id).await?;
         let dir = request.output_dir.join(&running.id);
-        keep_user_data(&dir, user_data).during(|| format!("cannot write to {}", dir.display()))?;
-        Ok::<_, Error>((running, dir))
+        let make = std::fs::DirBuilder::new().recursive(true).mode(0o777).create(&dir);
+        make.during(|| format!("cannot create {}", dir.display()))?;
+        keep_user_data(&dir, "user-data", user_data)?;
+        Ok::<_, Error>(running)
     };
     let error = match started.await {
-        Ok((instance, dir)) => {
+        Ok(instance) => {
             crate::info!("platform/aws", "machine {} is at {}", instance.id, address(&instance));
             let console = Console::new(shared.api.clone(), instance.id.clone(), shared.latest.clone());
-            return Ok(Arc::new(AwsMachine { instance, dir, console, record, shared: shared.clone() }));
+            return Ok(Arc::new(AwsMachine { instance, console, record, shared: shared.clone() }));
         }
         Err(e) => e,
     };
@@ -102,12 +98,7 @@ pub(super) async fn launch(
     };
     match ended {
         Ok(()) => shared.ledger.delete(&record),
-        Err(e) => crate::error!(
-            "platform/aws",
-            "an instance may be left, with the tag {LAUNCH}={}: {}",
-            record.id,
-            chain(&e)
-        ),
+        Err(e) => shared.ledger.keep(&Leftover { resource: record, why: chain(&e) }),
     }
     Err(error)
 }
@@ -237,22 +228,12 @@ async fn terminate(api: &Api, id: &str) -> api::Result<()> {
     }
 }
 
-/// Makes the machine's folder, with the userdata as it was sent.
-fn keep_user_data(dir: &Path, user_data: &str) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o777).create(dir)?;
-    let mut options = std::fs::OpenOptions::new();
-    // It may hold secrets.
-    let mut file = options.write(true).create_new(true).mode(0o600).open(dir.join("user-data"))?;
-    file.write_all(user_data.as_bytes())
-}
-
 fn address(instance: &Instance) -> String {
     instance.public_ip.clone().unwrap_or_default()
 }
 
 struct AwsMachine {
     instance: Instance,
-    dir: PathBuf,
     console: Console,
     record: Resource,
     shared: Arc<Shared>,
@@ -293,18 +274,26 @@ impl Machine for AwsMachine {
         ]
     }
 
-    async fn destroy(&self) {
+    async fn console_now(&self) -> Option<Vec<u8>> {
         self.console.before_end().await;
+        Some(self.console.text().await)
+    }
+
+    async fn last_words(&self) -> Option<Vec<u8>> {
+        Some(self.console.after_end().await)
+    }
+
+    fn resource(&self) -> Resource {
+        self.record.clone()
+    }
+
+    async fn destroy(&self) -> Vec<Leftover> {
         match terminate(&self.shared.api, &self.instance.id).await {
-            Ok(()) => self.shared.ledger.delete(&self.record),
-            Err(e) => crate::error!("platform/aws", "error terminating {}: {}", self.instance.id, chain(&e)),
-        }
-        let text = self.console.after_end().await;
-        if !text.is_empty() {
-            let path = self.dir.join("console.txt");
-            if let Err(e) = tokio::fs::write(&path, &text).await {
-                crate::error!("platform/aws", "cannot write {}: {e}", path.display());
+            Ok(()) => {
+                self.shared.ledger.delete(&self.record);
+                Vec::new()
             }
+            Err(e) => vec![Leftover { resource: self.record.clone(), why: chain(&e) }],
         }
     }
 }

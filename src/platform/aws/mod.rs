@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 pub use self::leftovers::Leftovers;
 use self::network::Network;
 pub use self::options::Options;
-use super::ledger::{Clean, Ledger, Resource};
-use super::{Cluster, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target};
+use super::{Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target};
 use crate::cloud::aws::MARK;
 use crate::cloud::aws::api::Api;
+use crate::ledger::{Clean, Ledger, Leftover, Resource};
 use crate::ssh;
 use crate::text::chain;
 
@@ -52,8 +52,10 @@ impl Platform for Aws {
     const PROPERTIES: &'static str = NAME;
     type Options = Options;
 
-    fn check(_options: &mut Options, _target: &Target) -> Result<()> {
-        Ok(())
+    type Prepared = Options;
+
+    fn prepare(options: Options, _target: &Target) -> Result<Options> {
+        Ok(options)
     }
 
     async fn cleaner(options: Options) -> Result<Arc<dyn Clean>> {
@@ -63,7 +65,8 @@ impl Platform for Aws {
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
         let api = client(&options).await?;
         let image =
-            channel::resolve(&options.aws_ami, &options.release_url, &base.board, api.region()).await?;
+            channel::resolve(&options.aws_ami, &options.release_url, &base.target.board, api.region())
+                .await?;
         Ok(Arc::new(start(api, image, options, base).await?))
     }
 }
@@ -164,37 +167,19 @@ impl Flight for AwsFlight {
             .collect()
     }
 
-    async fn new_cluster(&self, name: String) -> Result<Arc<dyn Cluster>> {
-        let cancel = self.shared.cancel.child_token();
-        Ok(Arc::new(AwsCluster { name, cancel, shared: self.shared.clone() }))
+    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        machine::launch(&self.shared, request).await
     }
 
-    async fn destroy(&self) {
+    async fn destroy(&self) -> Vec<Leftover> {
         match self.shared.api.delete_key_pair(&self.shared.name).await {
-            Ok(()) => self.shared.ledger.delete(&self.key),
-            Err(e) => crate::error!("platform/aws", "Error deleting key {}: {}", self.shared.name, chain(&e)),
+            Ok(()) => {
+                self.shared.ledger.delete(&self.key);
+                Vec::new()
+            }
+            Err(e) => vec![Leftover { resource: self.key.clone(), why: chain(&e) }],
         }
     }
-}
-
-struct AwsCluster {
-    name: String,
-    /// Ends the waits of launches.
-    cancel: CancellationToken,
-    shared: Arc<Shared>,
-}
-
-#[async_trait]
-impl Cluster for AwsCluster {
-    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
-        machine::launch(&self.shared, &self.name, &self.cancel, request).await
-    }
-
-    fn close(&self) {
-        self.cancel.cancel();
-    }
-
-    async fn destroy(&self) {}
 }
 
 /// Connections to instances are plain TCP.

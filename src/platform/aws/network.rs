@@ -6,11 +6,11 @@
 
 use chrono::{DateTime, Utc};
 
-use super::super::ledger::{Ledger, Resource};
 use super::super::{Error, Result, ResultExt};
 use super::NAME;
 use crate::cloud::aws::MARK;
 use crate::cloud::aws::api::{self, Api, Ingress, SecurityGroup, tag};
+use crate::ledger::{Ledger, Resource};
 use crate::text::chain;
 
 /// Tag of what is being made; its value is the token of the run.

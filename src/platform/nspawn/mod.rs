@@ -11,12 +11,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use super::ledger::{self, Ledger, Resource};
 use super::local::Local;
 use super::{
-    Cluster, Error, Flight, FlightBase, LaunchRequest, LocalServices, Machine, Platform, Result, ResultExt,
-    Target, Variables, image,
+    CONSOLE_FILE, Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target,
+    Variables, image,
 };
+use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::{Lease, Namespace};
 use crate::process::{Command, Proc, cgroup, find_program};
 use crate::ssh;
@@ -50,8 +50,9 @@ impl Platform for Nspawn {
     const INTERNET: bool = false;
     const PROPERTIES: &'static str = "nspawn";
     type Options = Options;
+    type Prepared = Trees;
 
-    fn check(options: &mut Options, _target: &Target) -> Result<()> {
+    fn prepare(options: Options, _target: &Target) -> Result<Trees> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::new("platform nspawn needs root; platform qemu-unpriv does not"));
         }
@@ -62,7 +63,7 @@ impl Platform for Nspawn {
                 )));
             }
         }
-        let root = match options.nspawn_root.take().or_else(default_root) {
+        let root = match options.nspawn_root.or_else(default_root) {
             Some(root) => root,
             None => {
                 return Err(Error::new(format!(
@@ -72,10 +73,8 @@ impl Platform for Nspawn {
                 )));
             }
         };
-        let ignition = options.nspawn_ignition.take().unwrap_or_else(|| root.with_file_name("ignition-root"));
-        options.nspawn_root = Some(existing(&root, "usr")?);
-        options.nspawn_ignition = Some(existing(&ignition, "usr/bin/ignition")?);
-        Ok(())
+        let ignition = options.nspawn_ignition.unwrap_or_else(|| root.with_file_name("ignition-root"));
+        Ok(Trees { root: existing(&root, "usr")?, ignition: existing(&ignition, "usr/bin/ignition")? })
     }
 
     fn image(options: &Options, _board: &str) -> Option<image::Image> {
@@ -83,14 +82,10 @@ impl Platform for Nspawn {
         image::Image::open(root.with_file_name("guest.qcow2")).ok()
     }
 
-    async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let (Some(root), Some(ignition)) = (options.nspawn_root, options.nspawn_ignition) else {
-            return Err(Error::new("no guest tree"));
-        };
-        Ok(Arc::new(NspawnFlight {
-            name: format!("{}-{}", base.base_name, uuid::Uuid::new_v4()),
-            shared: Arc::new(Shared { root, ignition, local: Local::new().await?, ledger: base.ledger }),
-        }))
+    async fn flight(trees: Trees, base: FlightBase) -> Result<Arc<dyn Flight>> {
+        let name = base.unique_name();
+        let shared = Shared { trees, local: Local::new().await?, ledger: base.ledger };
+        Ok(Arc::new(NspawnFlight { name, shared: Arc::new(shared) }))
     }
 }
 
@@ -113,16 +108,23 @@ fn existing(dir: &Path, inside: &str) -> Result<PathBuf> {
     Ok(real)
 }
 
-struct Shared {
+/// The trees that containers are made of, without symlinks in their paths.
+#[derive(Clone, Debug)]
+pub struct Trees {
     root: PathBuf,
     ignition: PathBuf,
+}
+
+struct Shared {
+    trees: Trees,
     local: Arc<Local>,
     ledger: Arc<Ledger>,
 }
 
 impl Shared {
-    /// Removes what a container had outside of itself, and strikes it from the record.
-    async fn remove(&self, record: &[Resource]) {
+    /// Removes what a container had outside of itself, and strikes it from the record; returns what is left.
+    async fn remove(&self, record: &[Resource]) -> Vec<Leftover> {
+        let mut left = Vec::new();
         for resource in record.iter().rev() {
             let gone = match resource.kind.as_str() {
                 "cgroup" => cgroup::remove(Path::new(&resource.id)).await,
@@ -130,10 +132,31 @@ impl Shared {
             };
             match gone {
                 Ok(()) => self.ledger.delete(resource),
-                Err(e) => {
-                    crate::warning!("platform/nspawn", "cannot remove {} {}: {e}", resource.kind, resource.id)
-                }
+                Err(e) => left.push(Leftover { resource: resource.clone(), why: e.to_string() }),
             }
+        }
+        left
+    }
+
+    /// Control groups for one container, on record before anything runs in them.
+    async fn control_groups(&self, id: &str) -> Result<(Vec<PathBuf>, Vec<Resource>)> {
+        let groups = cgroup::create(&format!("mantle-{id}")).during(|| "cannot make a control group")?;
+        let resource = |dir: &PathBuf| Resource::local("cgroup", dir.display().to_string(), Nspawn::NAME);
+        let record: Vec<Resource> = groups.iter().map(resource).collect();
+        for resource in &record {
+            if let Err(e) = self.ledger.create(resource) {
+                self.give_up(&record).await;
+                return Err(e).during(|| "cannot record a control group");
+            }
+        }
+        Ok((groups, record))
+    }
+
+    /// After a launch that failed.
+    async fn give_up(&self, record: &[Resource]) {
+        for leftover in self.remove(record).await {
+            crate::error!("nspawn", "{leftover}");
+            self.ledger.keep(&leftover);
         }
     }
 }
@@ -170,45 +193,12 @@ impl Flight for NspawnFlight {
 
     fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
         let text = |p: &Path| serde_json::Value::from(p.display().to_string());
-        [("root", &self.shared.root), ("ignition", &self.shared.ignition)]
+        [("root", &self.shared.trees.root), ("ignition", &self.shared.trees.ignition)]
             .into_iter()
             .map(|(k, p)| (k.to_owned(), text(p)))
             .collect()
     }
 
-    async fn new_cluster(&self, _name: String) -> Result<Arc<dyn Cluster>> {
-        Ok(Arc::new(NspawnCluster { shared: self.shared.clone() }))
-    }
-
-    async fn destroy(&self) {
-        self.shared.local.destroy().await;
-    }
-}
-
-struct NspawnCluster {
-    shared: Arc<Shared>,
-}
-
-impl NspawnCluster {
-    /// Control groups for one container, on record before the container is made.
-    fn control_groups(&self, id: &str) -> Result<(Vec<PathBuf>, Vec<Resource>)> {
-        let groups = cgroup::create(&format!("mantle-{id}")).during(|| "cannot make a control group")?;
-        let resource = |dir: &PathBuf| Resource {
-            kind: "cgroup".into(),
-            id: dir.display().to_string(),
-            platform: Nspawn::NAME.into(),
-            place: String::new(),
-        };
-        let record: Vec<Resource> = groups.iter().map(resource).collect();
-        for resource in &record {
-            self.shared.ledger.create(resource).during(|| "cannot record a control group")?;
-        }
-        Ok((groups, record))
-    }
-}
-
-#[async_trait]
-impl Cluster for NspawnCluster {
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
         // Memory and CPUs are the host's: a wish for some is met as well as it can be.
         if !request.options.disks.is_empty() {
@@ -225,8 +215,7 @@ impl Cluster for NspawnCluster {
         let config = match (conf.is_ignition(), conf.is_empty()) {
             (_, true) => None,
             (true, _) => {
-                let path = dir.join("ignition.json");
-                std::fs::write(&path, conf.text()).during(|| format!("cannot write {}", path.display()))?;
+                let path = super::keep_user_data(&dir, "ignition.json", conf.text())?;
                 if conf.needs_disks() {
                     return Err(Error::new(
                         "the userdata asks for disks or kernel arguments, which a container does not have",
@@ -247,11 +236,11 @@ impl Cluster for NspawnCluster {
         let mount_point = dir.join("machine");
         std::fs::create_dir_all(&mount_point)
             .during(|| format!("cannot create {}", mount_point.display()))?;
-        let console = dir.join("console.txt");
+        let console = dir.join(CONSOLE_FILE);
         let log =
             std::fs::File::create(&console).during(|| format!("cannot create {}", console.display()))?;
         let errors = log.try_clone().during(|| format!("cannot share {}", console.display()))?;
-        let (groups, mut record) = self.control_groups(&id.simple().to_string())?;
+        let (groups, mut record) = self.shared.control_groups(&id.simple().to_string()).await?;
         let names: Vec<String> = groups.iter().map(|g| g.display().to_string()).collect();
         let mut command = Command::new("unshare")
             .env("CGROUPS", names.join(" "))
@@ -267,7 +256,7 @@ impl Cluster for NspawnCluster {
                 BOOT,
                 "boot.sh",
             ])
-            .args([&self.shared.root, &self.shared.ignition, &mount_point])
+            .args([&self.shared.trees.root, &self.shared.trees.ignition, &mount_point])
             .arg(id.simple().to_string())
             .in_namespace(namespace.fd())
             .stdout(log)
@@ -278,23 +267,29 @@ impl Cluster for NspawnCluster {
         if request.survive {
             // The bridge lives in the flight's namespace, which would go with this process.
             let network = self.shared.local.net().namespace().fd();
-            let network = network.try_clone().during(|| "cannot keep the private network")?;
+            let network = match network.try_clone() {
+                Ok(network) => network,
+                Err(e) => {
+                    self.shared.give_up(&record).await;
+                    return Err(e).during(|| "cannot keep the private network");
+                }
+            };
             command = command.survive().pass_fd(network, NETWORK_FD);
         }
         let process = match command.spawn().await {
             Ok(process) => process,
             Err(e) => {
-                self.shared.remove(&record).await;
+                self.shared.give_up(&record).await;
                 return Err(e).during(|| "cannot start a container");
             }
         };
         record.push(ledger::process(process.pid(), Nspawn::NAME));
         if let Err(e) = record.last().map_or(Ok(()), |process| self.shared.ledger.create(process)) {
             process.stop(Duration::ZERO).await;
-            self.shared.remove(&record).await;
+            self.shared.give_up(&record).await;
             return Err(e).during(|| "cannot record a container");
         }
-        crate::info!("platform/nspawn", "machine {id} is process {} at {address}", process.pid());
+        crate::info!("nspawn", "machine {id} is process {} at {address}", process.pid());
         Ok(Arc::new(Container {
             id: id.to_string(),
             address,
@@ -308,11 +303,14 @@ impl Cluster for NspawnCluster {
         }))
     }
 
-    fn local(&self) -> Option<Arc<dyn LocalServices>> {
+    fn local(&self) -> Option<Arc<Local>> {
         Some(self.shared.local.clone())
     }
 
-    async fn destroy(&self) {}
+    async fn destroy(&self) -> Vec<Leftover> {
+        self.shared.local.destroy().await;
+        Vec::new()
+    }
 }
 
 struct Container {
@@ -370,13 +368,19 @@ impl Machine for Container {
         ]
     }
 
-    async fn destroy(&self) {
+    fn resource(&self) -> Resource {
+        ledger::process(self.process.pid(), Nspawn::NAME)
+    }
+
+    async fn destroy(&self) -> Vec<Leftover> {
         self.told.store(true, Ordering::SeqCst);
         self.process.stop(Duration::ZERO).await;
-        self.shared.remove(&self.record).await;
+        let mut left = self.shared.remove(&self.record).await;
         // Empty by now: the mount went with its namespace.
         if let Err(e) = std::fs::remove_dir(&self.mount_point) {
-            crate::warning!("platform/nspawn", "cannot remove {}: {e}", self.mount_point.display());
+            let folder = Resource::local("folder", self.mount_point.display().to_string(), Nspawn::NAME);
+            left.push(Leftover { resource: folder, why: e.to_string() });
         }
+        left
     }
 }

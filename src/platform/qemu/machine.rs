@@ -1,9 +1,8 @@
 //! One machine: its folder, its QEMU process and its end.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -20,9 +19,10 @@ use super::command::{self, CONFIG_DRIVE, CONSOLE, Drive, Guest, IGNITION, Net, U
 use super::firmware::Firmware;
 use super::{Setup, image, qmp};
 use crate::conf::Conf;
+use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::Lease;
 use crate::platform::local::Local;
-use crate::platform::{self, Error, LaunchRequest, Result, ResultExt, Variables, ledger};
+use crate::platform::{self, Error, LaunchRequest, Result, ResultExt, Variables, keep_user_data};
 use crate::process::{Command, Proc};
 use crate::ssh::Dial;
 
@@ -53,7 +53,8 @@ pub struct QemuMachine {
     lease: Mutex<Option<Lease>>,
     in_namespace: bool,
     /// Entry of a machine that outlives this process.
-    record: Option<(Arc<ledger::Ledger>, ledger::Resource)>,
+    record: Option<(Arc<Ledger>, Resource)>,
+    platform: &'static str,
 }
 
 /// Starts a machine; `network` is `None` for user networking.
@@ -180,6 +181,7 @@ pub(super) async fn launch(
         lease: Mutex::new(lease),
         in_namespace: network.is_some(),
         record,
+        platform: setup.platform,
     }))
 }
 
@@ -226,18 +228,15 @@ impl Drop for Folder<'_> {
 
 impl Folder<'_> {
     fn write_userdata(&self, kind: Userdata, conf: &Conf) -> Result<()> {
-        let file = match kind {
-            Userdata::Nothing => return Ok(()),
-            Userdata::FwCfg => self.0.join(IGNITION),
+        match kind {
+            Userdata::Nothing => Ok(()),
+            Userdata::FwCfg => keep_user_data(self.0, IGNITION, conf.text()).map(drop),
             Userdata::ConfigDrive => {
                 let dir = self.0.join(CONFIG_DRIVE).join("openstack/latest");
                 std::fs::create_dir_all(&dir).during(|| format!("cannot make folder {}", dir.display()))?;
-                dir.join("user_data")
+                keep_user_data(&dir, "user_data", conf.text()).map(drop)
             }
-        };
-        let open = || File::options().write(true).create_new(true).mode(0o600).open(&file);
-        let write = || open()?.write_all(conf.text().as_bytes());
-        write().during(|| format!("cannot write {}", file.display()))
+        }
     }
 
     fn stderr(&self) -> Result<File> {
@@ -295,25 +294,8 @@ fn tail(path: &Path) -> std::io::Result<String> {
 
 /// The last lines of a file, indented, without anything that would act on a terminal.
 fn last_lines(path: &Path) -> String {
-    let text = tail(path).unwrap_or_default();
-    let clean = without_controls(&text);
-    let lines: Vec<&str> = clean.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].iter().map(|l| format!("\n  {l}")).collect()
-}
-
-/// The text without terminal sequences (ECMA-48 `ESC [ … letter`) and control characters, but with its lines.
-fn without_controls(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' && chars.next_if_eq(&'[').is_some() {
-            while chars.next_if(|c| (' '..'@').contains(c)).is_some() {}
-            chars.next_if(|c| ('@'..='~').contains(c));
-        } else if c == '\n' || !c.is_control() {
-            clean.push(c);
-        }
-    }
-    clean
+    let lines = crate::text::last_lines(tail(path).unwrap_or_default().as_bytes(), LAST_LINES);
+    lines.lines().map(|l| format!("\n  {l}")).collect()
 }
 
 /// Why and how QEMU ended, with its last words and the guest's.
@@ -380,7 +362,11 @@ impl platform::Machine for QemuMachine {
         vec![format!("shell: {enter}{ssh}"), format!("stop: kill {pid}")]
     }
 
-    async fn destroy(&self) {
+    fn resource(&self) -> Resource {
+        ledger::process(self.proc.pid(), self.platform)
+    }
+
+    async fn destroy(&self) -> Vec<Leftover> {
         self.ending.store(true, Ordering::Relaxed);
         self.proc.stop(Duration::ZERO).await;
         drop(self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take());
@@ -400,6 +386,7 @@ impl platform::Machine for QemuMachine {
         if let Some((ledger, record)) = &self.record {
             ledger.delete(record);
         }
+        Vec::new()
     }
 }
 

@@ -13,9 +13,9 @@ pub use self::image::specialize;
 pub use self::options::Options;
 use super::local::Local;
 use super::{
-    Cluster, Error, Flight, FlightBase, LaunchRequest, LocalServices, Machine, Platform, Result, ResultExt,
-    Target, ledger,
+    Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target, image as images,
 };
+use crate::ledger::{Ledger, Leftover};
 use crate::process::find_program;
 use crate::text::chain;
 
@@ -44,19 +44,22 @@ impl Platform for Qemu {
     const PROPERTIES: &'static str = PROPERTIES;
     type Options = Options;
 
-    fn check(options: &mut Options, target: &Target) -> Result<()> {
+    type Prepared = Prepared;
+
+    fn prepare(options: Options, target: &Target) -> Result<Prepared> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::new("platform qemu needs root for its private network; qemu-unpriv does not"));
         }
-        check(options, target)
+        Prepared::new(options, target)
     }
 
-    fn image(options: &Options, board: &str) -> Option<super::image::Image> {
+    fn image(options: &Options, board: &str) -> Option<images::Image> {
         image_of(options, board).ok()
     }
 
-    async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let setup = Setup::new(Self::NAME, options, &base).await?;
+    async fn flight(prepared: Prepared, base: FlightBase) -> Result<Arc<dyn Flight>> {
+        let mangle = base.target.distribution.mangle;
+        let setup = Setup::new(Self::NAME, prepared, mangle, &base.ledger).await?;
         let network = Local::new().await?;
         Ok(Arc::new(QemuFlight::new(&base, setup, Some(network))))
     }
@@ -74,36 +77,50 @@ impl Platform for QemuUnpriv {
     const VARIANT_OF: Option<&'static str> = Some(Qemu::NAME);
     type Options = Options;
 
-    fn check(options: &mut Options, target: &Target) -> Result<()> {
-        check(options, target)
+    type Prepared = Prepared;
+
+    fn prepare(options: Options, target: &Target) -> Result<Prepared> {
+        Prepared::new(options, target)
     }
 
-    fn image(options: &Options, board: &str) -> Option<super::image::Image> {
+    fn image(options: &Options, board: &str) -> Option<images::Image> {
         image_of(options, board).ok()
     }
 
-    async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
+    async fn flight(prepared: Prepared, base: FlightBase) -> Result<Arc<dyn Flight>> {
         // Changing an image takes a mount, which takes root: never done here.
-        let setup = Setup::new(Self::NAME, Options { qemu_skip_mangle: true, ..options }, &base).await?;
+        let setup = Setup::new(Self::NAME, prepared, false, &base.ledger).await?;
         Ok(Arc::new(QemuFlight::new(&base, setup, None)))
     }
 }
 
-/// Fills in the image and refuses what cannot work.
-fn check(options: &mut Options, target: &Target) -> Result<()> {
-    let board = Arch::of_board(&target.board)?;
-    program(board.program(), board.package())?;
-    program("qemu-img", "qemu-utils")?;
-    let found = image_of(options, &target.board)?;
-    image::check_primary(&found.path)?;
-    if let Some(facts) = found.facts.as_ref().filter(|f| f.board != target.board) {
-        let text = format!("{} is for board {}, not {}", found.path.display(), facts.board, target.board);
-        return Err(Error::new(text));
+/// Options that can work on this host, with all that they name found.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    board: Arch,
+    program: PathBuf,
+    image: PathBuf,
+    firmware: Firmware,
+    kernel: Option<Kernel>,
+    options: Options,
+}
+
+impl Prepared {
+    /// Refuses what cannot work.
+    fn new(options: Options, target: &Target) -> Result<Self> {
+        let board = Arch::of_board(&target.board)?;
+        let program = program(board.program(), board.package())?;
+        self::program("qemu-img", "qemu-utils")?;
+        let found = image_of(&options, &target.board)?;
+        image::check_primary(&found.path)?;
+        if let Some(facts) = found.facts.as_ref().filter(|f| f.board != target.board) {
+            let text = format!("{} is for board {}, not {}", found.path.display(), facts.board, target.board);
+            return Err(Error::new(text));
+        }
+        let firmware = Firmware::resolve(&options, board)?;
+        let kernel = kernel(&options, &found)?;
+        Ok(Self { board, program, image: found.path, firmware, kernel, options })
     }
-    options.qemu_image = Some(found.path);
-    Firmware::resolve(options, board)?;
-    kernel(options, &target.board)?;
-    Ok(())
 }
 
 fn program(name: &str, package: &str) -> Result<PathBuf> {
@@ -112,19 +129,19 @@ fn program(name: &str, package: &str) -> Result<PathBuf> {
 }
 
 /// The image that the options name, or the default one, with its facts.
-fn image_of(options: &Options, board: &str) -> Result<super::image::Image> {
+fn image_of(options: &Options, board: &str) -> Result<images::Image> {
     let path = match options.qemu_image.as_ref().filter(|p| !p.as_os_str().is_empty()) {
         Some(path) => path.clone(),
-        None => super::image::default_image(board)
+        None => images::default_image(board)
             .map_err(|e| Error::new(format!("{}; name one with --qemu-image", chain(&e))))?,
     };
     // Before its feature file, which is not to blame for an image that cannot be reached.
     image::check(&path)?;
-    super::image::Image::open(path)
+    images::Image::open(path)
 }
 
 /// The kernel to start directly, if one is asked for.
-fn kernel(options: &Options, board: &str) -> Result<Option<Kernel>> {
+fn kernel(options: &Options, image: &images::Image) -> Result<Option<Kernel>> {
     let file = |path: &Path| path.canonicalize().during(|| format!("cannot find {}", path.display()));
     let Some(named) = options.qemu_kernel.as_deref().filter(|p| !p.as_os_str().is_empty()) else {
         return Ok(None);
@@ -133,14 +150,15 @@ fn kernel(options: &Options, board: &str) -> Result<Option<Kernel>> {
         let initrd = options.qemu_initrd.as_deref().map(file).transpose()?;
         return Ok(Some(Kernel { file: file(named)?, initrd, append: options.qemu_append.clone() }));
     }
-    let image = image_of(options, board)?;
     let dir = image.path.canonicalize().ok().and_then(|p| Some(p.parent()?.to_owned())).unwrap_or_default();
-    let Some((kernel, facts)) = image.facts.and_then(|f| Some((f.kernel.clone()?, f))) else {
+    let Some((kernel, facts)) = image.facts.as_ref().and_then(|f| Some((f.kernel.clone()?, f))) else {
         return Err(Error::new(format!("no feature file names the kernel of {}", image.path.display())));
     };
     let named = options.qemu_initrd.clone().or_else(|| facts.initrd.as_ref().map(|name| dir.join(name)));
-    let append =
-        [facts.kernel_arguments, options.qemu_append.clone()].into_iter().flatten().collect::<Vec<_>>();
+    let append = [facts.kernel_arguments.clone(), options.qemu_append.clone()]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>();
     Ok(Some(Kernel {
         file: file(&dir.join(kernel))?,
         initrd: named.as_deref().map(file).transpose()?,
@@ -159,17 +177,20 @@ struct Setup {
     kernel: Option<Kernel>,
     memory_mib: u32,
     cpus: u32,
-    ledger: Arc<ledger::Ledger>,
+    ledger: Arc<Ledger>,
 }
 
 impl Setup {
-    /// Takes over checked options.
-    async fn new(platform: &'static str, options: Options, flight: &FlightBase) -> Result<Self> {
-        let board = Arch::of_board(&flight.board)?;
-        let program = program(board.program(), board.package())?;
-        let mut base = image::Base::open(&image_of(&options, &flight.board)?.path).await?;
+    async fn new(
+        platform: &'static str,
+        prepared: Prepared,
+        mangle: bool,
+        ledger: &Arc<Ledger>,
+    ) -> Result<Self> {
+        let Prepared { board, program, image, firmware, kernel, options } = prepared;
+        let mut base = image::Base::open(&image).await?;
         let decision = accel::decide(options.qemu_accel, board, &program).await?;
-        if flight.distribution.mangle && !options.qemu_skip_mangle {
+        if mangle && !options.qemu_skip_mangle {
             base.mangle().await?;
         }
         Ok(Self {
@@ -178,11 +199,11 @@ impl Setup {
             board,
             decision,
             base,
-            firmware: Firmware::resolve(&options, board)?,
-            kernel: kernel(&options, &flight.board)?,
+            firmware,
+            kernel,
             memory_mib: options.qemu_memory.unwrap_or(command::MEMORY_MIB),
             cpus: options.qemu_cpus.unwrap_or(1),
-            ledger: flight.ledger.clone(),
+            ledger: ledger.clone(),
         })
     }
 }
@@ -196,8 +217,7 @@ struct QemuFlight {
 
 impl QemuFlight {
     fn new(base: &FlightBase, setup: Setup, network: Option<Arc<Local>>) -> Self {
-        let name = format!("{}-{}", base.base_name, uuid::Uuid::new_v4());
-        Self { name, setup: Arc::new(setup), network }
+        Self { name: base.unique_name(), setup: Arc::new(setup), network }
     }
 }
 
@@ -235,33 +255,18 @@ impl Flight for QemuFlight {
         .collect()
     }
 
-    async fn new_cluster(&self, _name: String) -> Result<Arc<dyn Cluster>> {
-        Ok(Arc::new(QemuCluster { setup: self.setup.clone(), network: self.network.clone() }))
+    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        Ok(machine::launch(&self.setup, self.network.as_ref(), request).await?)
     }
 
-    async fn destroy(&self) {
+    fn local(&self) -> Option<Arc<Local>> {
+        self.network.clone()
+    }
+
+    async fn destroy(&self) -> Vec<Leftover> {
         if let Some(network) = &self.network {
             network.destroy().await;
         }
+        Vec::new()
     }
-}
-
-/// A cluster of either platform; those of platform `qemu` share the flight's network.
-struct QemuCluster {
-    setup: Arc<Setup>,
-    network: Option<Arc<Local>>,
-}
-
-#[async_trait]
-impl Cluster for QemuCluster {
-    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
-        let machine = machine::launch(&self.setup, self.network.as_ref(), request).await?;
-        Ok(machine)
-    }
-
-    fn local(&self) -> Option<Arc<dyn LocalServices>> {
-        self.network.clone().map(|network| network as _)
-    }
-
-    async fn destroy(&self) {}
 }

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::conf::{self, Additions, IgnitionVersion, UserData};
+use crate::ledger;
 use crate::platform::distribution::Distribution;
-use crate::platform::{Disk, MachineOptions, Variables, image as images};
+use crate::platform::{Disk, MachineOptions, Variables};
 
 /// Longest wait for anything; only ever reached when something is broken.
 const LONG: Duration = Duration::from_secs(300);
@@ -37,8 +38,7 @@ fn base(dir: &Path, board: &str) -> FlightBase {
     FlightBase {
         base_name: "test".into(),
         output_dir: dir.to_owned(),
-        distribution: Distribution::named("debian").unwrap(),
-        board: board.into(),
+        target: Target { board: board.into(), distribution: Distribution::named("debian").unwrap() },
         cancel: CancellationToken::new(),
         ledger: Arc::new(ledger::Ledger::none()),
         key: Arc::new(crate::ssh::Key::generate().unwrap()),
@@ -55,15 +55,13 @@ fn small(image: &Path) -> Options {
     }
 }
 
-/// Checks the options and makes flight and cluster, as the registry and the harness do.
-async fn cluster<P: Platform<Options = Options>>(
-    mut options: Options,
+/// Checks the options and makes a flight, as the registry and the harness do.
+async fn flight<P: Platform<Options = Options>>(
+    options: Options,
     base: FlightBase,
-) -> Result<(Arc<dyn Flight>, Arc<dyn Cluster>)> {
-    P::check(&mut options, &base.target())?;
-    let flight = P::flight(options, base).await?;
-    let cluster = flight.new_cluster("c".into()).await?;
-    Ok((flight, cluster))
+) -> Result<Arc<dyn Flight>> {
+    let prepared = P::prepare(options, &base.target)?;
+    P::flight(prepared, base).await
 }
 
 fn request(dir: &Path, userdata: UserData, options: MachineOptions) -> LaunchRequest {
@@ -78,6 +76,8 @@ fn request(dir: &Path, userdata: UserData, options: MachineOptions) -> LaunchReq
         .during(|| "cannot render userdata")
     };
     LaunchRequest {
+        cluster: "c".into(),
+        cancel: CancellationToken::new(),
         render: Arc::new(render),
         options,
         output_dir: dir.to_owned(),
@@ -158,14 +158,14 @@ async fn own_guest_boots_without_privileges() {
     let Some(image) = own_guest() else { return };
     let out = tempfile::tempdir().unwrap();
     let options = Options { qemu_kernel: Some("auto".into()), ..small(&image) };
-    let (flight, cluster) = cluster::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await.unwrap();
+    let flight = flight::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await.unwrap();
     assert_eq!(flight.properties()["mangled"], false);
     assert!(flight.slowness() >= 3.0);
     assert_eq!(flight.lacking().iter().map(|l| l.0).collect::<Vec<_>>(), ["private-network", "firmware"]);
     let extra = Disk::Empty { size: "1G".into(), device: vec!["serial=extra".into()] };
     let wishes = MachineOptions { disks: vec![extra], ..MachineOptions::default() };
     let start = Instant::now();
-    let machine = cluster.launch(request(out.path(), ignition(), wishes)).await.unwrap();
+    let machine = flight.launch(request(out.path(), ignition(), wishes)).await.unwrap();
     let launched = start.elapsed();
     assert!(banner(&machine).await.starts_with("SSH-2.0-"));
     let dir = out.path().canonicalize().unwrap().join(machine.id());
@@ -178,9 +178,8 @@ async fn own_guest_boots_without_privileges() {
     );
     assert!(machine.hints()[0].starts_with("shell: ssh -p "), "{:?}", machine.hints());
     assert!(!machine.console().await.unwrap().is_empty());
-    machine.destroy().await;
-    cluster.destroy().await;
-    flight.destroy().await;
+    assert_eq!(machine.destroy().await, []);
+    assert_eq!(flight.destroy().await, []);
     assert!(processes_in(&dir).is_empty());
     assert_eq!(names(&dir), ["console.txt", "ignition.json"]);
 }
@@ -193,19 +192,18 @@ async fn own_guest_boots_on_the_private_network() {
     }
     let out = tempfile::tempdir().unwrap();
     let options = Options { qemu_kernel: Some("auto".into()), ..small(&image) };
-    let (flight, cluster) = cluster::<Qemu>(options, base(out.path(), "amd64-usr")).await.unwrap();
+    let flight = flight::<Qemu>(options, base(out.path(), "amd64-usr")).await.unwrap();
     let wishes = MachineOptions { memory_mib: Some(600), cpus: Some(2), ..MachineOptions::default() };
-    let machine = cluster.launch(request(out.path(), ignition(), wishes)).await.unwrap();
+    let machine = flight.launch(request(out.path(), ignition(), wishes)).await.unwrap();
     assert_eq!(machine.address(), "10.0.0.2");
     assert!(banner(&machine).await.starts_with("SSH-2.0-"));
     assert!(machine.hints()[0].contains("nsenter --target "), "{:?}", machine.hints());
-    machine.destroy().await;
+    assert_eq!(machine.destroy().await, []);
     let config = UserData::script("#!/bin/sh\n");
-    let other = cluster.launch(request(out.path(), config, MachineOptions::default())).await.unwrap();
+    let other = flight.launch(request(out.path(), config, MachineOptions::default())).await.unwrap();
     assert!(out.path().join(other.id()).join("config-2/openstack/latest/user_data").is_file());
     other.destroy().await;
-    cluster.destroy().await;
-    flight.destroy().await;
+    assert_eq!(flight.destroy().await, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,8 +217,8 @@ async fn every_firmware_starts() {
         ("arm64-usr", firmware::Kind::Uefi, "UEFI firmware"),
     ] {
         let options = Options { qemu_firmware: Some(kind), qemu_memory: Some(256), ..small(&disk) };
-        let made = cluster::<QemuUnpriv>(options, base(out.path(), board)).await;
-        let (_flight, cluster) = match made {
+        let made = self::flight::<QemuUnpriv>(options, base(out.path(), board)).await;
+        let flight = match made {
             Err(e) if e.to_string().contains("not installed") => {
                 crate::warning!("test", "skipped: {e}");
                 continue;
@@ -228,9 +226,9 @@ async fn every_firmware_starts() {
             made => made.unwrap(),
         };
         let empty = request(out.path(), UserData::empty(), MachineOptions::default());
-        let machine = cluster.launch(empty).await.unwrap();
+        let machine = flight.launch(empty).await.unwrap();
         console_says(&machine, says).await;
-        machine.destroy().await;
+        assert_eq!(machine.destroy().await, []);
     }
 }
 
@@ -242,9 +240,8 @@ async fn a_dead_machine_is_noticed() {
     let out = tempfile::tempdir().unwrap();
     let disk = out.path().join("empty.img");
     std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
-    let (_flight, cluster) =
-        cluster::<QemuUnpriv>(small(&disk), base(out.path(), "amd64-usr")).await.unwrap();
-    let launch = |userdata| cluster.launch(request(out.path(), userdata, MachineOptions::default()));
+    let flight = flight::<QemuUnpriv>(small(&disk), base(out.path(), "amd64-usr")).await.unwrap();
+    let launch = |userdata| flight.launch(request(out.path(), userdata, MachineOptions::default()));
     let machine = launch(ignition()).await.unwrap();
     console_says(&machine, "SeaBIOS").await;
     let dir = out.path().canonicalize().unwrap().join(machine.id());
@@ -252,7 +249,7 @@ async fn a_dead_machine_is_noticed() {
     let why = tokio::time::timeout(LONG, machine.died()).await.unwrap();
     assert!(why.starts_with("qemu ended with signal: 9"), "{why}");
     assert!(why.contains("; last lines of the console:\n") && why.contains("SeaBIOS"), "{why}");
-    machine.destroy().await;
+    assert_eq!(machine.destroy().await, []);
 
     let told_to = launch(ignition()).await.unwrap();
     let mut died = told_to.died();
@@ -262,7 +259,7 @@ async fn a_dead_machine_is_noticed() {
 
     let wrong = Disk::Empty { size: "1G".into(), device: vec!["nonsense=1".into()] };
     let wishes = MachineOptions { disks: vec![wrong], ..MachineOptions::default() };
-    let e = cluster.launch(request(out.path(), ignition(), wishes)).await.err().unwrap().to_string();
+    let e = flight.launch(request(out.path(), ignition(), wishes)).await.err().unwrap().to_string();
     assert!(e.contains("qemu ended with exit status: 1; qemu said:\n") && e.contains("nonsense"), "{e}");
 
     let before = names(out.path());
@@ -283,11 +280,11 @@ async fn power_off_is_told_from_a_crash() {
     // Long enough to be launched before it ends.
     std::fs::write(&rom, accel::rom_image(Arch::Arm64, 300_000_000)).unwrap();
     let options = Options { qemu_bios: Some(rom), ..small(&disk) };
-    let (_flight, cluster) = cluster::<QemuUnpriv>(options, base(out.path(), "arm64-usr")).await.unwrap();
-    let machine = cluster.launch(request(out.path(), ignition(), MachineOptions::default())).await.unwrap();
+    let flight = flight::<QemuUnpriv>(options, base(out.path(), "arm64-usr")).await.unwrap();
+    let machine = flight.launch(request(out.path(), ignition(), MachineOptions::default())).await.unwrap();
     let why = tokio::time::timeout(LONG, machine.died()).await.unwrap();
     assert_eq!(why, "the guest powered itself off");
-    machine.destroy().await;
+    assert_eq!(machine.destroy().await, []);
 }
 
 #[tokio::test]
@@ -297,7 +294,7 @@ async fn what_is_missing_is_said_at_once() {
     }
     let out = tempfile::tempdir().unwrap();
     let failure = async |options, board| {
-        let e = cluster::<QemuUnpriv>(options, base(out.path(), board)).await.err().unwrap();
+        let e = flight::<QemuUnpriv>(options, base(out.path(), board)).await.err().unwrap();
         e.to_string()
     };
     assert_eq!(failure(small(Path::new("/no/image")), "amd64-usr").await, "cannot open image /no/image");
@@ -328,12 +325,12 @@ async fn machines_may_outlive_us() {
     std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
     let record = Arc::new(ledger::Ledger::open(out.path()).unwrap());
     let base = FlightBase { ledger: record, ..base(out.path(), "amd64-usr") };
-    let (flight, cluster) = cluster::<QemuUnpriv>(small(&disk), base).await.unwrap();
+    let flight = flight::<QemuUnpriv>(small(&disk), base).await.unwrap();
     let empty = request(out.path(), UserData::empty(), MachineOptions::default());
-    let machine = cluster.launch(LaunchRequest { survive: true, ..empty }).await.unwrap();
+    let machine = flight.launch(LaunchRequest { survive: true, ..empty }).await.unwrap();
     let dir = out.path().canonicalize().unwrap().join(machine.id());
     let told = machine.hints();
-    drop((machine, cluster, flight));
+    drop((machine, flight));
     // Long enough for a kill to be seen, should there be one.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let pids = processes_in(&dir);

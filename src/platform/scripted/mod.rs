@@ -10,9 +10,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cluster, Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target,
-    Variables,
+    Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target, Variables,
+    keep_user_data,
 };
+use crate::ledger::{Clean, Failure, Ledger, Leftover, Resource};
 use crate::ssh;
 
 /// Options of the scripted platform.
@@ -37,6 +38,12 @@ struct Plan {
     launch_ms: u64,
     /// The machine dies after launch, saying this.
     dies: Option<String>,
+    /// Destroying a machine fails with this text.
+    destroy_error: Option<String>,
+    /// Destroying a machine never ends.
+    destroy_hangs: bool,
+    /// Destroying the flight fails with this text.
+    flight_destroy_error: Option<String>,
     /// sshd never answers.
     silent: bool,
     /// What the serial console says.
@@ -62,6 +69,24 @@ struct Answer {
     reboots: bool,
 }
 
+impl Plan {
+    fn read(options: &Options) -> Result<Self> {
+        let Some(path) = &options.scripted_plan else { return Ok(Self::default()) };
+        let text = std::fs::read(path).during(|| format!("cannot read plan {}", path.display()))?;
+        serde_json::from_slice(&text).during(|| format!("invalid plan {}", path.display()))
+    }
+}
+
+/// Scripts end with their process: there is nothing to remove, unless the plan says that it fails.
+struct Cleaner(Plan);
+
+#[async_trait]
+impl Clean for Cleaner {
+    async fn remove(&self, _resource: &Resource) -> std::result::Result<(), Failure> {
+        self.0.destroy_error.clone().map_or(Ok(()), |why| Err(why.into()))
+    }
+}
+
 /// The platform.
 pub struct Scripted;
 
@@ -73,31 +98,29 @@ impl Platform for Scripted {
     const HIDDEN: bool = true;
     type Options = Options;
 
-    fn check(_options: &mut Options, _target: &Target) -> Result<()> {
-        Ok(())
+    type Prepared = Options;
+
+    fn prepare(options: Options, _target: &Target) -> Result<Options> {
+        Ok(options)
+    }
+
+    async fn cleaner(options: Options) -> Result<Arc<dyn Clean>> {
+        Ok(Arc::new(Cleaner(Plan::read(&options)?)))
     }
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let plan = match &options.scripted_plan {
-            None => Plan::default(),
-            Some(path) => {
-                let text = std::fs::read(path).during(|| format!("cannot read plan {}", path.display()))?;
-                serde_json::from_slice(&text).during(|| format!("invalid plan {}", path.display()))?
-            }
-        };
+        let plan = Plan::read(&options)?;
         if let Some(text) = plan.flight_error {
             return Err(Error::new(text));
         }
-        Ok(Arc::new(ScriptedFlight {
-            name: format!("{}-{}", base.base_name, uuid::Uuid::new_v4()),
-            plan: Arc::new(plan),
-        }))
+        Ok(Arc::new(ScriptedFlight { name: base.unique_name(), plan: Arc::new(plan), ledger: base.ledger }))
     }
 }
 
 struct ScriptedFlight {
     name: String,
     plan: Arc<Plan>,
+    ledger: Arc<Ledger>,
 }
 
 #[async_trait]
@@ -110,19 +133,6 @@ impl Flight for ScriptedFlight {
         Scripted::NAME
     }
 
-    async fn new_cluster(&self, _name: String) -> Result<Arc<dyn Cluster>> {
-        Ok(Arc::new(ScriptedCluster { plan: self.plan.clone() }))
-    }
-
-    async fn destroy(&self) {}
-}
-
-struct ScriptedCluster {
-    plan: Arc<Plan>,
-}
-
-#[async_trait]
-impl Cluster for ScriptedCluster {
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         if let Some(text) = &self.plan.launch_error {
@@ -136,20 +146,32 @@ impl Cluster for ScriptedCluster {
             public_ipv4: "192.0.2.1".into(),
             private_ipv4: "192.0.2.1".into(),
         })?;
-        std::fs::write(dir.join("ignition.json"), conf.text()).during(|| "cannot write userdata")?;
+        keep_user_data(&dir, "ignition.json", conf.text())?;
+        let record = Resource::local("script", id.clone(), Scripted::NAME);
+        self.ledger.create(&record).during(|| "cannot record a script")?;
         Ok(Arc::new(Script {
             id,
-            dir,
+            record,
+            ledger: self.ledger.clone(),
             guest: Arc::new(Guest { plan: self.plan.clone(), boots: Mutex::new(0) }),
         }))
     }
 
-    async fn destroy(&self) {}
+    async fn destroy(&self) -> Vec<Leftover> {
+        let why = self.plan.flight_destroy_error.clone();
+        why.map(|why| Leftover {
+            resource: Resource::local("flight", self.name.clone(), Scripted::NAME),
+            why,
+        })
+        .into_iter()
+        .collect()
+    }
 }
 
 struct Script {
     id: String,
-    dir: PathBuf,
+    record: Resource,
+    ledger: Arc<Ledger>,
     guest: Arc<Guest>,
 }
 
@@ -186,9 +208,20 @@ impl Machine for Script {
         Some(self.guest.plan.console.clone().into_bytes())
     }
 
-    async fn destroy(&self) {
-        if let Err(e) = std::fs::write(self.dir.join("console.txt"), &self.guest.plan.console) {
-            crate::warning!("platform/scripted", "cannot write the console of {}: {e}", self.id);
+    fn resource(&self) -> Resource {
+        self.record.clone()
+    }
+
+    async fn destroy(&self) -> Vec<Leftover> {
+        if self.guest.plan.destroy_hangs {
+            return std::future::pending().await;
+        }
+        match &self.guest.plan.destroy_error {
+            Some(why) => vec![Leftover { resource: self.record.clone(), why: why.clone() }],
+            None => {
+                self.ledger.delete(&self.record);
+                Vec::new()
+            }
         }
     }
 }

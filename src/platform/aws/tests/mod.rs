@@ -12,9 +12,9 @@ use self::cloud::Cloud;
 use super::*;
 use crate::cloud::aws::api::Api;
 use crate::cloud::aws::environment::Environment;
+use crate::ledger;
 use crate::platform::distribution::Distribution;
-use crate::platform::ledger::{self, Ledger};
-use crate::platform::{LaunchRequest, MachineOptions, Variables};
+use crate::platform::{MachineOptions, Variables, end};
 
 #[derive(clap::Parser)]
 struct Cli {
@@ -51,8 +51,7 @@ async fn flight(url: &str, out: &Path) -> Result<AwsFlight> {
     let base = FlightBase {
         base_name: "kola".into(),
         output_dir: out.to_owned(),
-        distribution: Distribution::named("cl").unwrap(),
-        board: "amd64-usr".into(),
+        target: Target { board: "amd64-usr".into(), distribution: Distribution::named("cl").unwrap() },
         cancel: CancellationToken::new(),
         ledger: Arc::new(Ledger::open(out).unwrap()),
         key: key(),
@@ -63,6 +62,8 @@ async fn flight(url: &str, out: &Path) -> Result<AwsFlight> {
 fn request(out: &Path, text: &str) -> LaunchRequest {
     let text = text.to_owned();
     LaunchRequest {
+        cluster: "kola-cluster".into(),
+        cancel: CancellationToken::new(),
         render: Arc::new(move |v: &Variables| {
             let data = crate::conf::UserData::script(format!("#!/bin/sh\n{text}"));
             let additions = crate::conf::Additions::default();
@@ -92,8 +93,7 @@ async fn a_machine_from_nothing_to_nothing() {
     let out = tempfile::tempdir().unwrap();
     let cloud = Cloud::start().await;
     let flight = flight(cloud.url(), out.path()).await.unwrap();
-    let cluster = flight.new_cluster("kola-cluster".into()).await.unwrap();
-    let machine = cluster.launch(request(out.path(), "echo hi")).await.unwrap();
+    let machine = flight.launch(request(out.path(), "echo hi")).await.unwrap();
     assert_eq!((machine.address().as_str(), machine.private_ip().as_str()), ("127.0.0.1:40022", "10.0.0.7"));
     let run = cloud.asked("RunInstances").remove(0);
     for (name, value) in [
@@ -124,15 +124,14 @@ async fn a_machine_from_nothing_to_nothing() {
 
     // The second machine finds everything.
     let before = cloud.actions().len();
-    let second = cluster.launch(request(out.path(), "echo hi")).await.unwrap();
+    let second = flight.launch(request(out.path(), "echo hi")).await.unwrap();
     assert_eq!(cloud.actions()[before..], ["RunInstances", "DescribeInstances", "DescribeInstances"]);
     assert_eq!(left(out.path()), ["key-pair", "instance", "instance"]);
-    machine.destroy().await;
-    second.destroy().await;
+    assert_eq!(end(&*machine, &dir).await.left, []);
+    end(&*second, &out.path().join(second.id())).await;
     let console = std::fs::read_to_string(dir.join("console.txt")).unwrap();
     assert_eq!(console, "booted\nshut down\n");
     assert_eq!(machine.console().await.unwrap(), console.as_bytes());
-    cluster.destroy().await;
     flight.destroy().await;
     assert_eq!(left(out.path()), [""; 0]);
     assert_eq!(cloud.leftovers(), [""; 0]);
@@ -152,8 +151,7 @@ async fn large_userdata_is_refused_before_anything_is_made() {
     let out = tempfile::tempdir().unwrap();
     let cloud = Cloud::start().await;
     let flight = flight(cloud.url(), out.path()).await.unwrap();
-    let cluster = flight.new_cluster("c".into()).await.unwrap();
-    let e = cluster.launch(request(out.path(), &"x".repeat(16 << 10))).await.err().unwrap();
+    let e = flight.launch(request(out.path(), &"x".repeat(16 << 10))).await.err().unwrap();
     assert!(e.to_string().ends_with("EC2 takes 16384"), "{e}");
     assert_eq!(cloud.actions(), ["ImportKeyPair"]);
 }
@@ -164,8 +162,7 @@ async fn an_instance_that_ends_by_itself_is_told_with_its_reason() {
     let cloud = Cloud::start().await;
     cloud.set(|c| c.dies = Some("Server.InternalError: Client error on launch"));
     let flight = flight(cloud.url(), out.path()).await.unwrap();
-    let cluster = flight.new_cluster("c".into()).await.unwrap();
-    let e = cluster.launch(request(out.path(), "")).await.err().unwrap();
+    let e = flight.launch(request(out.path(), "")).await.err().unwrap();
     assert_eq!(
         chain(&e),
         "waiting for instances to run: instance i-7 is terminated: Server.InternalError: Client error on launch"
@@ -179,13 +176,14 @@ async fn a_cluster_that_is_destroyed_waits_for_no_launch() {
     let cloud = Cloud::start().await;
     cloud.set(|c| c.stuck = true);
     let flight = flight(cloud.url(), out.path()).await.unwrap();
-    let cluster = flight.new_cluster("c".into()).await.unwrap();
-    let launch = cluster.launch(request(out.path(), ""));
+    let request = request(out.path(), "");
+    let closing = request.cancel.clone();
+    let launch = flight.launch(request);
     let close = async {
         while cloud.asked("DescribeInstances").len() < 2 {
             tokio::task::yield_now().await;
         }
-        cluster.close();
+        closing.cancel();
     };
     let (launched, ()) = tokio::join!(launch, close);
     assert!(matches!(launched.err().unwrap(), crate::platform::Error::Cancelled));
@@ -207,8 +205,7 @@ async fn a_full_zone_is_passed_over_and_profiles_take_a_while() {
         c.script("RunInstances", 500, "InsufficientInstanceCapacity", "none left");
     });
     let flight = flight(cloud.url(), out.path()).await.unwrap();
-    let cluster = flight.new_cluster("c".into()).await.unwrap();
-    cluster.launch(request(out.path(), "")).await.unwrap();
+    flight.launch(request(out.path(), "")).await.unwrap();
     let runs = cloud.asked("RunInstances");
     let subnets: Vec<&str> = runs.iter().map(|r| r.get("SubnetId")).collect();
     assert_eq!(subnets, ["subnet-4", "subnet-4", "subnet-5"]);
@@ -222,8 +219,7 @@ async fn nothing_is_left_wherever_a_launch_fails() {
     let calls: Vec<String> = {
         let (out, cloud) = (tempfile::tempdir().unwrap(), Cloud::start().await);
         let flight = flight(cloud.url(), out.path()).await.unwrap();
-        let cluster = flight.new_cluster("c".into()).await.unwrap();
-        cluster.launch(request(out.path(), "")).await.unwrap();
+        flight.launch(request(out.path(), "")).await.unwrap();
         cloud.actions()
     };
     for (i, call) in calls.iter().enumerate() {
@@ -234,10 +230,9 @@ async fn nothing_is_left_wherever_a_launch_fails() {
             let case = format!("call {i} {call}, answer lost: {lost}");
             let outcome = async {
                 let flight = flight(cloud.url(), out.path()).await?;
-                let cluster = flight.new_cluster("c".into()).await.unwrap();
-                let launched = cluster.launch(request(out.path(), "")).await;
+                let launched = flight.launch(request(out.path(), "")).await;
                 if let Ok(machine) = &launched {
-                    machine.destroy().await;
+                    end(&**machine, &out.path().join(machine.id())).await;
                 }
                 flight.destroy().await;
                 launched.map(|_| ())
@@ -265,9 +260,8 @@ async fn the_ledger_names_what_a_killed_run_leaves() {
         cloud.set(|c| c.dead_after = Some(calls));
         let run = async {
             let flight = flight(cloud.url(), out.path()).await.unwrap();
-            let cluster = flight.new_cluster("c".into()).await.unwrap();
-            let machine = cluster.launch(request(out.path(), "")).await.unwrap();
-            machine.destroy().await;
+            let machine = flight.launch(request(out.path(), "")).await.unwrap();
+            end(&*machine, &out.path().join(machine.id())).await;
             flight.destroy().await;
         };
         // The fake does not answer any more after that many calls; then the run is dropped.
