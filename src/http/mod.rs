@@ -2,6 +2,7 @@
 //!
 //! URLs in messages are [`shown`] without user names, passwords, queries and fragments: those hold secrets.
 
+mod call;
 pub(crate) mod retry;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hyper::body::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
+pub use call::{CallError, Cause, Class, Reader, Refusal, Refused};
 pub use retry::{Budget, Retry, Transient};
 
 /// How long the client waits for what.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::api::{self, Api};
 use super::failure::{During as _, Error, Result};
 use super::unfinished::{Identity, Record, Slot, Work};
-use crate::http::Transient as _;
+use crate::http::{Class, Transient as _};
 use crate::{info, warning};
 
 /// The shortest part but the last, and the longest object sent in one piece, in bytes.
@@ -325,13 +325,13 @@ async fn is_md5_of(etag: &str, bytes: &Bytes) -> bool {
 pub(super) fn may_pass(error: &Error) -> bool {
     match error.root() {
         Error::Interrupted => true,
-        Error::Api(e) => e.is_transient() || matches!(e, api::Error::Credentials(_)) || e.is(EXPIRED),
+        Error::Api(e) => {
+            let keys = matches!(e, api::Error::Credentials { .. }) || e.class() == Some(Class::Expired);
+            keys || e.is_transient()
+        }
         _ => false,
     }
 }
-
-/// What is said of credentials that were good for a while.
-const EXPIRED: &[&str] = &["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
 /// Removes what an earlier upload left, now that the object is there: its record, and parts if there are any.
 ///

@@ -13,8 +13,8 @@ use rusoto_core::{ByteStream, HttpDispatchError};
 use rusoto_signature::{SignedRequest, SignedRequestPayload};
 
 use super::super::credentials::Keys;
-use super::error::{self, Error};
-use crate::http::{self, Client};
+use super::{Error, bad_endpoint, refusal};
+use crate::http::{self, Client, Refused};
 use crate::secret::Secret;
 
 /// Answers are not longer than this; a page of 1000 instances is about 10 MiB.
@@ -60,7 +60,7 @@ impl DispatchSignedRequest for Dispatcher {
 impl Inner {
     async fn exchange(&self, mut request: SignedRequest) -> Result<HttpResponse, Error> {
         let call = self.call;
-        let bad = |reason: String| Error::Answer { call, reason };
+        let bad = |reason: String| Error::answer(call, reason);
         let body = body(request.payload.take()).await.map_err(|e| bad(e.to_string()))?;
         request.payload = Some(SignedRequestPayload::Buffer(body.clone()));
         if request.service == "ebs" {
@@ -82,7 +82,7 @@ impl Inner {
             url.push('?');
             url.push_str(request.canonical_query_string());
         }
-        let url: Url = url.parse().map_err(|_| Error::Endpoint { url: request.hostname() })?;
+        let url: Url = url.parse().map_err(|_| bad_endpoint(&request.hostname()))?;
         let method = Method::from_bytes(request.method().as_bytes()).map_err(|e| bad(e.to_string()))?;
         let head = method == Method::HEAD;
         let mut sent = self.http.request(method, url.clone());
@@ -94,7 +94,7 @@ impl Inner {
                 }
             }
         }
-        let failed = |source| Error::Http { call, source };
+        let failed = |source| Error::Transport { call: call.into(), source };
         let answer = self.http.send(sent.body(body)).await.map_err(failed)?;
         let status = answer.status();
         let headers = answer.headers().clone();
@@ -112,15 +112,11 @@ impl Inner {
         // CompleteMultipartUpload begins its answer before it knows how it will end.
         let late = status.is_success() && call == "CompleteMultipartUpload" && is_error(&whole);
         if !status.is_success() || late {
-            let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-            let code = if late { 500 } else { status.as_u16() };
-            let mut refusal = error::parse(code, text("x-amzn-errortype").as_deref(), &whole);
-            refusal.request =
-                refusal.request.or_else(|| text("x-amzn-requestid")).or_else(|| text("x-amz-request-id"));
-            refusal.retry_after =
-                text("retry-after").and_then(|t| t.trim().parse().ok()).map(Duration::from_secs);
+            let status = if late { 500 } else { status.as_u16() };
+            let refused = Refused { status, headers: &headers, body: &whole[..whole.len().min(1 << 20)] };
+            let mut refusal = refusal::read(&refused);
             refusal.message = refusal.message.map(|m| self.mask(m));
-            return Err(Error::Refused { call, refusal: Box::new(refusal) });
+            return Err(Error::Refused { call: call.into(), refusal: Box::new(refusal) });
         }
         let headers = headers
             .iter()

@@ -58,7 +58,7 @@ impl Api {
         let (data, hashed) = (content.clone(), content);
         let hash = tokio::task::spawn_blocking(move || openssl::sha::sha256(&hashed)).await;
         let call = "PutSnapshotBlock";
-        let hash = hash.map_err(|e| super::Error::Answer { call, reason: e.to_string() })?;
+        let hash = hash.map_err(|e| super::Error::answer(call, e.to_string()))?;
         let checksum = openssl::base64::encode_block(&hash);
         let once = |c: EbsClient| {
             let request = PutSnapshotBlockRequest {

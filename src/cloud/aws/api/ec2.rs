@@ -239,8 +239,8 @@ impl Api {
         if text.is_empty() {
             return Ok(None);
         }
-        let decoded = base64::decode_block(&text)
-            .map_err(|_| Error::Answer { call, reason: "the output is not base64".into() })?;
+        let decoded =
+            base64::decode_block(&text).map_err(|_| Error::answer(call, "the output is not base64"))?;
         Ok(Some(decoded))
     }
 

@@ -6,10 +6,10 @@
 mod dispatch;
 mod ebs;
 mod ec2;
-mod error;
 mod iam;
 mod images;
 mod network;
+mod refusal;
 mod s3;
 mod types;
 
@@ -21,14 +21,19 @@ use tokio::sync::Semaphore;
 
 use self::dispatch::Dispatcher;
 pub use self::ebs::BLOCK;
-pub use self::error::{Error, Refusal, Result};
 pub(super) use self::iam::{assume_role, assume_role_with_web_identity};
 pub use self::types::*;
 use super::account::{Account, DEFAULT_REGION};
 use super::credentials::{self, Credentials};
 use super::endpoints::{Endpoint, Endpoints, Partition, Service};
 use super::environment::Environment;
-use crate::http::{Client, Limits, Retry, Setup};
+use crate::http::{Class, Client, Limits, Retry, Setup};
+
+/// Why a call failed.
+pub use crate::http::CallError as Error;
+
+/// Result of calls.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// The APIs of one region, as one account sees them. Clones share connections, credentials and limits.
 #[derive(Clone)]
@@ -84,11 +89,11 @@ impl Api {
     pub async fn with_environment(account: &Account, env: &Environment) -> Result<Self> {
         let (account, env) = (account.clone(), env.clone());
         let task = tokio::task::spawn_blocking(move || Self::open(&account, &env));
-        task.await.map_err(|e| Error::Answer { call: "set-up", reason: e.to_string() })?
+        task.await.map_err(|e| Error::answer("set-up", e.to_string()))?
     }
 
     fn open(account: &Account, env: &Environment) -> Result<Self> {
-        let profiles = credentials::Profiles::load(account, env).map_err(Error::Credentials)?;
+        let profiles = credentials::Profiles::load(account, env).map_err(no_credentials)?;
         let region = account
             .region()
             .or_else(|| env.get("AWS_REGION"))
@@ -107,7 +112,7 @@ impl Api {
             endpoint: endpoints.of(Service::Sts, &region, partition),
             retry: Retry::scaled(env.scale()),
         };
-        let credentials = Credentials::find(account, env, &profiles, sts).map_err(Error::Credentials)?;
+        let credentials = Credentials::find(account, env, &profiles, sts).map_err(no_credentials)?;
         let retry = Retry { tries: 6, ..Retry::scaled(env.scale()) };
         Ok(Self::of(region, partition, endpoints, credentials, http, retry))
     }
@@ -170,7 +175,7 @@ impl Api {
     /// The same account in another region.
     ///
     /// # Errors
-    /// [`Error::Partition`].
+    /// [`Error::Setup`] when it belongs to no known partition.
     pub fn in_region(&self, region: &str) -> Result<Self> {
         let inner = &self.0;
         Ok(Self::of(
@@ -204,14 +209,14 @@ impl Api {
                 _ => &self.0.control,
             };
             let place = places.acquire().await.expect("the semaphore is never closed");
-            let keys = self.0.credentials.keys().await.map_err(Error::Credentials)?;
+            let keys = self.0.credentials.keys().await.map_err(no_credentials)?;
             let outcome = send(&self.0.http, Some(keys), &endpoint, call, &once).await;
             drop(place);
             let error = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(e) => e,
             };
-            if error.is_expired() && !renewed && self.0.credentials.renew().await {
+            if error.class() == Some(Class::Expired) && !renewed && self.0.credentials.renew().await {
                 renewed = true;
                 continue;
             }
@@ -257,27 +262,36 @@ where
     let answer = once(rusoto_core::Client::new_not_signing(dispatcher), region).await;
     answer.map_err(|e| {
         let kept = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        kept.unwrap_or_else(|| Error::Answer {
-            call,
-            reason: match e {
+        kept.unwrap_or_else(|| {
+            let reason = match e {
                 RusotoError::ParseError(reason) | RusotoError::Validation(reason) => reason,
                 RusotoError::HttpDispatch(e) => e.to_string(),
                 _ => "not the format of this API".into(),
-            },
+            };
+            Error::answer(call, reason)
         })
     })
 }
 
 fn partition(region: &str) -> Result<&'static Partition> {
-    Partition::of(region).ok_or_else(|| Error::Partition { region: region.to_owned() })
+    let unknown = || format!("could not find partition for {region:?}: no AWS region has such a name");
+    Partition::of(region).ok_or_else(|| Error::setup(unknown()))
 }
 
 fn check_endpoint(url: &str) -> Result<()> {
     let parsed = reqwest::Url::parse(url).ok().filter(|u| matches!(u.scheme(), "http" | "https"));
     let plain = parsed.filter(|u| u.has_host() && u.query().is_none() && u.username().is_empty());
-    plain.map(|_| ()).ok_or_else(|| Error::Endpoint {
-        url: reqwest::Url::parse(url).map_or_else(|_| url.to_owned(), |u| crate::http::shown(&u)),
+    plain.map(|_| ()).ok_or_else(|| {
+        bad_endpoint(&reqwest::Url::parse(url).map_or_else(|_| url.to_owned(), |u| crate::http::shown(&u)))
     })
+}
+
+fn bad_endpoint(url: &str) -> Error {
+    Error::setup(format!("the endpoint {url:?} is not a URL that begins with http:// or https://"))
+}
+
+fn no_credentials(source: credentials::Error) -> Error {
+    Error::Credentials { of: "AWS", source: source.into() }
 }
 
 /// The HTTP client, with the trust roots of `AWS_CA_BUNDLE` if that is set.
@@ -285,7 +299,10 @@ fn client(env: &Environment) -> Result<Client> {
     let roots = match env.get("AWS_CA_BUNDLE") {
         None => None,
         Some(path) => {
-            let bad = |source| Error::Certificates { path: path.to_owned(), source };
+            let bad = |source| Error::Setup {
+                what: format!("cannot read the certificates in {path}"),
+                source: Some(std::io::Error::into(source)),
+            };
             Some(std::fs::read(path).map_err(bad)?)
         }
     };
@@ -297,12 +314,12 @@ fn client(env: &Environment) -> Result<Client> {
         idle: idle.mul_f64(env.scale()).max(Duration::from_secs(5)),
     };
     Client::with(limits, Retry::scaled(env.scale()), &setup)
-        .map_err(|source| Error::Http { call: "set-up", source })
+        .map_err(|source| Error::Transport { call: "set-up".into(), source })
 }
 
 /// What an answer must have by the API's own description.
 fn required<T>(call: &'static str, name: &str, value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| Error::Answer { call, reason: format!("it has no {name}") })
+    value.ok_or_else(|| Error::answer(call, format!("it has no {name}")))
 }
 
 impl std::fmt::Debug for Api {

@@ -352,7 +352,7 @@ async fn refusals_of_sts_name_the_role_and_hide_the_token() {
     })
     .await;
     let e = api(dir.path(), &fake, "role", &[]).await.caller_account().await.unwrap_err();
-    assert!(matches!(e, ApiError::Credentials(_)));
+    assert!(matches!(e, ApiError::Credentials { .. }));
     assert_eq!(
         crate::text::chain(&e),
         "cannot get AWS credentials: cannot assume role arn:r: AssumeRole: AccessDenied: *** and *** may not (HTTP \

@@ -1,96 +1,6 @@
-//! What goes wrong with calls, and what each service's answer says about it.
+//! What each service's answer says about a refusal.
 
-use std::time::Duration;
-
-use super::super::credentials;
-use crate::http::{self, Transient};
-
-/// Why a call failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nothing to sign requests with.
-    #[error("cannot get AWS credentials")]
-    Credentials(#[source] credentials::Error),
-    /// A region that belongs to no known partition.
-    #[error("could not find partition for {region:?}: no AWS region has such a name")]
-    Partition {
-        /// The region as given.
-        region: String,
-    },
-    /// An endpoint that is no URL.
-    #[error("the endpoint {url:?} is not a URL that begins with http:// or https://")]
-    Endpoint {
-        /// As given.
-        url: String,
-    },
-    /// The file with trust roots cannot be used.
-    #[error("cannot read the certificates in {path}")]
-    Certificates {
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// No answer, or none that can be read.
-    #[error("{call} failed")]
-    Http {
-        /// The API call.
-        call: &'static str,
-        /// Why.
-        #[source]
-        source: http::Error,
-    },
-    /// The service refused.
-    #[error("{call}: {}", .refusal)]
-    Refused {
-        /// The API call.
-        call: &'static str,
-        /// What the service said.
-        refusal: Box<Refusal>,
-    },
-    /// The answer is not what the API promises.
-    #[error("the answer to {call} cannot be understood: {reason}")]
-    Answer {
-        /// The API call.
-        call: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
-}
-
-/// What a service says when it refuses.
-#[derive(Clone, Debug, Default)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: u16,
-    /// The service's code, such as `InvalidSnapshot.NotFound`; absent on answers without body.
-    pub code: Option<String>,
-    /// Its message for people.
-    pub message: Option<String>,
-    /// Names the request to AWS support.
-    pub request: Option<String>,
-    /// How long it asks to wait.
-    pub retry_after: Option<Duration>,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.code, &self.message) {
-            (Some(code), Some(message)) => write!(f, "{code}: {message}")?,
-            (Some(one), None) | (None, Some(one)) => f.write_str(one)?,
-            (None, None) => f.write_str("refused")?,
-        }
-        write!(f, " (HTTP {}", self.status)?;
-        match &self.request {
-            Some(id) => write!(f, ", request {id})"),
-            None => f.write_str(")"),
-        }
-    }
-}
-
-/// Result of calls.
-pub type Result<T> = std::result::Result<T, Error>;
+use crate::http::{Class, Refusal, Refused};
 
 /// The request was not executed; it may be sent again at leisure.
 const THROTTLED: &[&str] = &[
@@ -122,105 +32,76 @@ const TROUBLE: &[&str] = &[
 /// The credentials ran out while the request was under way.
 const EXPIRED: &[&str] = &["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
-impl Error {
-    /// The service's code, such as `InvalidSnapshot.NotFound`.
-    pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Refused { refusal, .. } => refusal.code.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// The service's message.
-    pub fn message(&self) -> Option<&str> {
-        match self {
-            Self::Refused { refusal, .. } => refusal.message.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// HTTP status of the refusal.
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Refused { refusal, .. } => Some(refusal.status),
-            _ => None,
-        }
-    }
-
-    /// Whether this is one of these codes.
-    pub fn is(&self, codes: &[&str]) -> bool {
-        self.code().is_some_and(|c| codes.contains(&c))
-    }
-
-    /// Whether the object does not exist (any more): EC2's `Invalid….NotFound`, IAM's `NoSuchEntity`, S3's 404.
-    pub fn is_not_found(&self) -> bool {
-        self.code().map_or(self.status() == Some(404), |c| {
-            c.ends_with(".NotFound")
-                || c.starts_with("NoSuch")
-                || c == "NotFound"
-                || c == "404"
-                || c == "ResourceNotFoundException"
-        })
-    }
-
-    /// Whether the call was not executed for sure: refused for a reason, or never sent.
-    pub fn is_certain(&self) -> bool {
-        match self {
-            Self::Credentials(_)
-            | Self::Partition { .. }
-            | Self::Endpoint { .. }
-            | Self::Certificates { .. } => true,
-            Self::Http { source: http::Error::Transport { source, .. }, .. } => source.is_connect(),
-            Self::Http { .. } | Self::Answer { .. } => false,
-            Self::Refused { refusal, .. } => {
-                refusal.status < 500 || self.is_throttled() || self.is_insufficient()
-            }
-        }
-    }
-
-    /// Whether there were too many requests.
-    pub fn is_throttled(&self) -> bool {
-        self.is(THROTTLED) || self.status() == Some(429)
-    }
-
-    /// Whether the credentials have run out.
-    pub(super) fn is_expired(&self) -> bool {
-        self.is(EXPIRED)
-    }
-
-    /// No capacity: sent with a status of 500, but it does not pass in a moment.
-    fn is_insufficient(&self) -> bool {
-        self.code().is_some_and(|c| c.starts_with("Insufficient"))
+/// What a code means; without one, the status.
+fn class(status: u16, code: Option<&str>) -> Class {
+    let by_status = match Class::of_status(status) {
+        // Bad keys; those that ran out have a code.
+        Class::Expired => Class::Denied,
+        class => class,
+    };
+    let Some(code) = code else { return by_status };
+    let one_of = |codes: &[&str]| codes.contains(&code);
+    match code {
+        _ if one_of(THROTTLED) || status == 429 => Class::Throttled,
+        _ if one_of(EXPIRED) => Class::Expired,
+        // EC2's `Invalid….NotFound`, IAM's `NoSuchEntity`, what S3 says of a HEAD
+        _ if code.ends_with(".NotFound") || code.starts_with("NoSuch") => Class::NotFound,
+        "NotFound" | "404" | "ResourceNotFoundException" => Class::NotFound,
+        // Sent with a status of 500, but it does not pass in a moment.
+        _ if code.starts_with("Insufficient") => Class::Capacity,
+        _ if one_of(TROUBLE) => Class::Trouble,
+        _ if code.ends_with("LimitExceeded") || code == "TooManyBuckets" => Class::Quota,
+        _ if one_of(DENIED) => Class::Denied,
+        _ if one_of(CONFLICT) || code.ends_with(".Duplicate") || code.ends_with(".InUse") => Class::Conflict,
+        // A code that is not known says more than the status, unless that is a trouble of the service.
+        _ => match by_status {
+            Class::NotFound => Class::Invalid,
+            class => class,
+        },
     }
 }
 
-impl Transient for Error {
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Http { source, .. } => source.is_transient(),
-            Self::Refused { refusal, .. } => {
-                self.is_throttled()
-                    || self.is(TROUBLE)
-                    || (matches!(refusal.status, 408 | 500 | 502 | 503 | 504) && !self.is_insufficient())
-            }
-            _ => false,
-        }
-    }
+/// The caller may not, or is not who it says.
+const DENIED: &[&str] = &[
+    "AccessDenied",
+    "AccessDeniedException",
+    "AuthFailure",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnauthorizedOperation",
+];
 
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Refused { refusal, .. } => refusal.retry_after,
-            Self::Http { source, .. } => source.retry_after(),
-            _ => None,
-        }
+/// It is there already, or in use.
+const CONFLICT: &[&str] = &[
+    "BucketAlreadyExists",
+    "BucketAlreadyOwnedByYou",
+    "DependencyViolation",
+    "EntityAlreadyExists",
+    "IncorrectInstanceState",
+    "IncorrectState",
+    "OperationAborted",
+    "PreconditionFailed",
+];
+
+/// Reads a refusal of any of the services.
+pub(super) fn read(refused: &Refused<'_>) -> Refusal {
+    let said = parse(refused.header("x-amzn-errortype").as_deref(), refused.body);
+    let request = said.request.or_else(|| refused.header("x-amzn-requestid"));
+    Refusal {
+        class: class(refused.status, said.code.as_deref()),
+        code: said.code,
+        message: said.message,
+        request: request.or_else(|| refused.header("x-amz-request-id")),
+        ..refused.plain()
     }
 }
 
 /// What a refusal's body says: EC2's `<Response><Errors><Error>`, the `<ErrorResponse><Error>` of IAM and STS, S3's
 /// `<Error>`, and the JSON of the EBS direct APIs.
-pub(super) fn parse(status: u16, error_type: Option<&str>, body: &[u8]) -> Refusal {
+fn parse(error_type: Option<&str>, body: &[u8]) -> Refusal {
     let body = String::from_utf8_lossy(&body[..body.len().min(1 << 20)]);
-    let mut refusal = Refusal { status, ..Refusal::default() };
+    let mut refusal = Refusal::default();
     if body.trim_start().starts_with('{') {
         let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         let text = |names: &[&str]| names.iter().find_map(|n| json[*n].as_str()).map(str::to_owned);
@@ -295,9 +176,16 @@ fn element(xml: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::{CallError as Error, Transient as _};
+
+    fn of(status: u16, error_type: Option<&str>, body: &str) -> Refusal {
+        let headers = error_type.map(|t| ("x-amzn-errortype".parse().unwrap(), t.parse().unwrap()));
+        let headers = headers.into_iter().collect();
+        read(&Refused { status, headers: &headers, body: body.as_bytes() })
+    }
 
     fn refused(status: u16, body: &str) -> Error {
-        Error::Refused { call: "Call", refusal: Box::new(parse(status, None, body.as_bytes())) }
+        Error::Refused { call: "Call".into(), refusal: Box::new(of(status, None, body)) }
     }
 
     fn ec2(status: u16, code: &str) -> Error {
@@ -327,9 +215,9 @@ mod tests {
         assert!(e.is(&["BucketAlreadyOwnedByYou"]));
         assert!(refused(404, "").is_not_found());
         let json =
-            parse(400, Some("ValidationException:http://x"), br#"{"Message":"bad","Reason":"INVALID_TAG"}"#);
+            of(400, Some("ValidationException:http://x"), r#"{"Message":"bad","Reason":"INVALID_TAG"}"#);
         assert_eq!(json.to_string(), "ValidationException: bad (INVALID_TAG) (HTTP 400)");
-        let json = parse(400, None, br##"{"__type":"com.amazon#ResourceNotFoundException"}"##);
+        let json = of(400, None, r##"{"__type":"com.amazon#ResourceNotFoundException"}"##);
         assert_eq!(json.code.as_deref(), Some("ResourceNotFoundException"));
     }
 
@@ -352,17 +240,18 @@ mod tests {
 
     #[test]
     fn classes_of_errors() {
+        let throttled = |e: &Error| e.class() == Some(Class::Throttled);
         for (status, code) in
             [(503, "RequestLimitExceeded"), (400, "Throttling"), (503, "SlowDown"), (429, "Whatever")]
         {
             let e = ec2(status, code);
-            assert!(e.is_transient() && e.is_throttled() && e.is_certain(), "{code}");
+            assert!(e.is_transient() && throttled(&e) && e.is_certain(), "{code}");
         }
         for (status, code) in
             [(500, "InternalError"), (503, "Unavailable"), (400, "RequestTimeout"), (502, "")]
         {
             let e = ec2(status, code);
-            assert!(e.is_transient() && !e.is_throttled(), "{code}");
+            assert!(e.is_transient() && !throttled(&e), "{code}");
         }
         assert!(!ec2(500, "InternalError").is_certain());
         for (status, code) in [
@@ -376,6 +265,17 @@ mod tests {
             assert!(!ec2(status, code).is_transient(), "{code}");
         }
         assert!(ec2(500, "InsufficientInstanceCapacity").is_certain());
-        assert!(ec2(400, "ExpiredToken").is_expired());
+        for (status, code, class) in [
+            (400, "VcpuLimitExceeded", Class::Quota),
+            (409, "EntityAlreadyExists", Class::Conflict),
+            (400, "InvalidKeyPair.Duplicate", Class::Conflict),
+            (401, "AuthFailure", Class::Denied),
+            (401, "", Class::Denied),
+            (404, "InvalidAction", Class::Invalid),
+            (500, "NoSuchUpload", Class::NotFound),
+        ] {
+            assert_eq!(ec2(status, code).class(), Some(class), "{status} {code}");
+        }
+        assert!(ec2(400, "ExpiredToken").class() == Some(Class::Expired));
     }
 }
