@@ -21,6 +21,7 @@ use crate::ledger::{self, Clean, Ledger, Leftover, Resource};
 use crate::ssh;
 
 pub mod aws;
+pub mod cloud;
 pub mod deployment;
 pub mod distribution;
 pub mod guest;
@@ -33,7 +34,7 @@ mod scripted;
 
 /// All platforms, in the order of `--help` and of properties.json.
 pub static DRIVERS: &[Driver] = &[
-    Driver::of::<aws::Aws>(),
+    Driver::of::<aws::AwsPlatform>(),
     Driver::of::<nspawn::Nspawn>(),
     Driver::of::<qemu::Qemu>(),
     Driver::of::<qemu::QemuUnpriv>(),
@@ -251,6 +252,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A call to a provider failed.
+    #[error("{what}")]
+    Call {
+        /// What was being done.
+        what: String,
+        /// What the provider said, if anything.
+        #[source]
+        source: crate::http::CallError,
+    },
     /// The platform does not have this.
     #[error("platform {platform} has no {what}")]
     Unsupported {
@@ -268,6 +278,11 @@ impl Error {
     /// An error with a text of its own.
     pub fn new(text: impl Into<String>) -> Self {
         Self::Message(text.into())
+    }
+
+    /// Whether the call that failed was not executed for sure; `false` where that cannot be told.
+    pub fn is_certain(&self) -> bool {
+        matches!(self, Self::Call { source, .. } if source.is_certain())
     }
 }
 
@@ -287,7 +302,7 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> ResultExt<T> for std:
 }
 
 /// Result of platform calls.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What every flight gets, whatever its platform.
 pub struct FlightBase {

@@ -10,7 +10,7 @@ use ::mantle::cloud::aws::Account;
 use ::mantle::cloud::aws::gc::{Outcome, Plan, apply, execute, plan};
 use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
 use ::mantle::ledger;
-use ::mantle::platform::aws::Leftovers;
+use ::mantle::platform::aws::leftovers;
 use ::mantle::text::chain;
 use ::mantle::{info, output};
 use clap::parser::ValueSource;
@@ -112,7 +112,7 @@ async fn recorded(dir: &Path, account: &Account, context: &Context) -> Result<()
         Err(leftover) => ::mantle::error!("ore", "{leftover}"),
     };
     let ours = |r: &ledger::Resource| r.platform == "aws";
-    let cleaned = ledger::clean_up(dir, ours, &Leftovers::new(api), &context.cancel, tell)
+    let cleaned = ledger::clean_up(dir, ours, &leftovers(api), &context.cancel, tell)
         .await
         .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))?;
     match cleaned.left.len() {

@@ -4,12 +4,9 @@
 //! |---|---|
 //! | `options` | what a user can say |
 //! | `channel`, `network`, `profile` | what must be there before a machine can be |
-//! | `machine`, `console` | one machine |
-//! | `leftovers` | what runs that died left behind |
+//! | `machine` | the order of one machine |
 
 mod channel;
-mod console;
-mod leftovers;
 mod machine;
 pub mod network;
 mod options;
@@ -18,40 +15,34 @@ mod profile;
 pub(crate) mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-pub use self::leftovers::Leftovers;
 use self::network::Network;
 pub use self::options::Options;
-use super::{Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target};
+use super::cloud::{CloudFlight, Console, Leftovers, Order, Provider, State, Traits};
+use super::{Flight, FlightBase, Platform, Result, ResultExt, Target};
 use crate::cloud::aws::MARK;
-use crate::cloud::aws::api::Api;
-use crate::ledger::{Clean, Ledger, Leftover, Resource};
-use crate::ssh;
-use crate::text::chain;
+use crate::cloud::aws::api::{self, Api};
+use crate::ledger::{Clean, Ledger};
+use crate::poll::Poll;
 
 const NAME: &str = "aws";
 
 /// Tag of an instance with the token of its launch, by which the ledger names it.
 pub const LAUNCH: &str = "mantle-launch";
 
-/// Kind of a ledger entry: a public key at EC2, by its name.
-const KEY_PAIR: &str = "key-pair";
-
 /// The platform.
-pub struct Aws;
+pub struct AwsPlatform;
 
-impl Platform for Aws {
+impl Platform for AwsPlatform {
     const NAME: &'static str = NAME;
     const ABOUT: &'static str = "virtual machines at Amazon";
     const INTERNET: bool = true;
     const PROPERTIES: &'static str = NAME;
     type Options = Options;
-
     type Prepared = Options;
 
     fn prepare(options: Options, _target: &Target) -> Result<Options> {
@@ -59,15 +50,14 @@ impl Platform for Aws {
     }
 
     async fn cleaner(options: Options) -> Result<Arc<dyn Clean>> {
-        Ok(Arc::new(Leftovers::new(client(&options).await?)))
+        Ok(Arc::new(leftovers(client(&options).await?)))
     }
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
         let api = client(&options).await?;
-        let image =
-            channel::resolve(&options.aws_ami, &options.release_url, &base.target.board, api.region())
-                .await?;
-        Ok(Arc::new(start(api, image, options, base).await?))
+        let (url, board) = (&options.release_url, &base.target.board);
+        let image = channel::resolve(&options.aws_ami, url, board, api.region()).await?;
+        Ok(Arc::new(CloudFlight::start(Aws::new(api, image, options), base).await?))
     }
 }
 
@@ -75,114 +65,162 @@ async fn client(options: &Options) -> Result<Api> {
     Api::new(&options.account).await.during(|| "could not create AWS client")
 }
 
-/// Tells EC2 the flight's key, the only thing of a flight.
-async fn start(api: Api, image: String, options: Options, base: FlightBase) -> Result<AwsFlight> {
-    let name = format!("{}-{}", base.base_name, uuid::Uuid::new_v4());
-    let key = Resource {
-        kind: KEY_PAIR.into(),
-        id: name.clone(),
-        platform: NAME.into(),
-        place: api.region().to_owned(),
-    };
-    base.ledger.create(&key).during(|| "cannot record a key")?;
-    let tags = [(MARK.0.to_owned(), MARK.1.to_owned())];
-    if let Err(e) = api.import_key_pair(&name, base.key.authorized(), &tags).await {
-        // Nothing was made, for certain; else it may be there.
-        if e.is_certain() || api.delete_key_pair(&name).await.is_ok() {
-            base.ledger.delete(&key);
-        }
-        return Err(e).during(|| format!("importing key {name}"));
-    }
-    let shared = Shared {
+/// What removes leftovers of this account.
+pub fn leftovers(api: Api) -> Leftovers<Aws> {
+    Leftovers::new(Aws {
         api,
-        name,
-        image,
-        instance_type: options.aws_type,
-        group: options.aws_sg,
-        profile: options.aws_iam_profile,
-        cancel: base.cancel,
-        ledger: base.ledger,
-        latest: Arc::new(AtomicBool::new(true)),
-        network: OnceCell::new(),
-    };
-    Ok(AwsFlight { shared: Arc::new(shared), key })
+        image: String::new(),
+        instance_type: String::new(),
+        group: String::new(),
+        profile: String::new(),
+        latest: AtomicBool::new(true),
+    })
 }
 
-/// What all machines of a flight share.
-struct Shared {
+/// The provider.
+pub struct Aws {
     api: Api,
-    /// Of the flight, and so of its key.
-    name: String,
     image: String,
     instance_type: String,
     group: String,
     profile: String,
-    cancel: CancellationToken,
-    ledger: Arc<Ledger>,
     /// Whether instances can be asked for their newest console output.
-    latest: Arc<AtomicBool>,
-    network: OnceCell<Network>,
+    latest: AtomicBool,
 }
 
-impl Shared {
-    /// Instance profile and network, looked up by the first machine.
-    async fn prepared(&self) -> Result<&Network> {
-        let prepare = || async {
-            if !self.profile.is_empty() {
-                profile::ensure(&self.api, &self.profile, &self.cancel).await?;
-            }
-            network::find_or_create(&self.api, &self.group, &self.ledger).await
-        };
-        self.network.get_or_try_init(prepare).await
+impl Aws {
+    fn new(api: Api, image: String, options: Options) -> Self {
+        Self {
+            api,
+            image,
+            instance_type: options.aws_type,
+            group: options.aws_sg,
+            profile: options.aws_iam_profile,
+            latest: AtomicBool::new(true),
+        }
     }
-}
-
-struct AwsFlight {
-    shared: Arc<Shared>,
-    key: Resource,
 }
 
 #[async_trait]
-impl Flight for AwsFlight {
-    fn name(&self) -> &str {
-        &self.shared.name
-    }
-
-    fn platform(&self) -> &'static str {
-        NAME
-    }
-
-    fn lacking(&self) -> &'static [(&'static str, &'static str)] {
-        &[
+impl Provider for Aws {
+    const TRAITS: Traits = Traits {
+        platform: NAME,
+        service: "EC2",
+        machine: "instance",
+        flight: Some("key-pair"),
+        user_data: 16 << 10,
+        variables: ("${COREOS_EC2_IPV4_PUBLIC}", "${COREOS_EC2_IPV4_LOCAL}"),
+        running: Poll::seconds(10, 600),
+        shown: Poll::seconds(2, 10),
+        // It keeps the last 64 KiB.
+        console: Console::AfterEnd(Poll::seconds(5, 30)),
+        lacking: &[
             ("disks", "kola adds no disks to instances"),
             ("firmware", "it is Amazon's"),
             ("private-network", "kola serves nothing to instances"),
-        ]
+        ],
+    };
+    type Shared = Network;
+
+    fn place(&self) -> &str {
+        self.api.region()
     }
 
     fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
-        [("region", self.shared.api.region()), ("ami", &self.shared.image)]
+        [("region", self.api.region()), ("ami", &self.image)]
             .into_iter()
             .map(|(k, v)| (k.to_owned(), v.into()))
             .collect()
     }
 
-    async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
-        machine::launch(&self.shared, request).await
+    async fn open(&self, name: &str, key: &str) -> api::Result<()> {
+        self.api.import_key_pair(name, key, &[(MARK.0.to_owned(), MARK.1.to_owned())]).await
     }
 
-    async fn destroy(&self) -> Vec<Leftover> {
-        match self.shared.api.delete_key_pair(&self.shared.name).await {
-            Ok(()) => {
-                self.shared.ledger.delete(&self.key);
-                Vec::new()
+    async fn close(&self, name: &str) -> api::Result<()> {
+        self.api.delete_key_pair(name).await
+    }
+
+    async fn prepare(&self, ledger: &Ledger, cancel: &CancellationToken) -> Result<Network> {
+        if !self.profile.is_empty() {
+            profile::ensure(&self.api, &self.profile, cancel).await?;
+        }
+        network::find_or_create(&self.api, &self.group, ledger).await
+    }
+
+    async fn order(&self, network: &Network, order: &Order<'_>) -> Result<String> {
+        machine::run(self, network, order).await
+    }
+
+    async fn state(&self, id: &str) -> api::Result<State> {
+        let found = match self.api.instances(&[], &[id]).await {
+            Err(e) if e.is_not_found() => None,
+            other => other?.into_iter().next(),
+        };
+        let Some(instance) = found else { return Ok(State::Missing) };
+        Ok(match (instance.state.as_str(), instance.public_ip) {
+            ("running", Some(address)) => {
+                State::Running { address, private_ip: instance.private_ip.unwrap_or_default() }
             }
-            Err(e) => vec![Leftover { resource: self.key.clone(), why: chain(&e) }],
+            ("running", None) => State::Pending("running, without public address".into()),
+            ("terminated" | "shutting-down" | "stopped" | "stopping", _) => {
+                let reason = instance.reason.as_deref().unwrap_or("no reason given");
+                State::Ended(format!("it is {}: {reason}", instance.state))
+            }
+            (state, _) => State::Pending(state.to_owned()),
+        })
+    }
+
+    async fn find(&self, token: &str) -> api::Result<Vec<String>> {
+        let found = self.api.instances(&[(&format!("tag:{LAUNCH}"), &[token])], &[]).await?;
+        let alive = found.into_iter().filter(|i| !matches!(i.state.as_str(), "terminated" | "shutting-down"));
+        Ok(alive.map(|i| i.id).collect())
+    }
+
+    async fn end(&self, id: &str) -> api::Result<()> {
+        match self.api.terminate(&[id]).await {
+            Err(e) if !e.is_not_found() => Err(e),
+            _ => Ok(()),
         }
     }
-}
 
-/// Connections to instances are plain TCP.
-fn dialer() -> Arc<dyn ssh::Dial> {
-    Arc::new(ssh::Direct)
+    /// Older instance types are only asked at the start and at the end of their life.
+    async fn console(&self, id: &str) -> api::Result<Option<Vec<u8>>> {
+        if self.latest.load(Ordering::SeqCst) {
+            match self.api.console_output(id, true).await {
+                Err(e) if e.is(&["UnsupportedOperation", "InvalidParameterCombination"]) => {
+                    self.latest.store(false, Ordering::SeqCst);
+                }
+                other => return other,
+            }
+        }
+        self.api.console_output(id, false).await
+    }
+
+    fn console_is_live(&self) -> bool {
+        self.latest.load(Ordering::SeqCst)
+    }
+
+    fn stop_command(&self, id: &str) -> String {
+        format!("aws --region {} ec2 terminate-instances --instance-ids {id}", self.api.region())
+    }
+
+    fn in_place(&self, place: &str) -> api::Result<Self> {
+        Ok(Self {
+            api: self.api.in_region(place)?,
+            image: self.image.clone(),
+            instance_type: self.instance_type.clone(),
+            group: self.group.clone(),
+            profile: self.profile.clone(),
+            latest: AtomicBool::new(true),
+        })
+    }
+
+    async fn remove(&self, kind: &str, id: &str) -> api::Result<bool> {
+        if kind != network::KIND {
+            return Ok(false);
+        }
+        network::remove(&self.api, id).await?;
+        Ok(true)
+    }
 }

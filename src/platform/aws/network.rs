@@ -31,7 +31,7 @@ const INGRESS: [Ingress; 4] = [
 
 /// Where machines go.
 #[derive(Clone, Debug)]
-pub(super) struct Network {
+pub struct Network {
     /// `sg-…`
     pub group: String,
     /// Subnets of its VPC, at least one.

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use clap::Parser as _;
+use tokio::sync::OnceCell;
 
 use self::cloud::Cloud;
 use super::*;
@@ -14,7 +15,9 @@ use crate::cloud::aws::api::Api;
 use crate::cloud::aws::environment::Environment;
 use crate::ledger;
 use crate::platform::distribution::Distribution;
-use crate::platform::{MachineOptions, Variables, end};
+use crate::platform::{LaunchRequest, MachineOptions, Variables, end};
+use crate::ssh;
+use crate::text::chain;
 
 #[derive(clap::Parser)]
 struct Cli {
@@ -47,7 +50,7 @@ fn key() -> Arc<ssh::Key> {
     KEY.clone()
 }
 
-async fn flight(url: &str, out: &Path) -> Result<AwsFlight> {
+async fn flight(url: &str, out: &Path) -> Result<CloudFlight<Aws>> {
     let base = FlightBase {
         base_name: "kola".into(),
         output_dir: out.to_owned(),
@@ -56,7 +59,7 @@ async fn flight(url: &str, out: &Path) -> Result<AwsFlight> {
         ledger: Arc::new(Ledger::open(out).unwrap()),
         key: key(),
     };
-    start(api_at(url).await, "ami-1".into(), options(url), base).await
+    CloudFlight::start(Aws::new(api_at(url).await, "ami-1".into(), options(url)), base).await
 }
 
 fn request(out: &Path, text: &str) -> LaunchRequest {
@@ -165,7 +168,7 @@ async fn an_instance_that_ends_by_itself_is_told_with_its_reason() {
     let e = flight.launch(request(out.path(), "")).await.err().unwrap();
     assert_eq!(
         chain(&e),
-        "waiting for instances to run: instance i-7 is terminated: Server.InternalError: Client error on launch"
+        "waiting for instance i-7 to run: instance i-7 has ended: it is terminated: Server.InternalError: Client error on launch"
     );
     assert_eq!(left(out.path()), ["key-pair"]);
 }
@@ -243,9 +246,9 @@ async fn nothing_is_left_wherever_a_launch_fails() {
             assert!(failed || lost || call.starts_with("Describe"), "{case}: {:?}", cloud.actions());
             // The entry may stay where it could not be found out that nothing is left.
             let left = left(out.path());
-            let leftovers = Leftovers::new(api_at(cloud.url()).await);
+            let cleaner = leftovers(api_at(cloud.url()).await);
             for resource in ledger::left_over(out.path()).unwrap() {
-                leftovers.remove(&resource).await.unwrap();
+                cleaner.remove(&resource).await.unwrap();
             }
             assert!(left.len() <= 2, "{case}: {left:?}");
         }
@@ -270,12 +273,12 @@ async fn the_ledger_names_what_a_killed_run_leaves() {
             () = cloud.dead() => false,
         };
         cloud.set(|c| c.dead_after = None);
-        let leftovers = Leftovers::new(api_at(cloud.url()).await);
+        let cleaner = leftovers(api_at(cloud.url()).await);
         let mut entries = ledger::left_over(out.path()).unwrap();
         entries.reverse();
         for resource in &entries {
-            leftovers.remove(resource).await.unwrap();
-            leftovers.remove(resource).await.unwrap();
+            cleaner.remove(resource).await.unwrap();
+            cleaner.remove(resource).await.unwrap();
         }
         assert_eq!(cloud.leftovers(), [""; 0], "after {calls} calls: {entries:?}");
         if finished {

@@ -1,35 +1,26 @@
-//! The serial console of an instance, put together from what GetConsoleOutput shows of it.
-//!
-//! AWS keeps the last 64 KiB, and older instance types are only asked at the start and at the end of their life.
+//! A machine's serial console, put together from what its provider shows of it: the last part only, now and then.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cloud::aws::api::{self, Api};
-use crate::http::retry::scale;
-use crate::poll::{self, Answer, Poll};
+use super::{Console, Provider};
+use crate::http::CallError;
+use crate::poll::{self, Answer, scale};
 use crate::text::chain;
 
 /// Whoever wants to see the console more often sees what was there.
 const FRESH: Duration = Duration::from_secs(10);
-/// How long the last words may take after the end of the instance.
-const LAST_WORDS: Poll = Poll::seconds(5, 30);
 /// That much of a new log is looked for in the old one.
 const OVERLAP: usize = 100;
 /// Between two logs that do not overlap.
 const CUT: &[u8] = b"\n\n8<------------------------\n\n";
 
-/// A console as it grows.
-pub(super) struct Console {
-    api: Api,
-    instance: String,
-    /// What is there now can be asked for; false once a type of instance refused that.
-    latest: Arc<AtomicBool>,
+/// The console of one machine as it grows.
+pub(super) struct Recorder {
+    machine: String,
     seen: Mutex<Seen>,
 }
 
@@ -40,73 +31,78 @@ struct Seen {
     over: bool,
 }
 
-impl Console {
-    pub(super) fn new(api: Api, instance: String, latest: Arc<AtomicBool>) -> Self {
-        Self { api, instance, latest, seen: Mutex::default() }
+impl Recorder {
+    pub(super) fn new(machine: String) -> Self {
+        Self { machine, seen: Mutex::default() }
     }
 
     /// All that was said so far, asked for anew if the last answer is some seconds old.
-    pub(super) async fn text(&self) -> Vec<u8> {
+    pub(super) async fn text<P: Provider>(&self, provider: &P) -> Option<Vec<u8>> {
+        self.asked(provider, FRESH.mul_f64(scale())).await
+    }
+
+    /// The same, asked for anew.
+    pub(super) async fn text_now<P: Provider>(&self, provider: &P) -> Option<Vec<u8>> {
+        self.asked(provider, Duration::ZERO).await
+    }
+
+    async fn asked<P: Provider>(&self, provider: &P, fresh: Duration) -> Option<Vec<u8>> {
+        if matches!(P::TRAITS.console, Console::None) {
+            return None;
+        }
         let mut seen = self.seen.lock().await;
-        if !seen.over && seen.at.is_none_or(|at| at.elapsed() >= FRESH.mul_f64(scale())) {
-            if let Err(e) = self.refresh(&mut seen).await {
-                crate::debug!("platform/aws", "no console of {}: {}", self.instance, chain(&e));
+        if !seen.over && seen.at.is_none_or(|at| at.elapsed() >= fresh) {
+            if let Err(e) = self.refresh(provider, &mut seen).await {
+                let text = format!("cannot get the console of {}: {}", self.machine, chain(&e));
+                match fresh.is_zero() {
+                    true => crate::warning!(P::TRAITS.platform, "{text}"),
+                    false => crate::debug!(P::TRAITS.platform, "{text}"),
+                }
             }
             seen.at = Some(Instant::now());
         }
-        seen.text.clone()
+        Some(seen.text.clone())
     }
 
-    /// Before the end: what is there. A failure is only a warning.
-    pub(super) async fn before_end(&self) {
-        let mut seen = self.seen.lock().await;
-        if let Err(e) = self.refresh(&mut seen).await {
-            crate::warning!("platform/aws", "cannot get the console of {}: {}", self.instance, chain(&e));
-        }
-        seen.at = Some(Instant::now());
-    }
-
-    /// After the end: waits a while for the last words, and returns everything.
-    pub(super) async fn after_end(&self) -> Vec<u8> {
+    /// After the end: waits a while for the last words where the provider has them, and returns everything.
+    pub(super) async fn last_words<P: Provider>(&self, provider: &P) -> Option<Vec<u8>> {
         let mut seen = self.seen.lock().await;
         seen.over = true;
+        let wait = match P::TRAITS.console {
+            Console::None => return None,
+            Console::WhileRunning => return Some(seen.text.clone()),
+            Console::AfterEnd(wait) => wait,
+        };
         let before = seen.text.clone();
-        let seen = Mutex::new(&mut *seen);
+        let shared = Mutex::new(&mut *seen);
         let ask = || async {
-            let mut seen = seen.lock().await;
-            self.refresh(&mut seen).await?;
+            let mut seen = shared.lock().await;
+            self.refresh(provider, &mut seen).await?;
             // What was asked for a moment ago cannot grow any more.
-            let done = seen.text != before || (self.latest.load(Ordering::SeqCst) && !before.is_empty());
-            Ok::<_, api::Error>(if done { Answer::Ready(()) } else { Answer::NotYet("unchanged".into()) })
+            let done = seen.text != before || (provider.console_is_live() && !before.is_empty());
+            Ok::<_, CallError>(if done { Answer::Ready(()) } else { Answer::NotYet("unchanged".into()) })
         };
         // The run may be interrupted: that is no reason to lose the evidence.
-        let waited = LAST_WORDS.until("new console output", &CancellationToken::new(), ask).await;
-        match waited {
+        match wait.until("new console output", &CancellationToken::new(), ask).await {
             Ok(()) => {}
             Err(poll::Error::TimedOut { .. }) if !before.is_empty() => {
-                crate::debug!("platform/aws", "the console of {} did not change at its end", self.instance);
+                crate::debug!(
+                    P::TRAITS.platform,
+                    "the console of {} did not change at its end",
+                    self.machine
+                );
             }
             Err(poll::Error::Failed(e)) if e.is_not_found() => {}
             Err(e) => {
-                crate::error!("platform/aws", "no console output of {}: {}", self.instance, chain(&e));
+                crate::error!(P::TRAITS.platform, "no console output of {}: {}", self.machine, chain(&e));
             }
         }
-        let seen = seen.into_inner();
-        seen.text.clone()
+        drop(shared);
+        Some(seen.text.clone())
     }
 
-    async fn refresh(&self, seen: &mut Seen) -> api::Result<()> {
-        let mut latest = self.latest.load(Ordering::SeqCst);
-        let mut answer = self.api.console_output(&self.instance, latest).await;
-        // Types of the older generation have no such thing.
-        if latest
-            && answer.as_ref().is_err_and(|e| e.is(&["UnsupportedOperation", "InvalidParameterCombination"]))
-        {
-            latest = false;
-            self.latest.store(latest, Ordering::SeqCst);
-            answer = self.api.console_output(&self.instance, latest).await;
-        }
-        if let Some(new) = answer? {
+    async fn refresh<P: Provider>(&self, provider: &P, seen: &mut Seen) -> Result<(), CallError> {
+        if let Some(new) = provider.console(&self.machine).await? {
             seen.text = merge(&seen.text, new);
         }
         Ok(())
