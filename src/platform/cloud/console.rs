@@ -97,8 +97,8 @@ impl Recorder {
                 crate::error!(P::TRAITS.platform, "no console output of {}: {}", self.machine, chain(&e));
             }
         }
-        drop(shared);
-        Some(seen.text.clone())
+        let text = shared.into_inner().text.clone();
+        Some(text)
     }
 
     async fn refresh<P: Provider>(&self, provider: &P, seen: &mut Seen) -> Result<(), CallError> {
