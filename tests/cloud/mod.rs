@@ -1,8 +1,6 @@
 //! Clouds without clouds: other people's servers and our own fakes, and kola and ore against them.
+//!
+//! A folder a cloud: what is particular to its requests (`mod.rs`), machines behind its interface (`double.rs`),
+//! and kola and ore against that (`kola.rs`, `ore`).
 
 mod aws;
-mod doubles;
-mod ec2;
-mod kola_aws;
-mod machines;
-mod ore_aws;

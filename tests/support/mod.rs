@@ -3,6 +3,7 @@
 pub mod emulators;
 pub mod gcs;
 pub mod http;
+pub mod machines;
 pub mod moto;
 pub mod proxy;
 pub mod server;

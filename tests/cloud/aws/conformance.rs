@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::aws;
-use super::ec2::{Ec2, element};
-use super::machines::{Local, Pretended};
+use super::double::{Ec2, element};
+use crate::cloud::aws;
 use crate::support::emulators::environment;
 use crate::support::http::{self, Request, Response};
+use crate::support::machines::{Local, Pretended};
 use crate::support::moto::{Moto, REGION};
 use crate::support::proxy::{Entry, Fault, Proxy};
 use crate::support::repository;
@@ -22,7 +22,7 @@ use crate::support::repository;
 pub fn boto(endpoint: &str, scenario: &str, words: &[&str]) -> Value {
     let python = environment("moto_server").expect("moto ran, so it is installed").join("bin/python");
     let out = Command::new(python)
-        .arg(repository().join("tests/cloud/boto.py"))
+        .arg(repository().join("tests/cloud/aws/boto.py"))
         .args([endpoint, scenario])
         .args(words)
         .env("PYTHONDONTWRITEBYTECODE", "1")

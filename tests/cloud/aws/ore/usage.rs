@@ -1,6 +1,7 @@
 //! Command lines that are wrong, credentials that are missing, and what must never be shown.
 
 use super::{Cloud, upload};
+use crate::cloud::aws;
 use crate::support::Env;
 use crate::support::http::Response;
 use crate::support::proxy::Proxy;
@@ -192,7 +193,7 @@ fn secrets_are_never_shown() {
     );
     texts.push(cloud.ore(&["gc", "--log-level=TRACE"]).expect(0));
     let denied = (403, "SignatureDoesNotMatch", "x-amz-security-token:hush-token-hush");
-    super::aws::fail(&cloud.proxy, super::aws::is(&["GetCallerIdentity"]), 0, 1, denied);
+    aws::fail(&cloud.proxy, aws::is(&["GetCallerIdentity"]), 0, 1, denied);
     texts.push(cloud.ore(&["list", "--debug"]).expect(1));
     for crate::support::Outcome { stdout, stderr, .. } in texts {
         assert!(!stdout.contains("hush") && !stderr.contains("hush"), "{stdout}{stderr}");

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use regex::Regex;
 use serde_json::Value;
 
-use super::aws;
+use crate::cloud::aws;
 use crate::support::http::{self, Request};
 use crate::support::moto::{Moto, REGION};
 use crate::support::proxy::{Entry, Proxy};

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::super::aws;
 use super::{Cloud, ids, json, upload};
+use crate::cloud::aws;
 use crate::support::http::Request;
 use crate::support::proxy::Fault;
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::super::aws;
 use super::{Cloud, REGION, json, upload};
+use crate::cloud::aws;
 use crate::support::http::Request;
 use crate::support::proxy::Fault;
 

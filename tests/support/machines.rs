@@ -1,6 +1,6 @@
 //! Machines behind the fakes of clouds: one start for any userdata, an address on loopback, a console, a stop.
 //!
-//! An API face (`ec2.rs`, and those of other clouds) asks [`Machines`] for guests and says their addresses to its
+//! An API face (`double.rs` of a cloud) asks [`Machines`] for guests and says their addresses to its
 //! clients; it knows nothing of how they are made.
 
 use std::io::{self, Read, Write};
@@ -17,7 +17,7 @@ use mantle::platform::distribution::Distribution;
 use mantle::platform::{self, Driver, Flight, FlightBase, LaunchRequest, Machine, MachineOptions, Target};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::installed;
+use super::installed;
 
 const BOARD: &str = "amd64-usr";
 

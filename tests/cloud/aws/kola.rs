@@ -9,10 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::aws;
-use super::ec2::{Census, Ec2};
-use super::machines::{Local, Pretended};
+use super::double::{Census, Ec2};
+use crate::cloud::aws;
 use crate::support::http::{self, Reply, Request, Response};
+use crate::support::machines::{Local, Pretended};
 use crate::support::moto::REGION;
 use crate::support::proxy::Fault;
 use crate::support::{Env, Outcome, Running};
@@ -355,7 +355,7 @@ fn a_cloud_that_is_slow_to_know() {
 fn look_alikes_are_spared() {
     let Some(ec2) = pretended() else { return };
     let image = ec2.image();
-    let like = super::ec2::element(
+    let like = super::double::element(
         &ec2.call(
             "ec2",
             &[

@@ -1,5 +1,10 @@
 //! What is particular to AWS in requests, faults and their judge.
 
+mod conformance;
+mod double;
+mod kola;
+mod ore;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};

@@ -11,9 +11,9 @@ use std::thread::JoinHandle;
 use regex::Regex;
 use serde_json::json;
 
-use super::aws;
-use super::machines::{Guest, Machines};
+use crate::cloud::aws;
 use crate::support::http::{self, Request, Response};
+use crate::support::machines::{Guest, Machines};
 use crate::support::moto::{Moto, REGION, control};
 use crate::support::proxy::Proxy;
 

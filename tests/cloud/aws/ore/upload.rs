@@ -4,8 +4,8 @@ use nix::sys::signal::Signal;
 use regex::Regex;
 use serde_json::json;
 
-use super::super::aws;
 use super::{Cloud, ids, json, upload};
+use crate::cloud::aws;
 use crate::support::proxy::Fault;
 
 const FILE: &str = "/images/path/disk.raw";

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::super::aws;
 use super::{Cloud, ids, json, upload};
+use crate::cloud::aws;
 use crate::support::proxy::Fault;
 
 #[test]

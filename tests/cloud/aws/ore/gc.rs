@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::super::aws;
 use super::{Cloud, REGION, ids, upload};
+use crate::cloud::aws;
 use crate::support::proxy::Fault;
 
 /// A machine with these tags; its id.
