@@ -11,6 +11,7 @@ mod generated;
 mod kola;
 mod ore;
 mod plume;
+mod setup;
 mod support;
 
 use std::path::Path;

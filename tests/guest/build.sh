@@ -62,38 +62,24 @@ source "$here/lib/rootfs.sh"
 source "$here/lib/initramfs.sh"
 source "$here/lib/customize.sh"
 source "$here/lib/disk.sh"
+source "$here/host.sh"
 
-# The cache key: everything that the image is made of, except the day's package versions.
+# The cache key: everything that the image is made of (not what is about this machine), except the day's package versions.
 cache_key() {
 	(
 		cd "$here"
 		echo "$variant $distro"
-		find . -type f ! -name README.md ! -name packages-host.txt ! -name boot.sh -printf '%m %p\n' | LC_ALL=C sort
-		find . -type f ! -name README.md ! -name packages-host.txt ! -name boot.sh -print0 | LC_ALL=C sort -z | xargs -0 cat
+		local beside=(! -name README.md ! -name host.sh ! -name packages-host.txt ! -name packages-run.txt ! -name boot.sh)
+		find . -type f "${beside[@]}" -printf '%m %p\n' | LC_ALL=C sort
+		find . -type f "${beside[@]}" -print0 | LC_ALL=C sort -z | xargs -0 cat
 	) | sha256sum | cut -c1-12
 }
 
 check_host() {
-	local program package missing=()
+	local lacks
 	((EUID == 0)) || die "must be run as root (it unpacks Debian packages with their owners)"
-	while read -r program package; do
-		PATH=$PATH:/usr/sbin:/sbin type -P "$program" >/dev/null || [[ -e $program ]] || missing+=("$package")
-	done <<-EOF
-		mmdebstrap mmdebstrap
-		mke2fs e2fsprogs
-		sgdisk gdisk
-		mkfs.fat dosfstools
-		mcopy mtools
-		grub-mkimage grub-common
-		/usr/lib/grub/i386-pc/boot.img grub-pc-bin
-		/usr/lib/grub/x86_64-efi/moddep.lst grub-efi-amd64-bin
-		qemu-img qemu-utils
-		cpio cpio
-		zstd zstd
-		depmod kmod
-		readelf binutils
-	EOF
-	((${#missing[@]} == 0)) || die "missing programs; install them with: apt-get install -y ${missing[*]}"
+	lacks=$(lacking "$here/packages-host.txt")
+	[[ -z $lacks ]] || die "missing programs; install them with: apt-get install -y $(cut -d' ' -f1 <<<"$lacks" | sort -u | xargs)"
 }
 
 free_mib() { df -Pm "$cache" | awk 'NR == 2 { print $4 }'; }
