@@ -98,20 +98,25 @@ start=$(date +%s.%N)
 pid=$!
 
 options=(-i "$work/key" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes
-	-o ConnectTimeout=120 -o ServerAliveInterval=15 -p "$port")
+	-o ConnectTimeout=120 -o ServerAliveInterval=15 -o ServerAliveCountMax=40 -p "$port")
 # shellcheck disable=SC2029 # the command is meant to be put together here
 guest() { ssh "${options[@]}" core@127.0.0.1 "$@"; }
 
 # The port accepts connections long before the guest is up: only ssh's banner tells.
 wait_for_ssh() {
-	local old_boot_id=${1-} boot_id='' give_up=$((SECONDS + 300))
+	local old_boot_id=${1-} boot_id='' guard=1500 give_up # against hangs only: a boot under emulation takes 20 s, on a busy machine a few times that
+	give_up=$((SECONDS + guard))
 	while [[ -z $boot_id || $boot_id == "$old_boot_id" ]]; do
-		if ! kill -0 "$pid" 2>/dev/null || ((SECONDS > give_up)); then
+		if ! kill -0 "$pid" 2>/dev/null; then
 			tail -n 40 "$console" >&2
-			die "no ssh; the end of the console is above"
+			die "the machine has ended without ssh; the end of the console is above"
+		fi
+		if ((SECONDS > give_up)); then
+			tail -n 40 "$console" >&2
+			die "a guard against hangs fired: waited $guard s for ssh of $image; the end of the console is above"
 		fi
 		sleep 0.1
-		timeout 12 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port && read -r -t 10 -n 4 b <&3 && [[ \$b == SSH- ]]" 2>/dev/null || continue
+		timeout 62 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port && read -r -t 60 -n 4 b <&3 && [[ \$b == SSH- ]]" 2>/dev/null || continue
 		boot_id=$(guest cat /proc/sys/kernel/random/boot_id 2>/dev/null) || boot_id=
 	done
 	say "ssh works"

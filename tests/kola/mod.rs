@@ -7,16 +7,13 @@ mod leftovers;
 mod listing;
 mod results;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use regex::Regex;
 
+use crate::support::guard::{self, Limit};
 use crate::support::{Env, Outcome, Running};
-
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(100);
 
 /// An environment in which the scripted platform is open to use.
 fn env() -> Env {
@@ -88,13 +85,8 @@ fn guest(file: &str) -> Option<PathBuf> {
 
 /// Waits for something that takes a moment.
 #[track_caller]
-#[expect(clippy::disallowed_methods, reason = "there is no event for this; polled, with a deadline")]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < PATIENCE, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn until(what: &str, done: impl FnMut() -> bool) {
+    guard::wait(what, Limit::MACHINES, done);
 }
 
 /// A kola that runs, its stderr in a file that can be looked at meanwhile.
@@ -111,7 +103,9 @@ impl Kola {
         let script = "exec \"$@\" 2>>\"$HOME/stderr\"";
         let binary = env!("CARGO_BIN_EXE_mantle");
         let words = [&["-c", script, "sh", binary, "kola", "-d"], args].concat();
-        Self { running: env.start(Path::new("/bin/sh"), &words), log }
+        let mut command = env.command("/bin/sh");
+        command.args(words);
+        Self { running: Running::within(command, Limit::MACHINES), log }
     }
 
     fn log(&self) -> String {

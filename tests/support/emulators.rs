@@ -3,7 +3,8 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+
+use super::guard::{self, Limit};
 
 /// Killed at the end of the test.
 pub struct Emulator {
@@ -64,10 +65,8 @@ pub fn start(which: &str) -> Option<Emulator> {
     };
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let emulator = Emulator { child, address: ([127, 0, 0, 1], port).into() };
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while TcpStream::connect(emulator.address).is_err() {
-        assert!(Instant::now() < deadline, "{which} does not answer");
-        std::thread::yield_now();
-    }
+    guard::wait(&format!("{which} to listen"), Limit::PROGRAM, || {
+        TcpStream::connect(emulator.address).is_ok()
+    });
     Some(emulator)
 }

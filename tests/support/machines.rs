@@ -17,7 +17,11 @@ use mantle::platform::distribution::Distribution;
 use mantle::platform::{self, Driver, Flight, FlightBase, LaunchRequest, Machine, MachineOptions, Target};
 use tokio_util::sync::CancellationToken;
 
+use super::guard::Limit;
 use super::installed;
+
+/// One try to reach a guest's sshd: an emulated guest on a busy machine may take its time. Clients try again.
+const DIAL: Duration = Duration::from_secs(60);
 
 const BOARD: &str = "amd64-usr";
 
@@ -28,6 +32,11 @@ pub trait Machines: Send + Sync {
     /// # Errors
     /// A text for people.
     fn start(&self, userdata: &[u8]) -> Result<Arc<dyn Guest>, String>;
+
+    /// How long a program that waits for them may take before it is taken to hang.
+    fn limit(&self) -> Limit {
+        Limit::MACHINES
+    }
 }
 
 /// One guest.
@@ -164,7 +173,7 @@ impl Machines for Local {
         let port = Port::new(move |stream| {
             let (address, dialer) = (address.clone(), dialer.clone());
             std::thread::spawn(move || {
-                if let Ok(far) = dialer.dial(&address, Duration::from_secs(5)) {
+                if let Ok(far) = dialer.dial(&address, DIAL) {
                     join(stream, far);
                 }
             });
@@ -316,6 +325,10 @@ impl Machines for Pretended {
             }
         });
         Ok(Arc::new(PretendedGuest { port, connections, _folder: folder }))
+    }
+
+    fn limit(&self) -> Limit {
+        Limit::PROGRAM
     }
 }
 

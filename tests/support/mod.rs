@@ -2,6 +2,7 @@
 
 pub mod emulators;
 pub mod gcs;
+pub mod guard;
 pub mod http;
 pub mod machines;
 pub mod moto;
@@ -17,10 +18,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-/// No test waits longer for a program to end; it is killed then.
-const PATIENCE: Duration = Duration::from_secs(120);
+use guard::Limit;
 
 /// The root of the repository.
 pub fn repository() -> &'static Path {
@@ -41,6 +42,7 @@ pub fn installed(program: &str) -> bool {
 pub struct Env {
     folder: tempfile::TempDir,
     variables: BTreeMap<String, OsString>,
+    limit: Limit,
 }
 
 impl Env {
@@ -61,7 +63,13 @@ impl Env {
             ("MANTLE_CONFIG", "/dev/null".into()), // this machine may have a configuration in /etc
         ];
         let variables = variables.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
-        Self { folder, variables }
+        Self { folder, variables, limit: Limit::PROGRAM }
+    }
+
+    /// How long a program may run before it is taken to hang: [`Limit::PROGRAM`] if this is not said.
+    pub fn guarded(&mut self, limit: Limit) -> &mut Self {
+        self.limit = limit;
+        self
     }
 
     /// The home folder.
@@ -121,30 +129,54 @@ impl Env {
     pub fn start(&self, program: &Path, args: &[&str]) -> Running {
         let mut command = self.command(program);
         command.args(args);
-        Running::new(command)
+        Running::within(command, self.limit)
     }
 }
 
-/// A started program, killed should the test end before it.
+/// A started program, killed should the test end before it, or a guard fire.
 pub struct Running {
     child: Child,
     stdout: BufReader<std::process::ChildStdout>,
     seen: String,
+    /// What the guard said when it killed the program.
+    fired: Arc<Mutex<Option<String>>>,
+    /// Dropped when the program has ended.
+    watched: Option<mpsc::Sender<()>>,
 }
 
 impl Running {
     /// Starts a command, its output captured.
-    pub fn new(mut command: Command) -> Self {
+    pub fn new(command: Command) -> Self {
+        Self::within(command, Limit::PROGRAM)
+    }
+
+    /// The same with another guard.
+    pub fn within(mut command: Command, limit: Limit) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdout, seen: String::new() }
+        let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let (watched, ended) = mpsc::channel::<()>();
+        let fired = Arc::<Mutex<Option<String>>>::default();
+        let (note, what, start) =
+            (fired.clone(), format!("the end of {}", guard::line(&command)), Instant::now());
+        std::thread::spawn(move || {
+            if ended.recv_timeout(limit.as_duration()) == Err(mpsc::RecvTimeoutError::Timeout) {
+                *note.lock().unwrap() = Some(guard::fired(&what, start.elapsed()));
+                let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGKILL);
+            }
+        });
+        Self { child, stdout, seen: String::new(), fired, watched: Some(watched) }
     }
 
     /// Reads stdout up to a line that contains `text`.
+    #[track_caller]
     pub fn wait_for(&mut self, text: &str) {
         loop {
             let mut line = String::new();
-            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "no {text:?} in {:?}", self.seen);
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                let fired = self.fired.lock().unwrap().clone().unwrap_or_default();
+                panic!("no {text:?} on stdout: {}\n{fired}", self.seen);
+            }
             self.seen.push_str(&line);
             if line.contains(text) {
                 return;
@@ -172,14 +204,11 @@ impl Running {
     }
 
     /// Reads everything and waits for the end.
+    ///
+    /// # Panics
+    /// When the guard had to end it.
+    #[track_caller]
     pub fn finish(mut self) -> Outcome {
-        let id = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
-        let (done, ended) = mpsc::channel::<()>();
-        let watchdog = std::thread::spawn(move || {
-            if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let _ = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGKILL);
-            }
-        });
         let mut errors = self.child.stderr.take().unwrap();
         let errors = std::thread::spawn(move || {
             let mut text = Vec::new();
@@ -191,10 +220,14 @@ impl Running {
         self.seen.push_str(&String::from_utf8_lossy(&rest));
         let stderr = errors.join().unwrap();
         let status = self.child.wait().unwrap();
-        drop(done);
-        watchdog.join().unwrap();
+        drop(self.watched.take());
         let code = status.code().unwrap_or_else(|| -status.signal().unwrap());
-        Outcome { code, stdout: std::mem::take(&mut self.seen), stderr }
+        let stdout = std::mem::take(&mut self.seen);
+        let fired = self.fired.lock().unwrap().take();
+        if let Some(fired) = fired {
+            panic!("{fired}; it was killed, having said\nstdout: {stdout}\nstderr: {stderr}");
+        }
+        Outcome { code, stdout, stderr }
     }
 }
 

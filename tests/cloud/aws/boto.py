@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import sys
 
 import boto3
@@ -166,24 +167,27 @@ def machine():
     assert run(image, userdata, **token)["InstanceId"] == made["InstanceId"]
     me = {"InstanceIds": [made["InstanceId"]]}
     seen = []
-    deadline = time.time() + 40
+    guard = float(os.environ["MANTLE_TEST_GUARD"])  # seconds, for hangs only
+    deadline = time.time() + guard
     while True:
         shown = ec2.describe_instances(**me)["Reservations"][0]["Instances"][0]
         state = (shown["State"]["Name"], "PublicIpAddress" in shown)
         seen += [] if state in seen else [state]
         if state == ("running", True):
             break
-        assert time.time() < deadline, seen
+        assert time.time() < deadline, f"a guard against hangs fired: waited {guard} s for an address: {seen}"
         time.sleep(0.02)
     assert seen == [("pending", False), ("running", False), ("running", True)], seen
     host, port = shown["PublicIpAddress"].split(":")
     assert shown["PrivateIpAddress"] and shown["LaunchTime"]
     greeting = b""
     while not greeting.startswith(b"SSH-2.0-"):
-        assert time.time() < deadline, ec2.get_console_output(InstanceId=made["InstanceId"])["Output"]
+        if time.time() >= deadline:
+            said = ec2.get_console_output(InstanceId=made["InstanceId"]).get("Output", "")
+            sys.exit(f"a guard against hangs fired: waited {guard} s for sshd: {said}")
         try:
-            with socket.create_connection((host, int(port)), timeout=5) as connection:
-                connection.settimeout(5)
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
+                connection.settimeout(60)
                 greeting = connection.recv(8)
         except OSError:
             time.sleep(0.02)

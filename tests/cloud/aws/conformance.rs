@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::double::{Ec2, element};
 use crate::cloud::aws;
 use crate::support::emulators::environment;
+use crate::support::guard::Limit;
 use crate::support::http::{self, Request, Response};
 use crate::support::machines::{Local, Pretended};
 use crate::support::moto::{Moto, REGION};
@@ -27,6 +28,7 @@ pub fn boto(endpoint: &str, scenario: &str, words: &[&str]) -> Value {
         .args(words)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("MANTLE_TEST_GUARD", Limit::MACHINES.as_duration().as_secs().to_string())
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&out.stderr).into_owned();

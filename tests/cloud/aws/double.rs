@@ -12,6 +12,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::cloud::aws;
+use crate::support::guard::Limit;
 use crate::support::http::{self, Request, Response};
 use crate::support::machines::{Guest, Machines};
 use crate::support::moto::{Moto, REGION, control};
@@ -25,6 +26,8 @@ pub struct Ec2 {
     /// All requests go through it.
     pub proxy: Proxy,
     pub moto: Moto,
+    /// How long a program that uses its machines may take before it is taken to hang.
+    pub limit: Limit,
     face: Arc<Face>,
 }
 
@@ -53,6 +56,7 @@ impl Ec2 {
     /// `None`, and a word on stdout, if moto is not installed.
     pub fn start(machines: Arc<dyn Machines>) -> Option<Self> {
         let moto = Moto::start(&[("MANTLE_MACHINES", "1")])?;
+        let limit = machines.limit();
         let face = Arc::new(Face {
             moto: moto.address,
             machines: Mutex::new(Some(machines)),
@@ -62,7 +66,7 @@ impl Ec2 {
             id: Regex::new("<instanceId>(i-[0-9a-f]+)</instanceId>").unwrap(),
         });
         let own = face.clone();
-        Some(Self { proxy: Proxy::before(move |request| own.answer(request)), moto, face })
+        Some(Self { proxy: Proxy::before(move |request| own.answer(request)), moto, limit, face })
     }
 
     /// The endpoint of all services.

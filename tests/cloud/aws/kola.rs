@@ -25,7 +25,8 @@ fn env(ec2: &Ec2) -> Env {
         .set("AWS_SECRET_ACCESS_KEY", "example")
         .set("AWS_REGION", REGION)
         .set("AWS_EC2_METADATA_DISABLED", "true")
-        .set("MANTLE_POLL_SCALE", "0.001");
+        .set("MANTLE_POLL_SCALE", "0.001")
+        .guarded(ec2.limit);
     env
 }
 

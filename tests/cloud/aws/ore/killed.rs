@@ -1,16 +1,14 @@
 //! An upload that is killed at each of its requests in turn, before and after the provider has seen it.
 
-use std::time::{Duration, Instant};
-
 use nix::sys::signal::Signal;
 
 use super::{Cloud, ids, json, upload};
 use crate::cloud::aws;
+use crate::support::guard::{self, Limit};
 use crate::support::http::Request;
 use crate::support::proxy::Fault;
 
 /// Kills `args` at its n-th request; false when it ended before.
-#[expect(clippy::disallowed_methods, reason = "a poll with a deadline")]
 fn kill_at(cloud: &Cloud, args: &[&str], n: usize) -> bool {
     let mut seen = 0;
     cloud.proxy.rule(move |_: &Request| {
@@ -20,22 +18,21 @@ fn kill_at(cloud: &Cloud, args: &[&str], n: usize) -> bool {
     });
     cloud.proxy.take_journal();
     let running = cloud.start_ore(args);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
+    let (mut running, mut killed) = (Some(running), false);
+    guard::wait(&format!("request {n} or an end"), Limit::PROGRAM, || {
         let journal = cloud.proxy.journal();
-        if journal.get(n).is_some_and(|e| e.forwarded) {
+        killed = journal.get(n).is_some_and(|e| e.forwarded);
+        if killed {
+            let running = running.take().unwrap();
             running.signal(Signal::SIGKILL);
             running.finish();
             cloud.proxy.calm();
-            return true;
+        } else if journal.last().is_some_and(|e| e.status.is_some() && is_last(&e.request)) {
+            running.take().unwrap().finish().expect(0);
         }
-        if journal.last().is_some_and(|e| e.status.is_some() && is_last(&e.request)) {
-            running.finish().expect(0);
-            return false;
-        }
-        assert!(Instant::now() < deadline, "neither request {n} nor an end");
-        std::thread::sleep(Duration::from_millis(3));
-    }
+        running.is_none()
+    });
+    killed
 }
 
 /// The last request of an upload with tags.

@@ -8,12 +8,12 @@ mod upload;
 mod usage;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use regex::Regex;
 use serde_json::Value;
 
 use crate::cloud::aws;
+use crate::support::guard::{self, Limit};
 use crate::support::http::{self, Request};
 use crate::support::moto::{Moto, REGION};
 use crate::support::proxy::{Entry, Proxy};
@@ -90,13 +90,8 @@ impl Cloud {
     }
 
     /// Waits until the journal has a line like this.
-    #[expect(clippy::disallowed_methods, reason = "a poll with a deadline")]
     fn wait_for(&self, what: impl Fn(&Entry) -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !self.proxy.journal().iter().any(&what) {
-            assert!(Instant::now() < deadline, "the request never came");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        guard::wait("a request", Limit::PROGRAM, || self.proxy.journal().iter().any(&what));
     }
 
     /// A raw disk of so many bytes in the home folder: different bytes everywhere.
