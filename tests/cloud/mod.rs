@@ -1,6 +1,7 @@
 //! Clouds without clouds: other people's servers and our own fakes, and kola and ore against them.
 //!
 //! A folder a cloud: what is particular to its requests (`mod.rs`), machines behind its interface (`double.rs`),
-//! and kola and ore against that (`kola.rs`, `ore`).
+//! and kola and ore against that (`kola.rs`, `ore`). What must hold of kola in each of them is in `matrix.rs`.
 
 mod aws;
+mod matrix;

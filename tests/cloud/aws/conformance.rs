@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::double::{Ec2, element};
 use crate::cloud::aws;
+use crate::cloud::matrix::Double as _;
 use crate::support::emulators::environment;
 use crate::support::guard::Limit;
 use crate::support::http::{self, Request, Response};

@@ -12,6 +12,8 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::cloud::aws;
+use crate::cloud::matrix::{Census, Double, No};
+use crate::support::Env;
 use crate::support::guard::Limit;
 use crate::support::http::{self, Request, Response};
 use crate::support::machines::{Guest, Machines};
@@ -82,8 +84,45 @@ impl Ec2 {
         answer.text()
     }
 
-    /// Registers an image to run; its id.
-    pub fn image(&self) -> String {
+    /// The first so many answers about a console are empty.
+    pub fn mute_consoles(&self, times: usize) {
+        *self.face.mute.lock().unwrap() = times;
+    }
+
+    /// The userdata that an instance was started with.
+    pub fn userdata(&self, id: &str) -> Vec<u8> {
+        self.face.instances.lock().unwrap()[id].userdata.clone()
+    }
+}
+
+impl Double for Ec2 {
+    const NEEDED: &'static [&'static str] =
+        &["ImportKeyPair", "RunInstances", "TerminateInstances", "GetConsoleOutput", "DeleteKeyPair"];
+    const PREPARES: &'static [&'static str] = &["CreateSubnet"];
+    const POLLED: &'static [&'static str] = &["DescribeInstances", "GetConsoleOutput", "GetInstanceProfile"];
+    const COLLECT: &'static [&'static str] = &["ore", "aws", "gc", "--ledger=out", "--duration=0s"];
+
+    fn env(&self) -> Env {
+        let mut env = Env::new();
+        env.set("AWS_ENDPOINT_URL", self.url())
+            .set("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+            .set("AWS_SECRET_ACCESS_KEY", "example")
+            .set("AWS_REGION", REGION)
+            .set("AWS_EC2_METADATA_DISABLED", "true")
+            .set("MANTLE_POLL_SCALE", "0.001")
+            .guarded(self.limit);
+        env
+    }
+
+    fn options(&self, image: &str) -> Vec<String> {
+        ["-p", "aws", "-b", "debian", "--aws-ami", image].map(str::to_owned).into()
+    }
+
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    fn image(&self) -> String {
         let zone = format!("{REGION}a");
         let volume = [("Action", "CreateVolume"), ("Size", "1"), ("AvailabilityZone", &zone)];
         let volume = element(&self.call("ec2", &volume), "volumeId");
@@ -101,38 +140,59 @@ impl Ec2 {
         element(&self.call("ec2", &image), "imageId")
     }
 
-    /// The first so many answers about a console are empty.
-    pub fn mute_consoles(&self, times: usize) {
-        *self.face.mute.lock().unwrap() = times;
-    }
-
-    /// Everything there is: ids by kind, with a state or name.
-    pub fn census(&self) -> Census {
+    fn census(&self) -> Census {
         serde_json::from_value(self.moto.control("census", &json!({"region": REGION}))).unwrap()
     }
 
-    /// Instances that run, by id.
-    pub fn running(&self) -> Vec<String> {
+    fn running(&self) -> Vec<String> {
         let instances = self.face.instances.lock().unwrap();
         instances.iter().filter(|(_, i)| !i.stopped).map(|(id, _)| id.clone()).collect()
     }
 
-    /// The userdata that an instance was started with.
-    pub fn userdata(&self, id: &str) -> Vec<u8> {
-        self.face.instances.lock().unwrap()[id].userdata.clone()
-    }
-
-    /// Forgets everything that was made; guests end.
-    pub fn reset(&self) {
+    fn reset(&self) {
         self.face.end();
         self.moto.reset();
         self.proxy.calm();
         self.proxy.take_journal();
     }
-}
 
-/// Everything that an account has: ids by kind, with a state or name.
-pub type Census = BTreeMap<String, BTreeMap<String, String>>;
+    fn action(request: &Request) -> String {
+        aws::action(request)
+    }
+
+    fn is_creation(action: &str) -> bool {
+        ["Create", "Import", "Run", "Put", "Add"].iter().any(|verb| action.starts_with(verb))
+    }
+
+    fn no(request: &Request, how: No) -> Response {
+        match how {
+            No::Forbidden => aws::error(request, 403, "UnauthorizedOperation", "You are not authorized"),
+            No::Throttled => aws::throttled(request),
+            No::Broken => aws::error(request, 500, "InternalError", "An internal error has occurred"),
+        }
+    }
+
+    /// Kept for the next run: one whole network and the role.
+    fn left(before: &Census, after: &Census) -> Vec<String> {
+        let new = |kind: &'static str| {
+            let ids = after[kind].keys().filter(move |id| !before[kind].contains_key(*id));
+            ids.map(move |id| format!("{kind} {id}"))
+        };
+        let state = |thing: &String| &after["instance"][thing.split_once(' ').unwrap().1];
+        let mut left: Vec<String> = new("instance").filter(|i| state(i) != "terminated").collect();
+        left.extend(new("key-pair"));
+        left.extend(after["unfinished"].keys().map(|id| format!("part of a network {id}")));
+        let group = |thing: &String| &after["group"][thing.split_once(' ').unwrap().1];
+        let networks = new("group").filter(|g| group(g) == "kola").count();
+        let kinds = ["vpc", "subnet", "gateway", "route-table"];
+        match networks {
+            0 => left.extend(kinds.into_iter().flat_map(new)),
+            1 => left.extend(["vpc", "gateway"].into_iter().flat_map(|kind| new(kind).skip(1))),
+            n => left.push(format!("{n} networks")),
+        }
+        left
+    }
+}
 
 impl Drop for Ec2 {
     fn drop(&mut self) {
