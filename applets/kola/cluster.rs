@@ -20,7 +20,7 @@ use super::register::Test;
 pub struct TestCluster {
     t: T,
     deployment: Arc<Deployment>,
-    test: &'static Test,
+    test: Arc<Test>,
     shared: Arc<Shared>,
 }
 
@@ -35,7 +35,7 @@ pub struct Shared {
 
 impl TestCluster {
     /// A view of `deployment` for `test`.
-    pub fn new(t: T, deployment: Arc<Deployment>, test: &'static Test, shared: Arc<Shared>) -> Self {
+    pub fn new(t: T, deployment: Arc<Deployment>, test: Arc<Test>, shared: Arc<Shared>) -> Self {
         Self { t, deployment, test, shared }
     }
 
@@ -174,7 +174,7 @@ impl TestCluster {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let (deployment, test, shared) = (self.deployment.clone(), self.test, self.shared.clone());
+        let (deployment, test, shared) = (self.deployment.clone(), self.test.clone(), self.shared.clone());
         self.t.run(name, move |t| f(Self { t, deployment, test, shared })).await
     }
 
@@ -201,10 +201,10 @@ impl TestCluster {
             return Ok(self.run(function, async move |_: Self| Err(mantle::harness::skip(reason))).await);
         }
         self.drop_kolet(machine).await?;
-        let (machine, name, function) = (machine.clone(), self.test.name, function.to_owned());
-        let command = format!("./kolet run {} {}", ssh::quote(name), ssh::quote(&function));
+        let command = format!("./kolet run {} {}", ssh::quote(&self.test.name), ssh::quote(function));
+        let machine = machine.clone();
         Ok(self
-            .run(&function, async move |c: Self| {
+            .run(function, async move |c: Self| {
                 let show = |out: &str| {
                     if !out.trim().is_empty() {
                         c.log(format!("kolet:\n{}", out.trim()));
@@ -227,7 +227,7 @@ impl TestCluster {
     /// # Errors
     /// As [`TestCluster::run_native`].
     pub async fn run_natives(&self, machine: &Arc<Guest>) -> Result<()> {
-        for native in self.test.native {
+        for native in &self.test.native {
             self.run_native(native.name, machine).await?;
         }
         Ok(())

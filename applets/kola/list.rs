@@ -5,18 +5,18 @@ use mantle::output;
 use mantle::platform::distribution::DISTRIBUTIONS;
 use serde::Serialize;
 
-use super::register::{self, Test};
+use super::register::{self, Test, Text};
 
 /// Architectures that tests can be registered for.
 const ARCHITECTURES: [&str; 1] = ["amd64"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Row {
-    name: &'static str,
-    platforms: Vec<&'static str>,
-    architectures: Vec<&'static str>,
-    distros: Vec<&'static str>,
+struct Row<'a> {
+    name: &'a str,
+    platforms: Vec<&'a str>,
+    architectures: Vec<&'a str>,
+    distros: Vec<&'a str>,
 }
 
 /// Prints all registered tests, sorted bytewise by name.
@@ -24,14 +24,14 @@ struct Row {
 /// # Errors
 /// When stdout fails.
 pub fn run(json: bool) -> Result<()> {
-    let mut tests = register::all();
-    tests.sort_by_key(|t| t.name);
+    let mut tests: Vec<&Test> = register::all().map(AsRef::as_ref).collect();
+    tests.sort_by_key(|t| &t.name);
     if json { print_json(&tests) } else { print_table(&tests) }
 }
 
-fn remaining<'a>(known: Vec<&'a str>, allowed: &[&'a str], refused: &[&str]) -> Vec<&'a str> {
-    let base = if allowed.is_empty() { known } else { allowed.to_vec() };
-    base.into_iter().filter(|v| !refused.contains(v)).collect()
+fn remaining<'a>(known: Vec<&'a str>, allowed: &'a [Text], refused: &[Text]) -> Vec<&'a str> {
+    let base = if allowed.is_empty() { known } else { allowed.iter().map(AsRef::as_ref).collect() };
+    base.into_iter().filter(|v| !refused.iter().any(|r| r == v)).collect()
 }
 
 fn print_json(tests: &[&Test]) -> Result<()> {
@@ -39,10 +39,10 @@ fn print_json(tests: &[&Test]) -> Result<()> {
     let rows: Vec<Row> = tests
         .iter()
         .map(|t| Row {
-            name: t.name,
-            platforms: remaining(register::platforms(), t.platforms, t.exclude_platforms),
-            architectures: remaining(ARCHITECTURES.to_vec(), t.architectures, &[]),
-            distros: remaining(distros.clone(), t.distros, t.exclude_distros),
+            name: &t.name,
+            platforms: remaining(register::platforms(), &t.platforms, &t.exclude_platforms),
+            architectures: remaining(ARCHITECTURES.to_vec(), &t.architectures, &[]),
+            distros: remaining(distros.clone(), &t.distros, &t.exclude_distros),
         })
         .collect();
     let mut text = Vec::new();
@@ -57,7 +57,7 @@ fn print_json(tests: &[&Test]) -> Result<()> {
 
 /// Columns aligned by tabs at stops of 8, as Go's tabwriter does it.
 fn print_table(tests: &[&Test]) -> Result<()> {
-    let show = |known: Vec<&'static str>, allowed: &[&'static str], refused: &[&str]| {
+    let show = |known: Vec<&'static str>, allowed: &[Text], refused: &[Text]| {
         if allowed.is_empty() && refused.is_empty() {
             "[all]".to_owned()
         } else {
@@ -71,10 +71,10 @@ fn print_table(tests: &[&Test]) -> Result<()> {
     ];
     for t in tests {
         rows.push([
-            t.name.to_owned(),
-            show(register::platforms(), t.platforms, t.exclude_platforms),
-            show(ARCHITECTURES.to_vec(), t.architectures, &[]),
-            show(distros.clone(), t.distros, t.exclude_distros),
+            t.name.to_string(),
+            show(register::platforms(), &t.platforms, &t.exclude_platforms),
+            show(ARCHITECTURES.to_vec(), &t.architectures, &[]),
+            show(distros.clone(), &t.distros, &t.exclude_distros),
         ]);
     }
     let stops: Vec<usize> =

@@ -1,6 +1,8 @@
 //! What a kola test is, and which tests apply to a given platform, system and image.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use color_eyre::eyre::Result;
@@ -13,26 +15,29 @@ use semver::Version;
 
 use super::cluster::TestCluster;
 
+/// A text that is written in this program or was read while it runs.
+pub type Text = Cow<'static, str>;
+
 /// Userdata of a test, by kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Config {
     /// Ignition JSON of any version.
-    Ignition(&'static str),
+    Ignition(Text),
     /// Present but empty.
     Empty,
 }
 
 impl Config {
     /// As the library knows it.
-    pub fn user_data(self) -> UserData {
+    pub fn user_data(&self) -> UserData {
         match self {
-            Self::Ignition(text) => UserData::ignition(text),
+            Self::Ignition(text) => UserData::ignition(text.as_ref()),
             Self::Empty => UserData::empty(),
         }
     }
 
     /// The feature an image needs to understand it.
-    fn feature(self) -> Option<&'static str> {
+    fn feature(&self) -> Option<&'static str> {
         match self {
             Self::Ignition(text) => {
                 let config: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
@@ -47,7 +52,8 @@ impl Config {
     }
 }
 
-/// A function that kolet runs on the machine.
+/// A function that kolet runs on the machine. It is always part of this program, which is sent there.
+#[derive(Clone, Copy)]
 pub struct Native {
     /// Unique in its test.
     pub name: &'static str,
@@ -85,79 +91,196 @@ pub enum Flag {
     RequiresInternetAccess,
 }
 
-/// A registered test: one record, one function.
+/// What a test does, run on this host; as often as the test is run.
+pub type Body = Arc<dyn Fn(TestCluster) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+
+/// A test: one record, one function. Made by [`Test::new`] and the setters below, from texts of this program or
+/// from what was read at run time.
+#[derive(Clone)]
 pub struct Test {
     /// Unique; dot-separated, the first part is a package, `coreos`, or a distribution.
-    pub name: &'static str,
-    /// Entry point, run on this host.
-    pub run: fn(TestCluster) -> BoxFuture<'static, Result<()>>,
+    pub name: Text,
+    /// Entry point.
+    pub body: Body,
     /// Functions run on the guest.
-    pub native: &'static [Native],
+    pub native: Vec<Native>,
     /// Userdata of all machines; absent: a config that does nothing.
     pub user_data: Option<Config>,
     /// The same for systems that speak Ignition 3.
     pub user_data_v3: Option<Config>,
-    /// Machines started before `run`; 0: the test starts its own.
+    /// Machines started before the body; 0: the test starts its own.
     pub cluster_size: usize,
     /// Allowed platforms; empty: all.
-    pub platforms: &'static [&'static str],
+    pub platforms: Vec<Text>,
     /// Refused platforms.
-    pub exclude_platforms: &'static [&'static str],
+    pub exclude_platforms: Vec<Text>,
     /// Allowed distributions; empty: all.
-    pub distros: &'static [&'static str],
+    pub distros: Vec<Text>,
     /// Refused distributions.
-    pub exclude_distros: &'static [&'static str],
+    pub exclude_distros: Vec<Text>,
     /// Distributions on which the test needs no Internet although it is flagged so: they have what it fetches elsewhere.
-    pub offline_distros: &'static [&'static str],
+    pub offline_distros: Vec<Text>,
     /// Allowed architectures; empty: all.
-    pub architectures: &'static [&'static str],
+    pub architectures: Vec<Text>,
     /// First version of the image it is for.
-    pub min_version: Option<&'static str>,
+    pub min_version: Option<Text>,
     /// First version it is no longer for.
-    pub end_version: Option<&'static str>,
+    pub end_version: Option<Text>,
     /// Departures.
-    pub flags: &'static [Flag],
+    pub flags: Vec<Flag>,
     /// What image and platform must offer.
-    pub features: &'static [&'static str],
+    pub features: Vec<Text>,
     /// After one failed subtest the others are skipped.
     pub fail_fast: bool,
     /// Time for the whole test on bare hardware, machines included; multiplied by the platform's slowness.
     pub timeout: Duration,
 }
 
+/// A setter for each field of the same name.
 impl Test {
-    /// One machine, no userdata, everywhere, 10 minutes.
-    pub const DEFAULT: Self = Self {
-        name: "",
-        run: |_| Box::pin(std::future::ready(Ok(()))),
-        native: &[],
-        user_data: None,
-        user_data_v3: None,
-        cluster_size: 1,
-        platforms: &[],
-        exclude_platforms: &[],
-        distros: &[],
-        exclude_distros: &[],
-        offline_distros: &[],
-        architectures: &["amd64"],
-        min_version: None,
-        end_version: None,
-        flags: &[],
-        features: &[],
-        fail_fast: false,
-        timeout: Duration::from_secs(600),
-    };
+    /// A test of what `body` does: on one machine, without userdata, everywhere, in 10 minutes.
+    pub fn new<F>(name: impl Into<Text>, body: impl Fn(TestCluster) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        Self {
+            name: name.into(),
+            body: Arc::new(move |cluster| Box::pin(body(cluster))),
+            native: Vec::new(),
+            user_data: None,
+            user_data_v3: None,
+            cluster_size: 1,
+            platforms: Vec::new(),
+            exclude_platforms: Vec::new(),
+            distros: Vec::new(),
+            exclude_distros: Vec::new(),
+            offline_distros: Vec::new(),
+            architectures: texts(["amd64"]),
+            min_version: None,
+            end_version: None,
+            flags: Vec::new(),
+            features: Vec::new(),
+            fail_fast: false,
+            timeout: Duration::from_secs(600),
+        }
+    }
 
+    /// Sets the functions that run on the guest.
+    pub fn native(mut self, functions: impl AsRef<[Native]>) -> Self {
+        self.native = functions.as_ref().to_vec();
+        self
+    }
+
+    /// Sets the userdata.
+    pub fn user_data(mut self, config: Config) -> Self {
+        self.user_data = Some(config);
+        self
+    }
+
+    /// Sets an Ignition config as userdata.
+    pub fn ignition(self, config: impl Into<Text>) -> Self {
+        self.user_data(Config::Ignition(config.into()))
+    }
+
+    /// Sets the Ignition config for systems that speak version 3.
+    pub fn ignition_v3(mut self, config: impl Into<Text>) -> Self {
+        self.user_data_v3 = Some(Config::Ignition(config.into()));
+        self
+    }
+
+    /// Sets how many machines are started before the body.
+    pub fn cluster_size(mut self, machines: usize) -> Self {
+        self.cluster_size = machines;
+        self
+    }
+
+    /// Sets the allowed platforms.
+    pub fn platforms(mut self, names: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.platforms = texts(names);
+        self
+    }
+
+    /// Sets the refused platforms.
+    pub fn exclude_platforms(mut self, names: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.exclude_platforms = texts(names);
+        self
+    }
+
+    /// Sets the allowed distributions.
+    pub fn distros(mut self, names: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.distros = texts(names);
+        self
+    }
+
+    /// Sets the refused distributions.
+    pub fn exclude_distros(mut self, names: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.exclude_distros = texts(names);
+        self
+    }
+
+    /// Sets the distributions on which no Internet is needed.
+    pub fn offline_distros(mut self, names: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.offline_distros = texts(names);
+        self
+    }
+
+    /// Sets the first version of the image.
+    pub fn min_version(mut self, version: impl Into<Text>) -> Self {
+        self.min_version = Some(version.into());
+        self
+    }
+
+    /// Sets the first version that is too late.
+    pub fn end_version(mut self, version: impl Into<Text>) -> Self {
+        self.end_version = Some(version.into());
+        self
+    }
+
+    /// Sets the departures from how tests are treated.
+    pub fn flags(mut self, flags: impl IntoIterator<Item = Flag>) -> Self {
+        self.flags = flags.into_iter().collect();
+        self
+    }
+
+    /// Sets what image and platform must offer.
+    pub fn features(mut self, names: impl IntoIterator<Item = impl Into<Text>>) -> Self {
+        self.features = texts(names);
+        self
+    }
+
+    /// After one failed subtest, skip the others.
+    pub fn fail_fast(mut self) -> Self {
+        self.fail_fast = true;
+        self
+    }
+
+    /// Sets the time for the whole test.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = limit;
+        self
+    }
+}
+
+fn texts(from: impl IntoIterator<Item = impl Into<Text>>) -> Vec<Text> {
+    from.into_iter().map(Into::into).collect()
+}
+
+/// Whether a list has the name.
+fn listed(list: &[Text], name: &str) -> bool {
+    list.iter().any(|text| text == name)
+}
+
+impl Test {
     /// Whether the flag is set.
     pub fn has(&self, flag: Flag) -> bool {
         self.flags.contains(&flag)
     }
 
     /// The userdata for a distribution: that for Ignition 3 where the test has one and the system speaks it.
-    pub fn config(&self, distribution: &Distribution) -> Option<Config> {
+    pub fn config(&self, distribution: &Distribution) -> Option<&Config> {
         match distribution.ignition {
-            IgnitionVersion::V3 if self.user_data_v3.is_some() => self.user_data_v3,
-            _ => self.user_data,
+            IgnitionVersion::V3 if self.user_data_v3.is_some() => self.user_data_v3.as_ref(),
+            _ => self.user_data.as_ref(),
         }
     }
 
@@ -175,35 +298,35 @@ impl Test {
         // Bounds are versions of Container Linux; other systems count in their own way.
         let numbered = matches!(target.distribution.name, "cl" | "flatcar");
         if let (Some(version), true, false) = (&target.version, numbered, pattern_is_name) {
-            let bound = |text: Option<&str>| text.and_then(|t| Version::parse(t).ok());
-            if let Some(min) = bound(self.min_version).filter(|min| version < min) {
+            let bound = |text: &Option<Text>| text.as_deref().and_then(|t| Version::parse(t).ok());
+            if let Some(min) = bound(&self.min_version).filter(|min| version < min) {
                 return Some(format!("needs version {min} or later, the image is {version}"));
             }
-            if let Some(end) = bound(self.end_version).filter(|end| version >= end) {
+            if let Some(end) = bound(&self.end_version).filter(|end| version >= end) {
                 return Some(format!("is for versions before {end}, the image is {version}"));
             }
         }
         let online = self.has(Flag::RequiresInternetAccess)
-            && !self.offline_distros.contains(&target.distribution.name);
+            && !listed(&self.offline_distros, target.distribution.name);
         if online && !target.driver.internet {
             return Some(format!("needs the Internet, which platform {} does not give", target.driver.name));
         }
         // A variant of a platform runs that platform's tests, unless either is refused.
         let names: Vec<&str> = std::iter::once(target.driver.name).chain(target.driver.variant_of).collect();
-        if !self.platforms.is_empty() && !self.platforms.iter().any(|p| names.contains(p)) {
+        if !self.platforms.is_empty() && !names.iter().any(|name| listed(&self.platforms, name)) {
             return Some(format!("is for platform {} only", self.platforms.join(", ")));
         }
-        if self.exclude_platforms.iter().any(|p| names.contains(p)) {
+        if names.iter().any(|name| listed(&self.exclude_platforms, name)) {
             return Some(format!("is not for platform {}", target.driver.name));
         }
         let distro = target.distribution.name;
-        if !self.distros.is_empty() && !self.distros.contains(&distro) {
+        if !self.distros.is_empty() && !listed(&self.distros, distro) {
             return Some(format!("is for distribution {} only", self.distros.join(", ")));
         }
-        if self.exclude_distros.contains(&distro) {
+        if listed(&self.exclude_distros, distro) {
             return Some(format!("is not for distribution {distro}"));
         }
-        if !self.architectures.is_empty() && !self.architectures.contains(&target.architecture) {
+        if !self.architectures.is_empty() && !listed(&self.architectures, target.architecture) {
             return Some(format!("is for architecture {} only", self.architectures.join(", ")));
         }
         None
@@ -212,7 +335,7 @@ impl Test {
     /// The features that this target lacks for the test, with the reason where the platform gives one.
     pub fn missing_features(&self, target: &Selection<'_>) -> Vec<String> {
         let config = self.config(target.distribution).and_then(Config::feature);
-        let needed: BTreeSet<&str> = self.features.iter().copied().chain(config).collect();
+        let needed: BTreeSet<&str> = self.features.iter().map(AsRef::as_ref).chain(config).collect();
         missing(needed, target.features, target.lacking)
     }
 }
@@ -255,9 +378,9 @@ pub struct Selection<'a> {
 /// The tests that were chosen, and those that were not although their names match, with the reasons.
 pub struct Chosen {
     /// In natural order of names.
-    pub tests: Vec<&'static Test>,
+    pub tests: Vec<Arc<Test>>,
     /// Name and reason.
-    pub left_out: Vec<(&'static str, String)>,
+    pub left_out: Vec<(Text, String)>,
 }
 
 /// Chooses among all registered tests.
@@ -269,35 +392,42 @@ pub fn select(patterns: &[String], target: &Selection<'_>) -> Result<Chosen> {
     for test in all() {
         let mut matched = false;
         for pattern in patterns {
-            matched |= mantle::glob::matches(pattern, test.name)
+            matched |= mantle::glob::matches(pattern, &test.name)
                 .map_err(|e| color_eyre::eyre::eyre!("{e}: {pattern}"))?;
         }
         if !matched {
             continue;
         }
-        match test.excluded(patterns.iter().any(|p| p == test.name), target) {
-            None => chosen.tests.push(test),
-            Some(reason) => chosen.left_out.push((test.name, reason)),
+        match test.excluded(patterns.iter().any(|p| *p == test.name), target) {
+            None => chosen.tests.push(test.clone()),
+            Some(reason) => chosen.left_out.push((test.name.clone(), reason)),
         }
     }
     Ok(chosen)
 }
 
-/// All registered tests in natural order of names.
-pub fn all() -> Vec<&'static Test> {
+/// All tests of this program, made once, in natural order of names.
+fn registry() -> &'static [Arc<Test>] {
+    static REGISTRY: OnceLock<Vec<Arc<Test>>> = OnceLock::new();
+    REGISTRY.get_or_init(|| {
+        let mut tests: Vec<_> = super::tests::SUITES.iter().flat_map(|suite| suite()).map(Arc::new).collect();
+        tests.sort_by(|a, b| mantle::natural::compare(&a.name, &b.name));
+        tests
+    })
+}
+
+/// All registered tests in natural order of names, without those for hidden platforms only.
+pub fn all() -> impl Iterator<Item = &'static Arc<Test>> {
+    let show = mantle::platform::show_hidden();
     let hidden = |t: &Test| {
-        let platform = |p: &&str| Driver::named(p).is_some_and(|d| d.hidden);
-        !t.platforms.is_empty() && t.platforms.iter().all(platform) && !mantle::platform::show_hidden()
+        !t.platforms.is_empty() && t.platforms.iter().all(|p| Driver::named(p).is_some_and(|d| d.hidden))
     };
-    let mut tests: Vec<&'static Test> =
-        super::tests::SUITES.iter().flat_map(|s| s.iter()).filter(|t| !hidden(t)).collect();
-    tests.sort_by(|a, b| mantle::natural::compare(a.name, b.name));
-    tests
+    registry().iter().filter(move |t| show || !hidden(t))
 }
 
 /// The test of this name.
-pub fn named(name: &str) -> Option<&'static Test> {
-    super::tests::SUITES.iter().flat_map(|s| s.iter()).find(|t| t.name == name)
+pub fn named(name: &str) -> Option<&'static Arc<Test>> {
+    registry().iter().find(|t| t.name == name)
 }
 
 /// Names of all platforms that people may choose.
@@ -314,25 +444,27 @@ mod tests {
     fn every_registration_is_sound() {
         let distros: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
         let clouds = ["aws", "azure", "do", "esx", "gce", "openstack", "packet"];
-        let known = |p: &&str| clouds.contains(p) || DRIVERS.iter().any(|d| d.name == *p);
+        let known = |p: &Text| clouds.contains(&p.as_ref()) || DRIVERS.iter().any(|d| d.name == *p);
         let mut names = BTreeSet::new();
         for test in all() {
-            assert!(names.insert(test.name), "test {} already registered", test.name);
+            assert!(names.insert(&test.name), "test {} already registered", test.name);
             assert!(test.name.contains('.') || test.name == "packages", "{} has no namespace", test.name);
             assert!(
-                test.platforms.iter().chain(test.exclude_platforms).all(known),
+                test.platforms.iter().chain(&test.exclude_platforms).all(known),
                 "{}: unknown platform",
                 test.name
             );
-            let listed = test.distros.iter().chain(test.exclude_distros);
-            assert!(listed.clone().all(|d| distros.contains(d)), "{}: unknown distribution", test.name);
+            let mut listed = test.distros.iter().chain(&test.exclude_distros);
+            assert!(listed.all(|d| distros.contains(&d.as_ref())), "{}: unknown distribution", test.name);
             let version = |v: &str| Version::parse(v).unwrap_or_else(|e| panic!("{}: {v}: {e}", test.name));
-            if let (Some(min), Some(end)) = (test.min_version.map(version), test.end_version.map(version)) {
+            if let (Some(min), Some(end)) =
+                (test.min_version.as_deref().map(version), test.end_version.as_deref().map(version))
+            {
                 assert!(min < end, "test {} has an invalid version range", test.name);
             }
             let mut natives = BTreeSet::new();
             assert!(test.native.iter().all(|n| natives.insert(n.name)), "{}: native twice", test.name);
-            for config in [test.user_data, test.user_data_v3].into_iter().flatten() {
+            for config in [&test.user_data, &test.user_data_v3].into_iter().flatten() {
                 if let Config::Ignition(text) = config {
                     let plain = mantle::conf::Additions::default();
                     let user_data = UserData::ignition(text.replace("$machine0", "10.0.0.2"));
@@ -347,7 +479,7 @@ mod tests {
                     }
                 }
             }
-            if let Some(v3) = test.user_data_v3 {
+            if let Some(v3) = &test.user_data_v3 {
                 assert!(!matches!(v3.feature(), Some("ign1" | "ign2")), "{}: not Ignition 3", test.name);
             }
         }
@@ -355,8 +487,7 @@ mod tests {
 
     #[test]
     fn versions_bind_unless_the_test_is_named() {
-        let test =
-            Test { name: "a.b", min_version: Some("2.0.0"), end_version: Some("3.0.0"), ..Test::DEFAULT };
+        let test = Test::new("a.b", async |_| Ok(())).min_version("2.0.0").end_version("3.0.0");
         let mut target = Selection {
             driver: &DRIVERS[0],
             distribution: Distribution::named("cl").unwrap(),
@@ -377,13 +508,20 @@ mod tests {
     }
 
     #[test]
+    fn a_test_can_be_made_from_what_was_read() {
+        let name = format!("ext.{}", std::process::id());
+        let platforms: Vec<String> = vec!["qemu".to_owned()];
+        let test = Arc::new(Test::new(name.clone(), async |_| Ok(())).platforms(platforms).cluster_size(0));
+        let shared = test.clone();
+        assert_eq!((shared.name.as_ref(), &shared.platforms[..]), (name.as_str(), &[Text::from("qemu")][..]));
+        assert!(Arc::ptr_eq(&shared.body, &test.body));
+    }
+
+    #[test]
     fn missing_features_say_who_lacks_them() {
-        let test = Test {
-            name: "a.b",
-            features: &["docker", "kernel", "nfs"],
-            user_data: Some(Config::Ignition(r#"{"ignitionVersion": 1}"#)),
-            ..Test::DEFAULT
-        };
+        let test = Test::new("a.b", async |_| Ok(()))
+            .features(["docker", "kernel", "nfs"])
+            .ignition(r#"{"ignitionVersion": 1}"#);
         let features = ["docker".to_owned()];
         let target = Selection {
             driver: &DRIVERS[0],

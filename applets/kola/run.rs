@@ -29,126 +29,173 @@ use super::register::{self, Chosen, Flag, Selection, Test};
 /// When a test failed, none was selected, or the run could not be made.
 pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<()> {
     let setup = Setup::read(matches)?;
-    let patterns = if patterns.is_empty() { vec!["*".to_owned()] } else { patterns };
     // Nothing reads them yet, but a wrong one should not be noticed only when something does.
     existing(setup.general.update_payload.as_deref())?;
     setup.general.torcx_manifest.as_deref().map(super::torcx::check).transpose()?;
     let shared = Shared { architecture: setup.target.architecture().to_owned(), features: setup.features() };
-    let features = setup.features();
+    let mut run = Run {
+        patterns: if patterns.is_empty() { vec!["*".to_owned()] } else { patterns },
+        version: setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok()),
+        shared: Arc::new(shared),
+        setup,
+    };
     // Decide before anything is made: most mistakes end here.
-    let version = setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok());
-    let chosen = choose(&setup, &patterns, version.clone(), &features)?;
-    let out = setup.output_dir()?;
-    let flight = Arc::new(Flight::new(&setup, &out, context).await?);
-    let result =
-        on_flight(&flight, &setup, &patterns, chosen, version, &features, shared, &out, context).await;
-    let properties = write_properties(&out, &setup, &flight, context);
+    let chosen = run.choose()?;
+    let out = run.setup.output_dir()?;
+    let flight = Arc::new(Flight::new(&run.setup, &out, context).await?);
+    let result = run.on_flight(&flight, chosen, &out, &context.cancel).await;
+    let properties = write_properties(&out, &run.setup, &flight, context);
     let left = flight.destroy().await;
-    let version = both(result, left)?;
+    both(result, left)?;
     properties?;
-    mantle::debug!("kola", "image version {}", version.map_or("unknown".to_owned(), |v| v.to_string()));
+    let version = run.version.map_or("unknown".to_owned(), |v| v.to_string());
+    mantle::debug!("kola", "image version {version}");
     Ok(())
 }
 
-/// The run proper, between the making and the end of the flight.
-#[expect(clippy::too_many_arguments, reason = "one caller; the names say more than a struct would")]
-async fn on_flight(
-    flight: &Arc<Flight>,
-    setup: &Setup,
-    patterns: &[String],
-    mut chosen: Chosen,
-    mut version: Option<Version>,
-    features: &[String],
-    shared: Shared,
-    out: &Path,
-    context: &Context,
-) -> Result<Option<Version>> {
-    let bounded = |t: &Test| {
-        (t.min_version.is_some() || t.end_version.is_some()) && !patterns.iter().any(|p| p == t.name)
-    };
-    if version.is_none() && chosen.tests.iter().any(|t| bounded(t)) {
-        version = image_version(flight, out, &context.cancel).await?;
-        chosen = choose(setup, patterns, version.clone(), features)?;
-    }
-    tell_left_out(&chosen);
-    let lacking = flight.driver.lacking();
-    let target = selection(setup, version.clone(), features, lacking);
-    let slowness = flight.driver.slowness();
-    let shared = Arc::new(shared);
-    let mut cases = Vec::new();
-    for test in chosen.tests {
-        let missing = test.missing_features(&target);
-        let (flight, shared, out) = (flight.clone(), shared.clone(), out.to_owned());
-        cases.push(Case {
-            name: test.name.to_owned(),
-            timeout: test.timeout.mul_f64(slowness),
-            run: Box::new(move |t| Box::pin(run_test(t, test, flight, shared, out, missing))),
-        });
-    }
-    let options = harness::Options {
-        output_dir: out.to_owned(),
-        parallel: setup.parallel(),
-        platform: setup.driver.name.to_owned(),
-        version: version.as_ref().map(Version::to_string).unwrap_or_default(),
-        progress: harness::Progress::detect(),
-    };
-    let suite = harness::run(cases, &options, context.cancel.clone()).await;
-    let copied = setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
-    let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
-    mantle::output::line(format_args!("{verdict}, output in {}", out.display()))?;
-    suite?;
-    copied?;
-    Ok(version)
+/// One `kola run`: what was asked for, and what is known of the image.
+struct Run {
+    setup: Setup,
+    patterns: Vec<String>,
+    /// Of the image, once it is known.
+    version: Option<Version>,
+    shared: Arc<Shared>,
 }
 
-/// One test: cluster, machines, body, destruction, checks of what the machines said.
-async fn run_test(
-    t: T,
-    test: &'static Test,
+impl Run {
+    /// The run proper, between the making and the end of the flight.
+    async fn on_flight(
+        &mut self,
+        flight: &Arc<Flight>,
+        mut chosen: Chosen,
+        out: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let bounded = |t: &Test| {
+            (t.min_version.is_some() || t.end_version.is_some())
+                && !self.patterns.iter().any(|p| *p == t.name)
+        };
+        if self.version.is_none() && chosen.tests.iter().any(|t| bounded(t)) {
+            self.version = image_version(flight, out, cancel).await?;
+            chosen = self.choose()?;
+        }
+        tell_left_out(&chosen);
+        let options = harness::Options {
+            output_dir: out.to_owned(),
+            parallel: self.setup.parallel(),
+            platform: self.setup.driver.name.to_owned(),
+            version: self.version.as_ref().map(Version::to_string).unwrap_or_default(),
+            progress: harness::Progress::detect(),
+        };
+        let cases = chosen.tests.into_iter().map(|test| self.case(test, flight, out)).collect();
+        let suite = harness::run(cases, &options, cancel.clone()).await;
+        let copied =
+            self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
+        let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
+        mantle::output::line(format_args!("{verdict}, output in {}", out.display()))?;
+        suite?;
+        copied
+    }
+
+    /// The harness's view of a test.
+    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, out: &Path) -> Case {
+        let job = Arc::new(Job {
+            missing: test.missing_features(&self.selection(flight.driver.lacking())),
+            output_dir: out.join(test.name.as_ref()),
+            flight: flight.clone(),
+            shared: self.shared.clone(),
+            test,
+        });
+        let timeout = job.test.timeout.mul_f64(flight.driver.slowness());
+        Case::new(job.test.name.clone(), timeout, move |t| {
+            let job = job.clone();
+            async move { job.run(t).await }
+        })
+    }
+
+    fn selection<'a>(&'a self, lacking: &'a [(&'static str, &'static str)]) -> Selection<'a> {
+        Selection {
+            driver: self.setup.driver,
+            distribution: self.setup.target.distribution,
+            architecture: &self.shared.architecture,
+            version: self.version.clone(),
+            features: &self.shared.features,
+            lacking,
+        }
+    }
+
+    /// The tests for this image.
+    fn choose(&self) -> Result<Chosen> {
+        let chosen = register::select(&self.patterns, &self.selection(&[]))?;
+        if !chosen.tests.is_empty() {
+            return Ok(chosen);
+        }
+        let mut report = eyre!("harness: no tests to run");
+        if chosen.left_out.is_empty() {
+            report = report
+                .wrap_err(format!("no test matches {}", self.patterns.join(", ")))
+                .suggestion("`kola list` shows all tests; `*` and `?` are wildcards");
+        }
+        for (name, reason) in chosen.left_out.iter().take(10) {
+            report = report.note(format!("{name} {reason}"));
+        }
+        if chosen.left_out.len() > 10 {
+            report = report.note(format!("and {} more", chosen.left_out.len() - 10));
+        }
+        Err(report)
+    }
+}
+
+/// One test of a run; it may be run again.
+struct Job {
+    test: Arc<Test>,
     flight: Arc<Flight>,
     shared: Arc<Shared>,
-    out: PathBuf,
+    output_dir: PathBuf,
+    /// What the test needs and does not get here.
     missing: Vec<String>,
-) -> Result<()> {
-    if !missing.is_empty() {
-        return Err(harness::skip(format!("needs {}", missing.join(", "))));
-    }
-    let departures = Departures {
-        no_ssh_key_in_user_data: test.has(Flag::NoSshKeyInUserData),
-        no_ssh_key_in_metadata: test.has(Flag::NoSshKeyInMetadata),
-        no_enable_selinux: test.has(Flag::NoEnableSelinux),
-        ignored_badness: test.ignored_badness(),
-        ..Departures::default()
-    };
-    let deployment = flight.new_cluster(out.join(test.name), departures)?;
-    t.set_fail_fast(test.fail_fast);
-    let cluster = TestCluster::new(t.clone(), deployment.clone(), test, shared);
-    let body = {
-        let (cluster, deployment) = (cluster.clone(), deployment.clone());
-        async move {
-            start_machines(&cluster, &deployment, test).await?;
-            (test.run)(cluster).await
-        }
-    };
-    let result = t.body(body).await;
-    t.join().await;
-    let evidence = deployment.destroy().await;
-    // First, as it is the cause of what is found below.
-    t.settle(result);
-    for machine in &evidence {
-        for leftover in &machine.left {
-            t.error(leftover);
-        }
-        check_evidence(&t, machine, &test.ignored_badness());
-    }
-    Ok(())
 }
 
-async fn start_machines(
-    cluster: &TestCluster,
-    deployment: &Arc<Deployment>,
-    test: &'static Test,
-) -> Result<()> {
+impl Job {
+    /// One test: cluster, machines, body, destruction, checks of what the machines said.
+    async fn run(&self, t: T) -> Result<()> {
+        if !self.missing.is_empty() {
+            return Err(harness::skip(format!("needs {}", self.missing.join(", "))));
+        }
+        let test = &self.test;
+        let departures = Departures {
+            no_ssh_key_in_user_data: test.has(Flag::NoSshKeyInUserData),
+            no_ssh_key_in_metadata: test.has(Flag::NoSshKeyInMetadata),
+            no_enable_selinux: test.has(Flag::NoEnableSelinux),
+            ignored_badness: test.ignored_badness(),
+            ..Departures::default()
+        };
+        let deployment = self.flight.new_cluster(self.output_dir.clone(), departures)?;
+        t.set_fail_fast(test.fail_fast);
+        let cluster = TestCluster::new(t.clone(), deployment.clone(), test.clone(), self.shared.clone());
+        let body = {
+            let (test, deployment) = (test.clone(), deployment.clone());
+            async move {
+                start_machines(&cluster, &deployment, &test).await?;
+                (test.body)(cluster).await
+            }
+        };
+        let result = t.body(body).await;
+        t.join().await;
+        let evidence = deployment.destroy().await;
+        // First, as it is the cause of what is found below.
+        t.settle(result);
+        for machine in &evidence {
+            for leftover in &machine.left {
+                t.error(leftover);
+            }
+            check_evidence(&t, machine, &test.ignored_badness());
+        }
+        Ok(())
+    }
+}
+
+async fn start_machines(cluster: &TestCluster, deployment: &Arc<Deployment>, test: &Test) -> Result<()> {
     if test.cluster_size == 0 {
         return Ok(());
     }
@@ -191,47 +238,6 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag]) {
             }
         }
     }
-}
-
-fn selection<'a>(
-    setup: &'a Setup,
-    version: Option<Version>,
-    features: &'a [String],
-    lacking: &'a [(&'static str, &'static str)],
-) -> Selection<'a> {
-    Selection {
-        driver: setup.driver,
-        distribution: setup.target.distribution,
-        architecture: setup.target.architecture(),
-        version,
-        features,
-        lacking,
-    }
-}
-
-fn choose(
-    setup: &Setup,
-    patterns: &[String],
-    version: Option<Version>,
-    features: &[String],
-) -> Result<Chosen> {
-    let chosen = register::select(patterns, &selection(setup, version, features, &[]))?;
-    if !chosen.tests.is_empty() {
-        return Ok(chosen);
-    }
-    let mut report = eyre!("harness: no tests to run");
-    if chosen.left_out.is_empty() {
-        report = report
-            .wrap_err(format!("no test matches {}", patterns.join(", ")))
-            .suggestion("`kola list` shows all tests; `*` and `?` are wildcards");
-    }
-    for (name, reason) in chosen.left_out.iter().take(10) {
-        report = report.note(format!("{name} {reason}"));
-    }
-    if chosen.left_out.len() > 10 {
-        report = report.note(format!("and {} more", chosen.left_out.len() - 10));
-    }
-    Err(report)
 }
 
 /// One line for each reason, so that nothing is left out in silence; the names at INFO.

@@ -39,7 +39,7 @@ async fn run(matches: ArgMatches, _context: Context) -> Result<u8> {
     let (name, function) = (word("test"), word("function"));
     let test = register::named(name).filter(|t| !t.native.is_empty()).ok_or_else(|| {
         let with_natives: Vec<&str> =
-            register::all().iter().filter(|t| !t.native.is_empty()).map(|t| t.name).collect();
+            register::all().filter(|t| !t.native.is_empty()).map(|t| t.name.as_ref()).collect();
         usage(format!("no test {name:?} with native functions; there are {}", with_natives.join(", ")))
     })?;
     let native = test.native.iter().find(|n| n.name == function).ok_or_else(|| {

@@ -51,29 +51,31 @@ pub struct Case {
     /// How long it may take, from getting a slot to the end of its bodies; cleaning up does not count.
     pub timeout: Duration,
     /// The owner of the test: sets up, runs the test in [`T::body`], cleans up, returns the body's result. It is
-    /// not aborted, so what it does outside of bodies must be bounded, or watch [`T::cancel`].
-    pub run: Box<dyn FnOnce(T) -> BoxFuture<'static, eyre::Result<()>> + Send>,
+    /// not aborted, so what it does outside of bodies must be bounded, or watch [`T::cancel`]. Each call is a run
+    /// of its own.
+    pub run: Arc<dyn Fn(T) -> BoxFuture<'static, eyre::Result<()>> + Send + Sync>,
 }
 
 impl Case {
     /// A case with an owner future; see [`Case::run`].
     pub fn new<F, Fut>(name: impl Into<String>, timeout: Duration, owner: F) -> Self
     where
-        F: FnOnce(T) -> Fut + Send + 'static,
+        F: Fn(T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = eyre::Result<()>> + Send + 'static,
     {
-        Self { name: name.into(), timeout, run: Box::new(move |t| Box::pin(async move { owner(t).await })) }
+        Self { name: name.into(), timeout, run: Arc::new(move |t| Box::pin(owner(t))) }
     }
 
     /// A case that has nothing to clean up: all of it is a [`T::body`].
     pub fn simple<F, Fut>(name: impl Into<String>, timeout: Duration, body: F) -> Self
     where
-        F: FnOnce(T) -> Fut + Send + 'static,
+        F: Fn(T) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = eyre::Result<()>> + Send + 'static,
     {
-        Self::new(name, timeout, |t| async move {
-            let state = t.clone();
-            t.body(async move { body(state).await }).await
+        let body = Arc::new(body);
+        Self::new(name, timeout, move |t| {
+            let (state, body) = (t.clone(), Arc::clone(&body));
+            async move { t.body(async move { body(state).await }).await }
         })
     }
 }

@@ -88,49 +88,34 @@ const RHCOS: &[Native] = &[
     MACHINE_ID,
 ];
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "cl.basic",
-        run: |c| Box::pin(natives(c)),
-        native: CL,
-        distros: &["cl"],
-        features: &["cloudinit", "dbus", "disks", "docker", "ro-usr", "timesyncd", "update-engine"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.internet",
-        run: |c| Box::pin(natives(c)),
-        native: INTERNET,
-        distros: &["cl"],
-        flags: &[Flag::RequiresInternetAccess],
-        features: &["docker", "update-engine"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "debian.basic",
-        run: |c| Box::pin(natives(c)),
-        native: DEBIAN,
-        distros: &["debian"],
-        features: &["dbus", "ro-usr"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "fcos.basic",
-        run: |c| Box::pin(natives(c)),
-        native: FCOS,
-        distros: &["fcos", "debian"],
-        features: &["dbus", "ro-usr"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "rhcos.basic",
-        run: |c| Box::pin(natives(c)),
-        native: RHCOS,
-        distros: &["rhcos"],
-        features: &["crio", "dbus", "ro-usr"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("cl.basic", natives).native(CL).distros(["cl"]).features([
+            "cloudinit",
+            "dbus",
+            "disks",
+            "docker",
+            "ro-usr",
+            "timesyncd",
+            "update-engine",
+        ]),
+        Test::new("cl.internet", natives)
+            .native(INTERNET)
+            .distros(["cl"])
+            .flags([Flag::RequiresInternetAccess])
+            .features(["docker", "update-engine"]),
+        Test::new("debian.basic", natives).native(DEBIAN).distros(["debian"]).features(["dbus", "ro-usr"]),
+        Test::new("fcos.basic", natives)
+            .native(FCOS)
+            .distros(["fcos", "debian"])
+            .features(["dbus", "ro-usr"]),
+        Test::new("rhcos.basic", natives)
+            .native(RHCOS)
+            .distros(["rhcos"])
+            .features(["crio", "dbus", "ro-usr"]),
+    ]
+}
 
 async fn natives(c: TestCluster) -> Result<()> {
     c.run_natives(&c.machine(0)?).await

@@ -7,69 +7,42 @@ use serde_json::Value;
 use super::containers::{DOCKER, between_machines, networks_reliably, resources, scratch_image};
 use super::helpers::{Probe, is_debian, must_equal, poll, retry, seconds};
 use crate::kola::cluster::TestCluster;
-use crate::kola::register::{Config, Test};
+use crate::kola::register::Test;
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "docker.base",
-        run: |c| Box::pin(base(c)),
-        distros: &["cl", "debian"],
-        features: &["docker", "kernel"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "docker.lib-coreos-dockerd-compat",
-        run: |c| Box::pin(base(c)),
-        user_data: Some(Config::Ignition(COMPAT)),
-        distros: &["cl"],
-        features: &["docker", "kernel", "torcx"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "docker.btrfs-storage",
-        run: |c| Box::pin(async move { info(&c, &*c.machine(0)?, "btrfs").await }),
-        user_data: Some(Config::Ignition(BTRFS)),
-        user_data_v3: Some(Config::Ignition(BTRFS_V3)),
-        distros: &["cl", "debian"],
-        features: &["btrfs", "docker", "kernel"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "docker.network",
-        run: |c| Box::pin(between_machines(c, &DOCKER)),
-        cluster_size: 2,
-        distros: &["cl", "debian"],
-        features: &["docker", "kernel", "private-network"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "docker.userns",
-        run: |c| Box::pin(userns(c)),
-        user_data: Some(Config::Ignition(USERNS)),
-        user_data_v3: Some(Config::Ignition(USERNS_V3)),
-        distros: &["cl", "debian"],
-        features: &["docker", "kernel"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "docker.containerd-restart",
-        run: |c| Box::pin(containerd_restart(c)),
-        user_data: Some(Config::Ignition(ENABLED)),
-        user_data_v3: Some(Config::Ignition(ENABLED_V3)),
-        distros: &["cl", "debian"],
-        features: &["docker", "kernel"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "torcx.enable-service",
-        run: |c| Box::pin(enable_service(c)),
-        user_data: Some(Config::Ignition(ENABLED)),
-        user_data_v3: Some(Config::Ignition(ENABLED_V3)),
-        distros: &["cl", "debian"],
-        features: &["docker", "kernel"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("docker.base", base).distros(["cl", "debian"]).features(["docker", "kernel"]),
+        Test::new("docker.lib-coreos-dockerd-compat", base)
+            .ignition(COMPAT)
+            .distros(["cl"])
+            .features(["docker", "kernel", "torcx"]),
+        Test::new("docker.btrfs-storage", |c| async move { info(&c, &*c.machine(0)?, "btrfs").await })
+            .ignition(BTRFS)
+            .ignition_v3(BTRFS_V3)
+            .distros(["cl", "debian"])
+            .features(["btrfs", "docker", "kernel"]),
+        Test::new("docker.network", |c| between_machines(c, &DOCKER))
+            .cluster_size(2)
+            .distros(["cl", "debian"])
+            .features(["docker", "kernel", "private-network"]),
+        Test::new("docker.userns", userns)
+            .ignition(USERNS)
+            .ignition_v3(USERNS_V3)
+            .distros(["cl", "debian"])
+            .features(["docker", "kernel"]),
+        Test::new("docker.containerd-restart", containerd_restart)
+            .ignition(ENABLED)
+            .ignition_v3(ENABLED_V3)
+            .distros(["cl", "debian"])
+            .features(["docker", "kernel"]),
+        Test::new("torcx.enable-service", enable_service)
+            .ignition(ENABLED)
+            .ignition_v3(ENABLED_V3)
+            .distros(["cl", "debian"])
+            .features(["docker", "kernel"]),
+    ]
+}
 
 const ENABLED: &str = r#"{
   "ignition": {"version": "2.2.0"},

@@ -11,66 +11,47 @@ use uuid::Uuid;
 
 use super::helpers::{is_debian, must_bash, retry, seconds};
 use crate::kola::cluster::TestCluster;
-use crate::kola::register::{Config, Flag, Test};
+use crate::kola::register::{Flag, Test};
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "cl.etcd-member.discovery",
-        run: |c| Box::pin(discovery(c)),
-        cluster_size: 3,
-        user_data: Some(Config::Ignition(DISCOVERY)),
-        user_data_v3: Some(Config::Ignition(DISCOVERY_V3)),
-        features: &["etcd", "private-network"],
-        ..ETCD_MEMBER
-    },
-    Test {
-        name: "cl.etcd-member.v2-backup-restore",
-        run: |c| Box::pin(backup_restore(c)),
-        user_data: Some(Config::Ignition(BACKUP)),
-        user_data_v3: Some(Config::Ignition(BACKUP_V3)),
-        exclude_platforms: &["esx"],
-        features: &["etcd", "private-network"],
-        ..ETCD_MEMBER
-    },
-    Test {
-        name: "cl.etcd-member.etcdctlv3",
-        run: |c| Box::pin(etcdctl_v3(c)),
-        user_data: Some(Config::Ignition(API3)),
-        user_data_v3: Some(Config::Ignition(API3_V3)),
-        features: &["etcd"],
-        ..ETCD_MEMBER
-    },
-    Test {
-        name: "rhcos.etcd.cluster.insecure",
-        run: |c| Box::pin(cluster_insecure(c)),
-        user_data: Some(Config::Ignition(INSECURE)),
-        user_data_v3: Some(Config::Ignition(INSECURE_V3)),
-        ..ETCD_CLUSTER
-    },
-    Test {
-        name: "rhcos.etcd.cluster.tls",
-        run: |c| Box::pin(cluster_tls(c)),
-        user_data: Some(Config::Ignition(SECURE)),
-        user_data_v3: Some(Config::Ignition(SECURE_V3)),
-        ..ETCD_CLUSTER
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        etcd_member(Test::new("cl.etcd-member.discovery", discovery))
+            .cluster_size(3)
+            .ignition(DISCOVERY)
+            .ignition_v3(DISCOVERY_V3)
+            .features(["etcd", "private-network"]),
+        etcd_member(Test::new("cl.etcd-member.v2-backup-restore", backup_restore))
+            .ignition(BACKUP)
+            .ignition_v3(BACKUP_V3)
+            .exclude_platforms(["esx"])
+            .features(["etcd", "private-network"]),
+        etcd_member(Test::new("cl.etcd-member.etcdctlv3", etcdctl_v3))
+            .ignition(API3)
+            .ignition_v3(API3_V3)
+            .features(["etcd"]),
+        etcd_cluster(Test::new("rhcos.etcd.cluster.insecure", cluster_insecure))
+            .ignition(INSECURE)
+            .ignition_v3(INSECURE_V3),
+        etcd_cluster(Test::new("rhcos.etcd.cluster.tls", cluster_tls))
+            .ignition(SECURE)
+            .ignition_v3(SECURE_V3),
+    ]
+}
 
-const ETCD_MEMBER: Test = Test {
-    distros: &["cl", "debian"],
-    flags: &[Flag::RequiresInternetAccess],
-    offline_distros: &["debian"],
-    ..Test::DEFAULT
-};
+/// What the tests of Container Linux's etcd-member have in common.
+fn etcd_member(test: Test) -> Test {
+    test.distros(["cl", "debian"]).flags([Flag::RequiresInternetAccess]).offline_distros(["debian"])
+}
 
-const ETCD_CLUSTER: Test = Test {
-    cluster_size: 3,
-    distros: &["rhcos", "debian"],
-    flags: &[Flag::RequiresInternetAccess],
-    offline_distros: &["debian"],
-    features: &["etcd", "private-network"],
-    ..Test::DEFAULT
-};
+/// What the tests of etcd on Red Hat CoreOS have in common.
+fn etcd_cluster(test: Test) -> Test {
+    test.cluster_size(3)
+        .distros(["rhcos", "debian"])
+        .flags([Flag::RequiresInternetAccess])
+        .offline_distros(["debian"])
+        .features(["etcd", "private-network"])
+}
 
 const DISCOVERY: &str = r#"{
   "ignition": {"version": "2.2.0"},

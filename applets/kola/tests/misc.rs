@@ -7,69 +7,34 @@ use super::helpers::is_debian;
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::{Flag, Test};
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "coreos.auth.verify",
-        run: |c| Box::pin(auth_verify(c)),
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.users.shells",
-        run: |c| Box::pin(users_shells(c)),
-        exclude_platforms: &["gce"],
-        distros: &["cl", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.filesystem",
-        run: |c| Box::pin(filesystem(c)),
-        distros: &["cl", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "packages",
-        run: |c| Box::pin(packages(c)),
-        distros: &["cl", "debian"],
-        features: &["ipvs", "kernel"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.tls.fetch-urls",
-        run: |c| Box::pin(tls_fetch_urls(c)),
-        exclude_distros: &["rhcos"],
-        flags: &[Flag::RequiresInternetAccess],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.misc.aws.diskfriendlyname",
-        run: |c| {
-            Box::pin(async move {
-                // NVMe instances name their disks otherwise (Container Linux bug 2399).
-                c.must_ssh(&*c.machine(0)?, "stat /dev/xvda").await.map(drop)
-            })
-        },
-        platforms: &["aws"],
-        distros: &["cl", "rhcos"],
-        min_version: Some("1828.0.0"),
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.toolbox.dnf-install",
-        run: |c| {
-            Box::pin(async move {
-                // Container Linux bug 1676.
-                let command = "toolbox sh -c 'dnf install -y tcpdump; tcpdump --version >/dev/null && echo PASS' \
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("coreos.auth.verify", auth_verify).distros(["cl", "rhcos", "fcos", "debian"]),
+        Test::new("cl.users.shells", users_shells).exclude_platforms(["gce"]).distros(["cl", "debian"]),
+        Test::new("cl.filesystem", filesystem).distros(["cl", "debian"]),
+        Test::new("packages", packages).distros(["cl", "debian"]).features(["ipvs", "kernel"]),
+        Test::new("coreos.tls.fetch-urls", tls_fetch_urls)
+            .exclude_distros(["rhcos"])
+            .flags([Flag::RequiresInternetAccess]),
+        Test::new("coreos.misc.aws.diskfriendlyname", |c| async move {
+            // NVMe instances name their disks otherwise (Container Linux bug 2399).
+            c.must_ssh(&*c.machine(0)?, "stat /dev/xvda").await.map(drop)
+        })
+        .platforms(["aws"])
+        .distros(["cl", "rhcos"])
+        .min_version("1828.0.0"),
+        Test::new("cl.toolbox.dnf-install", |c| async move {
+            // Container Linux bug 1676.
+            let command = "toolbox sh -c 'dnf install -y tcpdump; tcpdump --version >/dev/null && echo PASS' \
                                2>/dev/null";
-                c.assert_output_contains(&*c.machine(0)?, command, "PASS").await
-            })
-        },
-        distros: &["cl"],
-        flags: &[Flag::RequiresInternetAccess],
-        features: &["rkt"],
-        ..Test::DEFAULT
-    },
-];
+            c.assert_output_contains(&*c.machine(0)?, command, "PASS").await
+        })
+        .distros(["cl"])
+        .flags([Flag::RequiresInternetAccess])
+        .features(["rkt"]),
+    ]
+}
 
 /// The system does not let in a user by a well-known password.
 async fn auth_verify(c: TestCluster) -> Result<()> {

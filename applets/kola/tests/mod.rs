@@ -16,19 +16,19 @@ mod podman;
 mod selftest;
 mod systemd;
 
-/// All suites.
-pub static SUITES: &[&[Test]] = &[
-    coretest::TESTS,
-    docker::TESTS,
-    etcd::TESTS,
-    ignition::TESTS,
-    ignition::disks::TESTS,
-    ignition::remote::TESTS,
-    misc::TESTS,
-    network::TESTS,
-    nfs::TESTS,
-    podman::TESTS,
-    systemd::TESTS,
+/// All suites: what makes the tests of each file.
+pub static SUITES: &[fn() -> Vec<Test>] = &[
+    coretest::tests,
+    docker::tests,
+    etcd::tests,
+    ignition::tests,
+    ignition::disks::tests,
+    ignition::remote::tests,
+    misc::tests,
+    network::tests,
+    nfs::tests,
+    podman::tests,
+    systemd::tests,
     #[cfg(feature = "test-platform")]
-    selftest::TESTS,
+    selftest::tests,
 ];

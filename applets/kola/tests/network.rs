@@ -5,45 +5,32 @@ use regex::Regex;
 
 use super::helpers::{is_debian, reboot, retry, seconds};
 use crate::kola::cluster::TestCluster;
-use crate::kola::register::{Config, Test};
+use crate::kola::register::Test;
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "cl.network.listeners",
-        run: |c| Box::pin(listeners(c)),
-        user_data: Some(Config::Ignition(DOCKER)),
-        user_data_v3: Some(Config::Ignition(DOCKER_V3)),
-        distros: &["cl", "debian"],
-        min_version: Some("1967.0.0"),
-        features: &["docker", "networkd"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.network.listeners.legacy",
-        run: |c| Box::pin(listeners(c)),
-        distros: &["cl", "debian"],
-        end_version: Some("1967.0.0"),
-        features: &["networkd"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.network.initramfs.second-boot",
-        run: |c| Box::pin(second_boot(c)),
-        exclude_platforms: &["do"],
-        distros: &["cl", "debian"],
-        features: &["kernel", "networkd"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "linux.ntp",
-        run: |c| Box::pin(ntp(c)),
-        cluster_size: 0,
-        platforms: &["qemu", "nspawn"],
-        distros: &["cl", "debian"],
-        features: &["networkd", "private-network", "timesyncd"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("cl.network.listeners", listeners)
+            .ignition(DOCKER)
+            .ignition_v3(DOCKER_V3)
+            .distros(["cl", "debian"])
+            .min_version("1967.0.0")
+            .features(["docker", "networkd"]),
+        Test::new("cl.network.listeners.legacy", listeners)
+            .distros(["cl", "debian"])
+            .end_version("1967.0.0")
+            .features(["networkd"]),
+        Test::new("cl.network.initramfs.second-boot", second_boot)
+            .exclude_platforms(["do"])
+            .distros(["cl", "debian"])
+            .features(["kernel", "networkd"]),
+        Test::new("linux.ntp", ntp)
+            .cluster_size(0)
+            .platforms(["qemu", "nspawn"])
+            .distros(["cl", "debian"])
+            .features(["networkd", "private-network", "timesyncd"]),
+    ]
+}
 
 const DOCKER: &str = r#"{
   "ignition": {"version": "2.2.0"},

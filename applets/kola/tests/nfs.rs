@@ -6,23 +6,18 @@ use super::helpers::{must_equal, pick, retry, seconds};
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::Test;
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "linux.nfs.v3",
-        run: |c| Box::pin(nfs(c, &Version { number: "3", kind: "nfs", path: "/tmp" })),
-        cluster_size: 0,
-        distros: &["cl", "fcos", "debian"],
-        features: &["kernel", "nfs", "private-network"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "linux.nfs.v4",
-        run: |c| Box::pin(nfs(c, &Version { number: "4", kind: "nfs4", path: "/" })),
-        cluster_size: 0,
-        features: &["kernel", "nfs", "private-network"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("linux.nfs.v3", |c| nfs(c, &Version { number: "3", kind: "nfs", path: "/tmp" }))
+            .cluster_size(0)
+            .distros(["cl", "fcos", "debian"])
+            .features(["kernel", "nfs", "private-network"]),
+        Test::new("linux.nfs.v4", |c| nfs(c, &Version { number: "4", kind: "nfs4", path: "/" }))
+            .cluster_size(0)
+            .features(["kernel", "nfs", "private-network"]),
+    ]
+}
 
 /// How the same folder is mounted by different versions of the protocol.
 struct Version {

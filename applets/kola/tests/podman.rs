@@ -8,23 +8,16 @@ use super::helpers::is_debian;
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::Test;
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "podman.base",
-        run: |c| Box::pin(base(c)),
-        distros: &["rhcos", "debian"],
-        features: &["kernel", "podman"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "podman.network",
-        run: |c| Box::pin(between_machines(c, &PODMAN)),
-        cluster_size: 2,
-        distros: &["rhcos", "debian"],
-        features: &["kernel", "podman", "private-network"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("podman.base", base).distros(["rhcos", "debian"]).features(["kernel", "podman"]),
+        Test::new("podman.network", |c| between_machines(c, &PODMAN))
+            .cluster_size(2)
+            .distros(["rhcos", "debian"])
+            .features(["kernel", "podman", "private-network"]),
+    ]
+}
 
 const OPTIONS: &[&str] = &[
     "--memory=10m --memory-swap=10m",

@@ -8,27 +8,28 @@ use mantle::harness;
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::Test;
 
-const SCRIPTED: Test = Test { platforms: &["scripted"], ..Test::DEFAULT };
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        scripted(Test::new("selftest.pass", pass)),
+        scripted(Test::new("selftest.fail", fail)),
+        scripted(Test::new("selftest.panic", |_| async { panic!("as planned") })),
+        scripted(Test::new("selftest.skip", skip)),
+        scripted(Test::new("selftest.timeout", hang)).timeout(Duration::from_secs(2)),
+        scripted(Test::new("selftest.hang", hang)),
+        scripted(Test::new("selftest.sub", subtests)).fail_fast(),
+        scripted(Test::new("selftest.parallel", parallel)),
+        scripted(Test::new("selftest.two", two)).cluster_size(2),
+        scripted(Test::new("selftest.reboot", reboot)),
+        scripted(Test::new("selftest.lacking", pass)).features(["kernel", "no-such-feature"]),
+        scripted(Test::new("selftest.versioned", pass)).min_version("99.0.0"),
+    ]
+}
 
-pub static TESTS: &[Test] = &[
-    Test { name: "selftest.pass", run: |c| Box::pin(pass(c)), ..SCRIPTED },
-    Test { name: "selftest.fail", run: |c| Box::pin(fail(c)), ..SCRIPTED },
-    Test { name: "selftest.panic", run: |_| Box::pin(async { panic!("as planned") }), ..SCRIPTED },
-    Test { name: "selftest.skip", run: |c| Box::pin(skip(c)), ..SCRIPTED },
-    Test {
-        name: "selftest.timeout",
-        run: |c| Box::pin(hang(c)),
-        timeout: Duration::from_secs(2),
-        ..SCRIPTED
-    },
-    Test { name: "selftest.hang", run: |c| Box::pin(hang(c)), ..SCRIPTED },
-    Test { name: "selftest.sub", run: |c| Box::pin(subtests(c)), fail_fast: true, ..SCRIPTED },
-    Test { name: "selftest.parallel", run: |c| Box::pin(parallel(c)), ..SCRIPTED },
-    Test { name: "selftest.two", run: |c| Box::pin(two(c)), cluster_size: 2, ..SCRIPTED },
-    Test { name: "selftest.reboot", run: |c| Box::pin(reboot(c)), ..SCRIPTED },
-    Test { name: "selftest.lacking", features: &["kernel", "no-such-feature"], ..SCRIPTED },
-    Test { name: "selftest.versioned", min_version: Some("99.0.0"), ..SCRIPTED },
-];
+/// Only for the scripted platform.
+fn scripted(test: Test) -> Test {
+    test.platforms(["scripted"])
+}
 
 async fn pass(c: TestCluster) -> Result<()> {
     let m = c.machine(0)?;

@@ -6,22 +6,16 @@ use super::helpers::{pick, retry, seconds};
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::Test;
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "systemd.journal.remote",
-        run: |c| Box::pin(journal_remote(c)),
-        cluster_size: 0,
-        distros: &["cl", "debian"],
-        features: &["journal-remote", "private-network"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "systemd.sysusers.gshadow",
-        run: |c| Box::pin(gshadow(c)),
-        distros: &["cl", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("systemd.journal.remote", journal_remote)
+            .cluster_size(0)
+            .distros(["cl", "debian"])
+            .features(["journal-remote", "private-network"]),
+        Test::new("systemd.sysusers.gshadow", gshadow).distros(["cl", "fcos", "debian"]),
+    ]
+}
 
 const GATEWAY: &str = r#"{
   "ignition": {"version": "2.0.0"},

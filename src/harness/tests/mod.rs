@@ -75,7 +75,16 @@ where
     F: FnOnce(T) -> Fut + Send + 'static,
     Fut: Future<Output = eyre::Result<()>> + Send + 'static,
 {
-    Case::simple(name, LONG, body)
+    Case::simple(name, LONG, once(body))
+}
+
+/// For functions that use up what they hold, in tests that run them once.
+fn once<F, Fut>(f: F) -> impl Fn(T) -> Fut + Send + Sync
+where
+    F: FnOnce(T) -> Fut + Send + 'static,
+{
+    let f = Mutex::new(Some(f));
+    move |t| f.lock().unwrap().take().expect("a second run")(t)
 }
 
 /// Remembers what happened in which order.

@@ -42,23 +42,27 @@ async fn parallel_subtests_run_before_the_owner_cleans_up_and_before_other_tests
     let story = Story::default();
     let (a, b) = (story.clone(), story.clone());
     let cases = vec![
-        Case::new("a", LONG, |t| async move {
-            let (body, told) = (t.clone(), a.clone());
-            let result = t
-                .body(async move {
-                    for (name, seconds) in [("x", 3), ("y", 2)] {
-                        let told = told.clone();
-                        assert!(body.run(name, move |t| teller(t, told, seconds)).await);
-                        told_later(&body);
-                    }
-                    told.add("a's function ends");
-                    Ok(())
-                })
-                .await;
-            t.join().await;
-            a.add("a cleans up");
-            result
-        }),
+        Case::new(
+            "a",
+            LONG,
+            once(|t| async move {
+                let (body, told) = (t.clone(), a.clone());
+                let result = t
+                    .body(async move {
+                        for (name, seconds) in [("x", 3), ("y", 2)] {
+                            let told = told.clone();
+                            assert!(body.run(name, move |t| teller(t, told, seconds)).await);
+                            told_later(&body);
+                        }
+                        told.add("a's function ends");
+                        Ok(())
+                    })
+                    .await;
+                t.join().await;
+                a.add("a cleans up");
+                result
+            }),
+        ),
         case("b", |_| async move {
             b.add("b");
             Ok(())

@@ -118,11 +118,15 @@ async fn panics_fail_their_test_only() {
     let story = Story::default();
     let cleaned = story.clone();
     let cases = vec![
-        Case::new("a", LONG, |t| async move {
-            let result = t.body(async { panic!("no {}", 1) }).await;
-            cleaned.add(format!("cleaned after {}", result.as_ref().unwrap_err().is::<Panicked>()));
-            result
-        }),
+        Case::new(
+            "a",
+            LONG,
+            once(|t| async move {
+                let result = t.body(async { panic!("no {}", 1) }).await;
+                cleaned.add(format!("cleaned after {}", result.as_ref().unwrap_err().is::<Panicked>()));
+                result
+            }),
+        ),
         case("b", |t| async move {
             assert!(
                 !t.run("x", async |t| {

@@ -12,20 +12,24 @@ async fn a_hanging_body_is_stopped_and_the_owner_cleans_up() {
     }
     let story = Story::default();
     let told = story.clone();
-    let hang = Case::new("a", Duration::from_secs(90), |t| async move {
-        let (body, held) = (t.clone(), Held(told.clone()));
-        let result = t
-            .body(async move {
-                let _held = held;
-                body.log("last words");
-                std::future::pending().await
-            })
-            .await;
-        // Its own deadlines: longer than the grace of bodies, and not shortened by the token.
-        sleep(Duration::from_secs(30)).await;
-        told.add("cleaned up");
-        result
-    });
+    let hang = Case::new(
+        "a",
+        Duration::from_secs(90),
+        once(|t| async move {
+            let (body, held) = (t.clone(), Held(told.clone()));
+            let result = t
+                .body(async move {
+                    let _held = held;
+                    body.log("last words");
+                    std::future::pending().await
+                })
+                .await;
+            // Its own deadlines: longer than the grace of bodies, and not shortened by the token.
+            sleep(Duration::from_secs(30)).await;
+            told.add("cleaned up");
+            result
+        }),
+    );
     let ran = run_cases(vec![hang, case("b", async |_| Ok(()))], 1).await;
     assert_eq!(
         ran.results(),
@@ -146,10 +150,14 @@ async fn a_body_that_blocks_its_thread_does_not_block_the_run() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     let (let_go, wait) = std::sync::mpsc::channel::<()>();
     let ran = runtime.spawn(async move {
-        let stuck = Case::simple("a", Duration::from_millis(10), |_| async move {
-            let _ = wait.recv();
-            Ok(())
-        });
+        let stuck = Case::simple(
+            "a",
+            Duration::from_millis(10),
+            once(|_| async move {
+                let _ = wait.recv();
+                Ok(())
+            }),
+        );
         run_cases(vec![stuck], 1).await
     });
     let ran = ran.await.unwrap();
@@ -166,29 +174,33 @@ async fn an_interruption_stops_everything_once_and_is_reported() {
     let told = story.clone();
     let cases = vec![
         case("a", async |_| Ok(())),
-        Case::new("b", LONG, |t| async move {
-            let body = t.clone();
-            let result = t
-                .body(async move {
-                    body.run("parked", async |t| {
-                        t.parallel().await;
+        Case::new(
+            "b",
+            LONG,
+            once(|t| async move {
+                let body = t.clone();
+                let result = t
+                    .body(async move {
+                        body.run("parked", async |t| {
+                            t.parallel().await;
+                            Ok(())
+                        })
+                        .await;
+                        body.run("sub", |_| async move {
+                            signal.cancel();
+                            std::future::pending().await
+                        })
+                        .await;
+                        assert!(!body.run("new", async |_| panic!("must not start")).await);
                         Ok(())
                     })
                     .await;
-                    body.run("sub", |_| async move {
-                        signal.cancel();
-                        std::future::pending().await
-                    })
-                    .await;
-                    assert!(!body.run("new", async |_| panic!("must not start")).await);
-                    Ok(())
-                })
-                .await;
-            t.join().await;
-            sleep(Duration::from_secs(5)).await;
-            told.add("cleaned up");
-            result
-        }),
+                t.join().await;
+                sleep(Duration::from_secs(5)).await;
+                told.add("cleaned up");
+                result
+            }),
+        ),
         case("c", async |_| panic!("must not start")),
     ];
     let ran = run_until(cases, 1, cancel).await;
@@ -210,12 +222,16 @@ async fn an_interruption_stops_everything_once_and_is_reported() {
 async fn an_interruption_while_cleaning_up_changes_no_result() {
     let cancel = CancellationToken::new();
     let signal = cancel.clone();
-    let case = Case::new("a", LONG, |t| async move {
-        let result = t.body(async { Ok(()) }).await;
-        signal.cancel();
-        sleep(Duration::from_secs(3)).await;
-        result
-    });
+    let case = Case::new(
+        "a",
+        LONG,
+        once(|t| async move {
+            let result = t.body(async { Ok(()) }).await;
+            signal.cancel();
+            sleep(Duration::from_secs(3)).await;
+            result
+        }),
+    );
     let ran = run_until(vec![case], 1, cancel).await;
     assert_eq!(ran.results(), "--- PASS: a (3.00s)\n");
     assert_eq!(ran.summary(), Summary { passed: 1, interrupted: true, ..Summary::default() });
@@ -226,18 +242,22 @@ async fn an_interruption_while_cleaning_up_changes_no_result() {
 async fn dropping_the_run_leaves_no_task() {
     let (alive, mut ended) = tokio::sync::mpsc::channel(1);
     let run = run_cases(
-        vec![Case::new("a", LONG, |t| async move {
-            let (body, held) = (t.clone(), alive);
-            t.body(async move {
-                body.run("sub", |_| async move {
-                    let _held: tokio::sync::mpsc::Sender<()> = held;
-                    std::future::pending().await
+        vec![Case::new(
+            "a",
+            LONG,
+            once(|t| async move {
+                let (body, held) = (t.clone(), alive);
+                t.body(async move {
+                    body.run("sub", |_| async move {
+                        let _held: tokio::sync::mpsc::Sender<()> = held;
+                        std::future::pending().await
+                    })
+                    .await;
+                    Ok(())
                 })
-                .await;
-                Ok(())
-            })
-            .await
-        })],
+                .await
+            }),
+        )],
         1,
     );
     assert!(tokio::time::timeout(Duration::from_secs(5), run).await.is_err());

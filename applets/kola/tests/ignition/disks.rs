@@ -5,69 +5,68 @@ use mantle::platform::guest::Guest;
 use serde_json::Value;
 
 use crate::kola::cluster::TestCluster;
-use crate::kola::register::{Config, Test};
+use crate::kola::register::Test;
 use crate::kola::tests::helpers::{must_equal, pick, reboot};
 
 const UUID: &str = "9aa5237a-ab6b-458b-a7e8-f25e2baef1a3";
 const VFAT_ID: &str = "1A37-8FA3";
 
-/// A test that gives the root file system another format (or just another UUID).
-macro_rules! root {
-    ($name:literal, $format:literal, $config:expr, $v3:expr, $features:expr) => {
-        Test {
-            name: $name,
-            run: |c| Box::pin(reformatted_root(c, $format)),
-            user_data: Some(Config::Ignition($config)),
-            user_data_v3: Some(Config::Ignition($v3)),
-            distros: &["cl", "debian"],
-            features: $features,
-            ..Test::DEFAULT
-        }
-    };
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        reformatted(Test::new("cl.ignition.v1.btrfsroot", |c| reformatted_root(c, "btrfs")))
+            .ignition(BTRFS_V1)
+            .ignition_v3(BTRFS_V3)
+            .features(["btrfs", "disks"]),
+        reformatted(Test::new("cl.ignition.v2.btrfsroot", |c| reformatted_root(c, "btrfs")))
+            .ignition(BTRFS_V2)
+            .ignition_v3(BTRFS_V3)
+            .features(["btrfs", "disks"]),
+        reformatted(Test::new("cl.ignition.v1.xfsroot", |c| reformatted_root(c, "xfs")))
+            .ignition(XFS_V1)
+            .ignition_v3(XFS_V3)
+            .features(["disks", "xfs"]),
+        reformatted(Test::new("cl.ignition.v2.xfsroot", |c| reformatted_root(c, "xfs")))
+            .ignition(XFS_V2)
+            .ignition_v3(XFS_V3)
+            .features(["disks", "xfs"]),
+        reformatted(Test::new("cl.ignition.v1.ext4root", |c| reformatted_root(c, "ext4")))
+            .ignition(EXT4_V1)
+            .ignition_v3(EXT4_V3)
+            .features(["disks"]),
+        reformatted(Test::new("cl.ignition.v2.ext4root", |c| reformatted_root(c, "ext4")))
+            .ignition(EXT4_V2)
+            .ignition_v3(EXT4_V3)
+            .features(["disks"]),
+        Test::new("cl.ignition.v2_1.vfat", |c| async move {
+            has(&c, &*c.machine(0)?, "USR-B", VFAT_ID, "vfat").await
+        })
+        .ignition(VFAT)
+        .ignition_v3(VFAT_V3)
+        .distros(["cl", "debian"])
+        .features(["disks"]),
+        Test::new("cl.ignition.v2_1.swap", |c| async move {
+            has(&c, &*c.machine(0)?, "USR-B", UUID, "swap").await
+        })
+        .ignition(SWAP)
+        .ignition_v3(SWAP_V3)
+        .distros(["cl", "debian"])
+        .features(["disks"]),
+        Test::new("cl.ignition.v2_1.ext4checkexisting", ext4_check_existing)
+            .distros(["cl", "debian"])
+            .features(["disks"]),
+        Test::new("cl.disk.raid.data", raid_data)
+            .ignition(RAID_DATA)
+            .ignition_v3(RAID_DATA_V3)
+            .distros(["cl", "debian"])
+            .features(["disks", "mdadm"]),
+    ]
 }
 
-pub const TESTS: &[Test] = &[
-    root!("cl.ignition.v1.btrfsroot", "btrfs", BTRFS_V1, BTRFS_V3, &["btrfs", "disks"]),
-    root!("cl.ignition.v2.btrfsroot", "btrfs", BTRFS_V2, BTRFS_V3, &["btrfs", "disks"]),
-    root!("cl.ignition.v1.xfsroot", "xfs", XFS_V1, XFS_V3, &["disks", "xfs"]),
-    root!("cl.ignition.v2.xfsroot", "xfs", XFS_V2, XFS_V3, &["disks", "xfs"]),
-    root!("cl.ignition.v1.ext4root", "ext4", EXT4_V1, EXT4_V3, &["disks"]),
-    root!("cl.ignition.v2.ext4root", "ext4", EXT4_V2, EXT4_V3, &["disks"]),
-    Test {
-        name: "cl.ignition.v2_1.vfat",
-        run: |c| Box::pin(async move { has(&c, &*c.machine(0)?, "USR-B", VFAT_ID, "vfat").await }),
-        user_data: Some(Config::Ignition(VFAT)),
-        user_data_v3: Some(Config::Ignition(VFAT_V3)),
-        distros: &["cl", "debian"],
-        features: &["disks"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.ignition.v2_1.swap",
-        run: |c| Box::pin(async move { has(&c, &*c.machine(0)?, "USR-B", UUID, "swap").await }),
-        user_data: Some(Config::Ignition(SWAP)),
-        user_data_v3: Some(Config::Ignition(SWAP_V3)),
-        distros: &["cl", "debian"],
-        features: &["disks"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.ignition.v2_1.ext4checkexisting",
-        run: |c| Box::pin(ext4_check_existing(c)),
-        distros: &["cl", "debian"],
-        features: &["disks"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.disk.raid.data",
-        run: |c| Box::pin(raid_data(c)),
-        user_data: Some(Config::Ignition(RAID_DATA)),
-        user_data_v3: Some(Config::Ignition(RAID_DATA_V3)),
-        distros: &["cl", "debian"],
-        features: &["disks", "mdadm"],
-        ..Test::DEFAULT
-    },
-];
+/// What tests that give the root file system another format (or just another UUID) have in common.
+fn reformatted(test: Test) -> Test {
+    test.distros(["cl", "debian"])
+}
 
 const BTRFS_V1: &str = r#"{
   "ignitionVersion": 1,

@@ -8,146 +8,90 @@ pub mod remote;
 
 use color_eyre::eyre::{Result, ensure};
 
-use super::helpers::{is_debian, reboot};
+use super::helpers::{boots, is_debian, reboot};
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::{Config, Flag, Test};
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "cl.ignition.v1.once",
-        run: |c| Box::pin(once(c)),
-        user_data: Some(Config::Ignition(ONCE_V1)),
-        user_data_v3: Some(Config::Ignition(ONCE_V3)),
-        distros: &["cl", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2.once",
-        run: |c| Box::pin(once(c)),
-        user_data: Some(Config::Ignition(ONCE_V2)),
-        user_data_v3: Some(Config::Ignition(ONCE_V3)),
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.ignition.v1.sethostname",
-        run: |c| Box::pin(set_hostname(c)),
-        user_data: Some(Config::Ignition(HOSTNAME_V1)),
-        user_data_v3: Some(Config::Ignition(HOSTNAME_V3)),
-        distros: &["cl", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2.sethostname",
-        run: |c| Box::pin(set_hostname(c)),
-        user_data: Some(Config::Ignition(HOSTNAME_V2)),
-        user_data_v3: Some(Config::Ignition(HOSTNAME_V3)),
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v1.groups",
-        run: |c| Box::pin(groups(c)),
-        user_data: Some(Config::Ignition(GROUPS_V1)),
-        user_data_v3: Some(Config::Ignition(GROUPS_V3)),
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2.groups",
-        run: |c| Box::pin(groups(c)),
-        user_data: Some(Config::Ignition(GROUPS_V2)),
-        user_data_v3: Some(Config::Ignition(GROUPS_V3)),
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.ignition.v1.users",
-        run: |c| Box::pin(users(c)),
-        user_data: Some(Config::Ignition(CL_USERS_V1)),
-        user_data_v3: Some(Config::Ignition(DOCKER_USERS_V3)),
-        distros: &["cl", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.ignition.v2.users",
-        run: |c| Box::pin(users(c)),
-        user_data: Some(Config::Ignition(CL_USERS_V2)),
-        user_data_v3: Some(Config::Ignition(DOCKER_USERS_V3)),
-        distros: &["cl", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "rhcos.ignition.v1.users",
-        run: |c| Box::pin(users(c)),
-        user_data: Some(Config::Ignition(RHCOS_USERS_V1)),
-        user_data_v3: Some(Config::Ignition(SUDO_USERS_V3)),
-        distros: &["rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "rhcos.ignition.v2.users",
-        run: |c| Box::pin(users(c)),
-        user_data: Some(Config::Ignition(RHCOS_USERS_V2)),
-        user_data_v3: Some(Config::Ignition(SUDO_USERS_V3)),
-        distros: &["rhcos", "fcos", "debian"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.systemd.enable-service",
-        run: |c| Box::pin(enable_service(c)),
-        user_data: Some(Config::Ignition(ENABLE)),
-        user_data_v3: Some(Config::Ignition(ENABLE_V3)),
-        features: &["kernel", "nfs"],
-        ..Test::DEFAULT
-    },
-    // That the machine boots and lets us in is the test. Where keys only come by userdata it would prove nothing.
-    Test {
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("cl.ignition.v1.once", once)
+            .ignition(ONCE_V1)
+            .ignition_v3(ONCE_V3)
+            .distros(["cl", "debian"]),
+        Test::new("coreos.ignition.v2.once", once)
+            .ignition(ONCE_V2)
+            .ignition_v3(ONCE_V3)
+            .distros(["cl", "rhcos", "fcos", "debian"]),
+        Test::new("cl.ignition.v1.sethostname", set_hostname)
+            .ignition(HOSTNAME_V1)
+            .ignition_v3(HOSTNAME_V3)
+            .distros(["cl", "debian"]),
+        Test::new("coreos.ignition.v2.sethostname", set_hostname)
+            .ignition(HOSTNAME_V2)
+            .ignition_v3(HOSTNAME_V3)
+            .distros(["cl", "rhcos", "fcos", "debian"]),
+        Test::new("coreos.ignition.v1.groups", groups)
+            .ignition(GROUPS_V1)
+            .ignition_v3(GROUPS_V3)
+            .distros(["cl", "rhcos", "fcos", "debian"]),
+        Test::new("coreos.ignition.v2.groups", groups)
+            .ignition(GROUPS_V2)
+            .ignition_v3(GROUPS_V3)
+            .distros(["cl", "rhcos", "fcos", "debian"]),
+        Test::new("cl.ignition.v1.users", users)
+            .ignition(CL_USERS_V1)
+            .ignition_v3(DOCKER_USERS_V3)
+            .distros(["cl", "debian"]),
+        Test::new("cl.ignition.v2.users", users)
+            .ignition(CL_USERS_V2)
+            .ignition_v3(DOCKER_USERS_V3)
+            .distros(["cl", "debian"]),
+        Test::new("rhcos.ignition.v1.users", users)
+            .ignition(RHCOS_USERS_V1)
+            .ignition_v3(SUDO_USERS_V3)
+            .distros(["rhcos", "fcos", "debian"]),
+        Test::new("rhcos.ignition.v2.users", users)
+            .ignition(RHCOS_USERS_V2)
+            .ignition_v3(SUDO_USERS_V3)
+            .distros(["rhcos", "fcos", "debian"]),
+        Test::new("coreos.ignition.systemd.enable-service", enable_service)
+            .ignition(ENABLE)
+            .ignition_v3(ENABLE_V3)
+            .features(["kernel", "nfs"]),
+        // That the machine boots and lets us in is the test. Where keys only come by userdata it would prove nothing.
         // Container Linux bug 1184.
-        name: "cl.ignition.misc.empty",
-        user_data: Some(Config::Empty),
-        exclude_platforms: &["qemu", "esx", "nspawn"],
-        distros: &["cl"],
-        ..Test::DEFAULT
-    },
-    Test {
+        Test::new("cl.ignition.misc.empty", boots)
+            .user_data(Config::Empty)
+            .exclude_platforms(["qemu", "esx", "nspawn"])
+            .distros(["cl"]),
         // Container Linux bug 1981.
-        name: "cl.ignition.v1.noop",
-        user_data: Some(Config::Ignition(NOOP_V1)),
-        user_data_v3: Some(Config::Ignition(NOOP_V3)),
-        exclude_platforms: &["qemu", "esx", "openstack", "nspawn"],
-        distros: &["cl"],
-        flags: &[Flag::NoSshKeyInUserData],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "cl.ignition.v2.noop",
-        user_data: Some(Config::Ignition(NOOP_V2)),
-        user_data_v3: Some(Config::Ignition(NOOP_V3)),
-        exclude_platforms: &["qemu", "esx", "openstack", "nspawn"],
-        distros: &["cl"],
-        flags: &[Flag::NoSshKeyInUserData],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v1.ssh.key",
-        user_data: Some(Config::Ignition(NOOP_V1)),
-        user_data_v3: Some(Config::Ignition(NOOP_V3)),
-        exclude_platforms: &["qemu", "nspawn"],
-        distros: &["cl", "rhcos"],
-        flags: &[Flag::NoSshKeyInMetadata],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2.ssh.key",
-        user_data: Some(Config::Ignition(NOOP_V2)),
-        user_data_v3: Some(Config::Ignition(NOOP_V3)),
-        exclude_platforms: &["qemu", "nspawn"],
-        distros: &["cl", "rhcos"],
-        flags: &[Flag::NoSshKeyInMetadata],
-        ..Test::DEFAULT
-    },
-];
+        Test::new("cl.ignition.v1.noop", boots)
+            .ignition(NOOP_V1)
+            .ignition_v3(NOOP_V3)
+            .exclude_platforms(["qemu", "esx", "openstack", "nspawn"])
+            .distros(["cl"])
+            .flags([Flag::NoSshKeyInUserData]),
+        Test::new("cl.ignition.v2.noop", boots)
+            .ignition(NOOP_V2)
+            .ignition_v3(NOOP_V3)
+            .exclude_platforms(["qemu", "esx", "openstack", "nspawn"])
+            .distros(["cl"])
+            .flags([Flag::NoSshKeyInUserData]),
+        Test::new("coreos.ignition.v1.ssh.key", boots)
+            .ignition(NOOP_V1)
+            .ignition_v3(NOOP_V3)
+            .exclude_platforms(["qemu", "nspawn"])
+            .distros(["cl", "rhcos"])
+            .flags([Flag::NoSshKeyInMetadata]),
+        Test::new("coreos.ignition.v2.ssh.key", boots)
+            .ignition(NOOP_V2)
+            .ignition_v3(NOOP_V3)
+            .exclude_platforms(["qemu", "nspawn"])
+            .distros(["cl", "rhcos"])
+            .flags([Flag::NoSshKeyInMetadata]),
+    ]
+}
 
 const NOOP_V1: &str = r#"{"ignitionVersion": 1}"#;
 const NOOP_V2: &str = r#"{"ignition": {"version": "2.0.0"}}"#;

@@ -10,58 +10,41 @@ use mantle::platform::guest::Guest;
 use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 
 use crate::kola::cluster::TestCluster;
-use crate::kola::register::{Config, Flag, Native, Test};
+use crate::kola::register::{Flag, Native, Test};
 use crate::kola::tests::helpers::{must_bash, pick, retry, seconds};
 
-pub const TESTS: &[Test] = &[
-    Test {
-        name: "coreos.ignition.v2_1.resource.local",
-        run: |c| Box::pin(resource_local(c)),
-        native: &[Native::new("Serve", serve)],
-        exclude_platforms: &["do"],
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        features: &["private-network"],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2_1.resource.remote",
-        run: |c| {
-            Box::pin(async move {
-                let all = "kola-anonymous";
-                check(&c, &*c.machine(0)?, &[("http", all), ("https", all), ("s3-anon", all)]).await
-            })
-        },
-        user_data: Some(Config::Ignition(REMOTE)),
-        exclude_platforms: &["do"],
-        distros: &["cl", "rhcos"],
-        flags: &[Flag::RequiresInternetAccess],
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2_1.resource.s3.versioned",
-        run: |c| {
-            Box::pin(async move {
-                check(&c, &*c.machine(0)?, &[("original", "original"), ("latest", "updated")]).await
-            })
-        },
-        user_data: Some(Config::Ignition(VERSIONED)),
-        exclude_platforms: &["do"],
-        distros: &["cl", "rhcos"],
-        flags: &[Flag::RequiresInternetAccess],
-        min_version: Some("1995.0.0"),
-        ..Test::DEFAULT
-    },
-    Test {
-        name: "coreos.ignition.v2_2.security.tls",
-        run: |c| Box::pin(security_tls(c)),
-        native: &[Native::new("TLSServe", tls_serve)],
-        // Upstream leaves out qemu as well, for Ignition issue 645.
-        exclude_platforms: &["do", "packet"],
-        distros: &["cl", "rhcos", "fcos", "debian"],
-        features: &["private-network"],
-        ..Test::DEFAULT
-    },
-];
+/// The tests of this file.
+pub fn tests() -> Vec<Test> {
+    vec![
+        Test::new("coreos.ignition.v2_1.resource.local", resource_local)
+            .native([Native::new("Serve", serve)])
+            .exclude_platforms(["do"])
+            .distros(["cl", "rhcos", "fcos", "debian"])
+            .features(["private-network"]),
+        Test::new("coreos.ignition.v2_1.resource.remote", |c| async move {
+            let all = "kola-anonymous";
+            check(&c, &*c.machine(0)?, &[("http", all), ("https", all), ("s3-anon", all)]).await
+        })
+        .ignition(REMOTE)
+        .exclude_platforms(["do"])
+        .distros(["cl", "rhcos"])
+        .flags([Flag::RequiresInternetAccess]),
+        Test::new("coreos.ignition.v2_1.resource.s3.versioned", |c| async move {
+            check(&c, &*c.machine(0)?, &[("original", "original"), ("latest", "updated")]).await
+        })
+        .ignition(VERSIONED)
+        .exclude_platforms(["do"])
+        .distros(["cl", "rhcos"])
+        .flags([Flag::RequiresInternetAccess])
+        .min_version("1995.0.0"),
+        Test::new("coreos.ignition.v2_2.security.tls", security_tls)
+            .native([Native::new("TLSServe", tls_serve)])
+            // Upstream leaves out qemu as well, for Ignition issue 645.
+            .exclude_platforms(["do", "packet"])
+            .distros(["cl", "rhcos", "fcos", "debian"])
+            .features(["private-network"]),
+    ]
+}
 
 const LOCAL: &str = r#"{
   "ignition": {"version": "2.1.0"},
