@@ -24,6 +24,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -99,14 +100,39 @@ pub struct Options {
 /// How many top-level tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Passed.
-    pub passed: usize,
-    /// Failed.
-    pub failed: usize,
-    /// Skipped, or not started because of the interruption.
-    pub skipped: usize,
+    /// In the order of [`Outcome::ALL`].
+    counts: [usize; Outcome::ALL.len()],
     /// The run was cancelled.
     pub interrupted: bool,
+}
+
+impl Summary {
+    /// How many ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        Outcome::ALL.iter().position(|o| *o == outcome).map_or(0, |at| self.counts[at])
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// Whether one of them does not let the run succeed.
+    fn has_bad(&self) -> bool {
+        Outcome::ALL.iter().zip(self.counts).any(|(outcome, count)| count > 0 && !outcome.is_good())
+    }
+}
+
+/// `3: 1 passed, 1 failed, 1 skipped`; those that did not occur are left out.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.total())?;
+        let occurred = Outcome::ALL.iter().zip(self.counts).filter(|(_, count)| *count > 0);
+        for (n, (outcome, count)) in occurred.enumerate() {
+            write!(f, "{} {count} {}", if n == 0 { ":" } else { "," }, outcome.form().counted)?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a run did not succeed.
@@ -150,8 +176,7 @@ impl Suite {
 /// Runs the cases in natural order of their names, `options.parallel` at once, and writes `test.tap`,
 /// `reports/report.json` and `reports/junit.xml` (also after each case, so a killed run has them too).
 ///
-/// After `cancel` no case starts; running bodies are stopped and reported as failed ("interrupted"), the others
-/// as skipped. The future must be awaited to its end: dropping it aborts the cases with their clean-up.
+/// After `cancel` no case starts; running bodies are stopped and reported as interrupted, the others as skipped. The future must be awaited to its end: dropping it aborts the cases with their clean-up.
 ///
 /// # Errors
 /// [`Error`].
@@ -248,15 +273,9 @@ async fn checkpoint(suite: &Arc<Suite>) {
 }
 
 async fn conclude(suite: &Arc<Suite>, interrupted: bool) -> Result<Summary, Error> {
-    let count = |outcome| suite.recorder.count(outcome);
-    let summary = Summary {
-        passed: count(Outcome::Pass),
-        failed: count(Outcome::Fail),
-        skipped: count(Outcome::Skip),
-        interrupted,
-    };
-    let empty = summary.passed + summary.failed + summary.skipped == 0;
-    let failed = summary.failed > 0 || interrupted || suite.late.load(Ordering::Relaxed);
+    let summary = Summary { counts: Outcome::ALL.map(|o| suite.recorder.count(o)), interrupted };
+    let empty = summary.total() == 0;
+    let failed = summary.has_bad() || interrupted || suite.late.load(Ordering::Relaxed);
     let result = match (empty, failed) {
         (true, _) => "",
         (_, true) => "FAIL",

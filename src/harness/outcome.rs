@@ -31,32 +31,100 @@ pub enum Stopped {
     Interrupted,
 }
 
-/// The result of one test, as every report spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "UPPERCASE")]
+/// The result of one test. What the reports make of it is in one table, [`Outcome::form`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It returned `Ok` and no error was recorded.
     Pass,
-    /// It, or one of its sub-tests, failed.
-    Fail,
+    /// It failed, and passed when it was run again.
+    Flaky,
+    /// It failed, which is known and does not count.
+    Warn,
     /// It could not be done here.
     Skip,
+    /// It, or one of its sub-tests, failed.
+    Fail,
+    /// What it runs on failed, so nothing is known about what it tests.
+    Infra,
+    /// The run was interrupted before the test had a result.
+    Interrupted,
+}
+
+/// How an outcome appears in the reports.
+pub(super) struct Form {
+    /// In result lines and report.json.
+    pub word: &'static str,
+    /// In counts.
+    pub counted: &'static str,
+    /// Colour of the word on terminals (SGR).
+    pub color: u8,
+    /// Whether the run can still succeed.
+    pub good: bool,
+    /// The result line in TAP.
+    pub tap: Tap,
+    /// The element in JUnit.
+    pub junit: JUnit,
+}
+
+/// Result lines of TAP: <https://testanything.org/tap-version-13-specification.html>.
+pub(super) enum Tap {
+    Ok,
+    NotOk,
+    /// `ok`, with this directive and the reason.
+    OkBut(&'static str),
+    /// `not ok`, with this directive and the reason.
+    NotOkBut(&'static str),
+}
+
+/// Elements of JUnit.
+pub(super) enum JUnit {
+    Success,
+    /// A success with the failure that went before.
+    Flaky,
+    Skipped,
+    Failure,
+    Error,
 }
 
 impl Outcome {
-    /// `PASS`, `FAIL` or `SKIP`.
-    pub fn as_str(self) -> &'static str {
+    /// All, in the order in which they are counted.
+    pub const ALL: [Self; 7] =
+        [Self::Pass, Self::Flaky, Self::Warn, Self::Fail, Self::Infra, Self::Interrupted, Self::Skip];
+
+    pub(super) fn form(self) -> Form {
+        let form = |word, counted, color, good, tap, junit| Form { word, counted, color, good, tap, junit };
         match self {
-            Outcome::Pass => "PASS",
-            Outcome::Fail => "FAIL",
-            Outcome::Skip => "SKIP",
+            Self::Pass => form("PASS", "passed", 32, true, Tap::Ok, JUnit::Success),
+            Self::Flaky => form("FLAKY", "flaky", 33, true, Tap::Ok, JUnit::Flaky),
+            // A failure that is expected and does not count is what TODO says in TAP. JUnit has no word for it.
+            Self::Warn => form("WARN", "warned", 33, true, Tap::NotOkBut("TODO"), JUnit::Skipped),
+            Self::Skip => form("SKIP", "skipped", 34, true, Tap::OkBut("SKIP"), JUnit::Skipped),
+            Self::Fail => form("FAIL", "failed", 31, false, Tap::NotOk, JUnit::Failure),
+            Self::Infra => form("INFRA", "failed by their surroundings", 31, false, Tap::NotOk, JUnit::Error),
+            Self::Interrupted => form("INTERRUPTED", "interrupted", 33, false, Tap::NotOk, JUnit::Error),
         }
+    }
+
+    /// As result lines and report.json spell it: `PASS`.
+    pub fn as_str(self) -> &'static str {
+        self.form().word
+    }
+
+    /// Whether a run with it can succeed.
+    pub fn is_good(self) -> bool {
+        self.form().good
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+impl serde::Serialize for Outcome {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
     }
 }
 

@@ -100,6 +100,8 @@ struct State {
     output: String,
     failed: bool,
     skipped: bool,
+    /// Ended by the interruption of the run, itself or a sub-test.
+    interrupted: bool,
     done: bool,
     /// The first failure, or why it was skipped.
     reason: Option<String>,
@@ -227,16 +229,17 @@ impl T {
             state.failed = true;
             state.reason.get_or_insert_with(|| text.trim_end().to_owned());
             drop(state);
-            self.fail_ancestors();
+            self.fail_ancestors(text.trim_end());
         }
     }
 
-    fn fail_ancestors(&self) {
+    fn fail_ancestors(&self, text: &str) {
         let mut above = self.0.parent.as_ref();
         while let Some(t) = above {
             let mut state = t.lock();
             state.failed = true;
             state.child_failed = true;
+            state.reason.get_or_insert_with(|| format!("{}: {text}", self.0.name));
             drop(state);
             above = t.0.parent.as_ref();
         }
@@ -253,10 +256,12 @@ impl T {
         state.skipped && !state.failed
     }
 
+    /// The result, from all that is known of the test: the one place that decides it.
     fn outcome(state: &State) -> Outcome {
-        match (state.failed, state.skipped) {
-            (true, _) => Outcome::Fail,
-            (_, true) => Outcome::Skip,
+        match state {
+            State { failed: true, .. } => Outcome::Fail,
+            State { interrupted: true, .. } => Outcome::Interrupted,
+            State { skipped: true, .. } => Outcome::Skip,
             _ => Outcome::Pass,
         }
     }
@@ -368,7 +373,7 @@ impl T {
         });
         // The sender is gone, unused, when the sub-test ends otherwise.
         let _ = released.await;
-        !child.failed()
+        Self::outcome(&child.lock()).is_good()
     }
 
     /// Registers a sub-test; `None` if this test has already ended.
@@ -511,14 +516,34 @@ impl T {
             self.skip_because(&text);
             return;
         }
-        let mut fault = Fault::of(&report);
-        self.record(None, &text, true);
+        let fault = Fault::of(&report);
         // An owner that was stopped while setting up returns an error that does not say so.
-        if let (Fault::Error, false, Some(stop)) = (fault, self.0.limit.bodies().began, self.stopped()) {
-            fault = Fault::of(&stop.into());
-            self.record(None, &stop.to_string(), true);
+        let began = self.0.limit.bodies().began;
+        match self.stopped().filter(|_| fault == Fault::Error && !began) {
+            Some(stop) => {
+                self.record(None, &text, stop != Stopped::Interrupted);
+                self.end(&stop.to_string(), Fault::of(&stop.into()));
+            }
+            None => self.end(&text, fault),
         }
-        self.lock().fault = fault;
+    }
+
+    /// Records what ended the test.
+    fn end(&self, text: &str, fault: Fault) {
+        let interrupted = fault == Fault::Interrupted;
+        self.record(None, text, !interrupted);
+        if !interrupted {
+            self.lock().fault = fault;
+            return;
+        }
+        let mut t = Some(self);
+        while let Some(test) = t {
+            let mut state = test.lock();
+            state.interrupted = true;
+            state.reason.get_or_insert_with(|| text.to_owned());
+            drop(state);
+            t = test.0.parent.as_ref();
+        }
     }
 
     /// Waits for the sub-tests and reports the test, to its parent's output or, at the top, to the run.

@@ -1,22 +1,40 @@
 //! The results for programs: TAP, JSON and JUnit.
 
-use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestRerun, TestSuite};
 use serde::Serialize;
 
 use super::{Record, Snapshot};
-use crate::harness::outcome::Outcome;
+use crate::harness::outcome::{JUnit, Outcome, Tap};
+use crate::text::strip_escapes;
 
-/// TAP, as upstream writes it: a line for each top-level test in order of completion, without numbers.
+/// TAP: upstream's line for each top-level test, in order of completion and without numbers; with the reason of
+/// what was skipped, and that of what went wrong as a diagnostic below.
 pub fn tap(snapshot: &Snapshot) -> String {
     let mut out = format!("1..{}\n", snapshot.planned);
     for record in snapshot.records.iter().filter(|r| r.depth == 0) {
-        let (word, end) = match record.outcome {
-            Outcome::Pass => ("ok", ""),
-            Outcome::Fail => ("not ok", ""),
-            Outcome::Skip => ("ok", " # SKIP"),
+        let (word, directive) = match record.outcome.form().tap {
+            Tap::Ok => ("ok", None),
+            Tap::NotOk => ("not ok", None),
+            Tap::OkBut(directive) => ("ok", Some(directive)),
+            Tap::NotOkBut(directive) => ("not ok", Some(directive)),
         };
         // A # would begin a directive.
-        out.push_str(&format!("{word} - {}{end}\n", record.name.replace('#', "")));
+        out.push_str(&format!("{word} - {}", record.name.replace('#', "")));
+        let reason = record.reason.as_deref().map(strip_escapes).unwrap_or_default();
+        if let Some(directive) = directive {
+            let reason: Vec<&str> = reason.split_whitespace().collect();
+            out.push_str(format!(" # {directive} {}", reason.join(" ")).trim_end());
+            out.push('\n');
+            continue;
+        }
+        out.push('\n');
+        if record.outcome != Outcome::Pass {
+            out.push_str(&format!("# {}\n", record.kind()));
+            for line in reason.lines() {
+                out.push_str(format!("#   {line}").trim_end());
+                out.push('\n');
+            }
+        }
     }
     out
 }
@@ -59,28 +77,53 @@ pub fn json(snapshot: &Snapshot) -> String {
 }
 
 /// JUnit XML: one suite, named like the platform; sub-tests are cases of their own, after whose top-level test
-/// their class is named.
+/// their class is named. It fits the schema that Jenkins' xUnit plugin checks against (junit-10.xsd), one of the
+/// stricter of those in use.
 pub fn junit(snapshot: &Snapshot) -> Result<String, SerializeError> {
     let mut suite = TestSuite::new(snapshot.platform.as_str());
     suite.set_timestamp(snapshot.began).set_time(snapshot.lasted);
     suite.add_property(("version", snapshot.version.as_str()));
     suite.add_test_cases(snapshot.records.iter().map(|r| case(r)));
     let mut report = Report::new(env!("CARGO_PKG_NAME"));
-    report.set_timestamp(snapshot.began).set_time(snapshot.lasted).add_test_suite(suite);
-    report.to_string()
+    report.set_time(snapshot.lasted).add_test_suite(suite);
+    let text = report.to_string()?;
+    // The schema knows the number of skipped tests on the suite only. No attribute before it has a `skipped`.
+    let outer = text.find("<testsuites ").and_then(|at| Some((at, at + text[at..].find('>')?)));
+    Ok(match outer {
+        Some((start, end)) => {
+            let number = format!(" skipped=\"{}\"", report.skipped);
+            text[..start].to_owned() + &text[start..end].replacen(&number, "", 1) + &text[end..]
+        }
+        None => text,
+    })
 }
 
 fn case(record: &Record) -> TestCase {
-    let mut status = match record.outcome {
-        Outcome::Pass => TestCaseStatus::success(),
-        Outcome::Skip => TestCaseStatus::skipped(),
-        Outcome::Fail => {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_type(record.fault.as_str());
+    let failed = |kind| {
+        let mut status = TestCaseStatus::non_success(kind);
+        status.set_type(record.kind());
+        status
+    };
+    let mut status = match record.outcome.form().junit {
+        JUnit::Success => TestCaseStatus::success(),
+        JUnit::Flaky => {
+            let mut before = TestRerun::new(NonSuccessKind::Failure);
+            before.set_type(record.fault.as_str()).set_message(record.reason.clone().unwrap_or_default());
+            let mut status = TestCaseStatus::success();
+            status.add_rerun(before);
             status
         }
+        JUnit::Skipped => {
+            let mut status = TestCaseStatus::skipped();
+            if record.outcome != Outcome::Skip {
+                status.set_type(record.kind());
+            }
+            status
+        }
+        JUnit::Failure => failed(NonSuccessKind::Failure),
+        JUnit::Error => failed(NonSuccessKind::Error),
     };
-    if let (Outcome::Fail | Outcome::Skip, Some(reason)) = (record.outcome, &record.reason) {
+    if let (false, Some(reason)) = (matches!(status, TestCaseStatus::Success { .. }), &record.reason) {
         status.set_message(reason.as_str());
     }
     let mut case = TestCase::new(record.name.as_str(), status);
@@ -90,4 +133,103 @@ fn case(record: &Record) -> TestCase {
         case.set_system_out(record.output.as_str());
     }
     case
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::harness::outcome::Fault;
+
+    /// A run in which everything happened that can.
+    fn all() -> Snapshot {
+        let record = |outcome: Outcome| {
+            Arc::new(Record {
+                name: format!("t.{}", outcome.as_str().to_lowercase()),
+                depth: 0,
+                outcome,
+                duration: Duration::from_millis(1500),
+                output: String::new(),
+                reason: (outcome != Outcome::Pass).then(|| "one #1\nand \x1b[31mtwo\x1b[0m".to_owned()),
+                fault: Fault::Error,
+            })
+        };
+        Snapshot {
+            records: Outcome::ALL.map(record).to_vec(),
+            planned: Outcome::ALL.len(),
+            platform: "qemu".into(),
+            version: "1.2.3".into(),
+            began: chrono::DateTime::UNIX_EPOCH,
+            lasted: Duration::from_secs(2),
+            result: "FAIL",
+        }
+    }
+
+    #[test]
+    fn tap_knows_every_outcome() {
+        assert_eq!(
+            tap(&all()),
+            "\
+1..7
+ok - t.pass
+ok - t.flaky
+# flaky
+#   one #1
+#   and two
+not ok - t.warn # TODO one #1 and two
+not ok - t.fail
+# error
+#   one #1
+#   and two
+not ok - t.infra
+# infra
+#   one #1
+#   and two
+not ok - t.interrupted
+# interrupted
+#   one #1
+#   and two
+ok - t.skip # SKIP one #1 and two
+"
+        );
+    }
+
+    #[test]
+    fn json_knows_every_outcome() {
+        let report: serde_json::Value = serde_json::from_str(&json(&all())).unwrap();
+        let results: Vec<&str> =
+            report["tests"].as_array().unwrap().iter().map(|t| t["result"].as_str().unwrap()).collect();
+        assert_eq!(results, ["PASS", "FLAKY", "WARN", "FAIL", "INFRA", "INTERRUPTED", "SKIP"]);
+    }
+
+    #[test]
+    fn junit_knows_every_outcome_and_keeps_to_the_schema() {
+        let message = "one #1&#10;and two";
+        let case = |name: &str, element: &str| {
+            format!(
+                "        <testcase name=\"t.{name}\" classname=\"t.{name}\" time=\"1.500\">\n            {element}\n        </testcase>\n"
+            )
+        };
+        let want = [
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned(),
+            // No `skipped` and no `timestamp` here.
+            "<testsuites name=\"mantle\" tests=\"7\" failures=\"1\" errors=\"2\" time=\"2.000\">\n".to_owned(),
+            "    <testsuite name=\"qemu\" tests=\"7\" skipped=\"2\" errors=\"2\" failures=\"1\" \
+             timestamp=\"1970-01-01T00:00:00.000+00:00\" time=\"2.000\">\n"
+                .to_owned(),
+            "        <properties>\n            <property name=\"version\" value=\"1.2.3\"/>\n        </properties>\n"
+                .to_owned(),
+            "        <testcase name=\"t.pass\" classname=\"t.pass\" time=\"1.500\"/>\n".to_owned(),
+            case("flaky", &format!("<flakyFailure message=\"{message}\" type=\"error\"/>")),
+            case("warn", &format!("<skipped message=\"{message}\" type=\"warn\"/>")),
+            case("fail", &format!("<failure message=\"{message}\" type=\"error\"/>")),
+            case("infra", &format!("<error message=\"{message}\" type=\"infra\"/>")),
+            case("interrupted", &format!("<error message=\"{message}\" type=\"interrupted\"/>")),
+            case("skip", &format!("<skipped message=\"{message}\"/>")),
+            "    </testsuite>\n</testsuites>\n".to_owned(),
+        ];
+        assert_eq!(junit(&all()).unwrap(), want.concat());
+    }
 }

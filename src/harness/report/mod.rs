@@ -55,6 +55,14 @@ pub struct Record {
 }
 
 impl Record {
+    /// What went wrong, in a word: the kind of failure, or the outcome where that says more.
+    pub fn kind(&self) -> String {
+        match self.outcome {
+            Outcome::Fail => self.fault.as_str().to_owned(),
+            other => other.as_str().to_lowercase(),
+        }
+    }
+
     /// The result line and, below, the output.
     pub fn block(&self) -> String {
         let seconds = self.duration.as_secs_f64();

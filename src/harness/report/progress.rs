@@ -7,7 +7,6 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::Event;
-use crate::harness::outcome::Outcome;
 
 /// How lively the output is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,7 +64,7 @@ impl Bars {
                     self.multi.remove(&line);
                 }
                 self.all.inc(1);
-                if record.outcome == Outcome::Fail {
+                if !record.outcome.is_good() {
                     self.failed += 1;
                     self.all.set_message(format!(", {} failed", self.failed));
                 }

@@ -30,12 +30,12 @@ impl Text {
 fn decorate(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 64);
     for line in text.lines() {
-        let found =
-            [(Outcome::Pass, 32), (Outcome::Fail, 31), (Outcome::Skip, 34)].iter().find_map(|(o, color)| {
-                let (before, after) = line.split_once("--- ")?;
-                let rest = after.strip_prefix(o.as_str())?.strip_prefix(": ")?;
-                before.trim().is_empty().then(|| (before, o.as_str(), rest, *color))
-            });
+        let found = Outcome::ALL.iter().find_map(|outcome| {
+            let (before, after) = line.split_once("--- ")?;
+            let form = outcome.form();
+            let rest = after.strip_prefix(form.word)?.strip_prefix(": ")?;
+            before.trim().is_empty().then_some((before, form.word, rest, form.color))
+        });
         match found {
             Some((before, word, rest, color)) => {
                 out.push_str(&format!("{before}--- \x1b[{color}m{word}\x1b[0m: "));
@@ -66,5 +66,10 @@ mod tests {
             "--- \x1b[31mFAIL\x1b[0m: a (1.00s)\n    --- \x1b[32mPASS\x1b[0m: a/b (0.10s)\n        \
              x.rs:1: \\u{1b}]0;title\\u{7}\n--- \x1b[34mSKIP\x1b[0m: c (0.00s)\n"
         );
+        for outcome in Outcome::ALL {
+            let shown = decorate(&format!("--- {outcome}: a (1.00s)\n"));
+            let form = outcome.form();
+            assert_eq!(shown, format!("--- \x1b[{}m{}\x1b[0m: a (1.00s)\n", form.color, form.word));
+        }
     }
 }

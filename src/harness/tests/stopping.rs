@@ -204,7 +204,8 @@ async fn an_interruption_stops_everything_once_and_is_reported() {
         case("c", async |_| panic!("must not start")),
     ];
     let ran = run_until(cases, 1, cancel).await;
-    assert_eq!(ran.summary(), Summary { passed: 1, failed: 1, skipped: 1, interrupted: true });
+    assert_eq!(ran.summary().to_string(), "3: 1 passed, 1 interrupted, 1 skipped");
+    assert!(ran.summary().interrupted);
     assert!(ran.result.is_err());
     assert_eq!(story.told(), ["cleaned up"]);
     assert!(
@@ -212,10 +213,29 @@ async fn an_interruption_stops_everything_once_and_is_reported() {
         "{}",
         ran.text
     );
-    assert!(ran.text.contains("        interrupted\n"), "{}", ran.text);
+    for name in ["b", "b/parked", "b/sub"] {
+        assert!(ran.text.contains(&format!("--- INTERRUPTED: {name} (")), "{name}: {}", ran.text);
+    }
+    assert!(!ran.text.contains("--- FAIL"), "{}", ran.text);
     assert!(!ran.text.contains("must not start"), "{}", ran.text);
     assert!(ran.file("test.tap").starts_with("1..3\nok - a\n"));
     assert!(ran.file("reports/report.json").contains(r#""result":"FAIL","platform""#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_before_the_interruption_has_failed() {
+    let cancel = CancellationToken::new();
+    let signal = cancel.clone();
+    let case = case("a", |t| async move {
+        t.run("wrong", async |_| bail!("no")).await;
+        signal.cancel();
+        std::future::pending().await
+    });
+    let ran = run_until(vec![case], 1, cancel).await;
+    assert_eq!(
+        ran.results(),
+        "--- FAIL: a (1.00s)\n    --- FAIL: a/wrong (0.00s)\n            no\n        interrupted\n"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +254,8 @@ async fn an_interruption_while_cleaning_up_changes_no_result() {
     );
     let ran = run_until(vec![case], 1, cancel).await;
     assert_eq!(ran.results(), "--- PASS: a (3.00s)\n");
-    assert_eq!(ran.summary(), Summary { passed: 1, interrupted: true, ..Summary::default() });
+    assert_eq!(ran.summary().to_string(), "1: 1 passed");
+    assert!(ran.summary().interrupted);
     assert!(ran.result.is_err());
 }
 
