@@ -98,12 +98,16 @@ pub struct Options {
 }
 
 /// How many top-level tests ended how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// In the order of [`Outcome::ALL`].
     counts: [usize; Outcome::ALL.len()],
     /// The run was cancelled.
     pub interrupted: bool,
+    /// The top-level tests that do not let the run succeed, in natural order of their names.
+    pub bad: Vec<Arc<Record>>,
+    /// How long the run took.
+    pub lasted: Duration,
 }
 
 impl Summary {
@@ -116,17 +120,12 @@ impl Summary {
     pub fn total(&self) -> usize {
         self.counts.iter().sum()
     }
-
-    /// Whether one of them does not let the run succeed.
-    fn has_bad(&self) -> bool {
-        Outcome::ALL.iter().zip(self.counts).any(|(outcome, count)| count > 0 && !outcome.is_good())
-    }
 }
 
-/// `3: 1 passed, 1 failed, 1 skipped`; those that did not occur are left out.
+/// `3 run: 1 passed, 1 failed, 1 skipped`; those that did not occur are left out.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.total())?;
+        write!(f, "{} run", self.total())?;
         let occurred = Outcome::ALL.iter().zip(self.counts).filter(|(_, count)| *count > 0);
         for (n, (outcome, count)) in occurred.enumerate() {
             write!(f, "{} {count} {}", if n == 0 { ":" } else { "," }, outcome.form().counted)?;
@@ -208,7 +207,6 @@ async fn run_to(
     let mut queued = Vec::new();
     for case in cases {
         let name = suite.names().unique(None, &case.name);
-        suite.recorder.event(Event::Announced { name: name.clone() });
         // Asked for here, so that the order of names is the order of slots.
         queued.push((T::new(&suite, name), case, suite.slots.request(Class::Test)));
     }
@@ -222,7 +220,7 @@ async fn run_to(
                     // The queue lives in the suite and drops no request.
                     if let Ok(slot) = slot {
                         t.start(slot);
-                        suite.recorder.event(Event::Started { name: t.name().to_owned() });
+                        suite.recorder.event(Event::Started { name: t.name().to_owned(), depth: 0 });
                     }
                     supervise(&t, case).await;
                 }
@@ -273,9 +271,9 @@ async fn checkpoint(suite: &Arc<Suite>) {
 }
 
 async fn conclude(suite: &Arc<Suite>, interrupted: bool) -> Result<Summary, Error> {
-    let summary = Summary { counts: Outcome::ALL.map(|o| suite.recorder.count(o)), interrupted };
+    let summary = Summary { interrupted, ..suite.recorder.summary() };
     let empty = summary.total() == 0;
-    let failed = summary.has_bad() || interrupted || suite.late.load(Ordering::Relaxed);
+    let failed = !summary.bad.is_empty() || interrupted || suite.late.load(Ordering::Relaxed);
     let result = match (empty, failed) {
         (true, _) => "",
         (_, true) => "FAIL",

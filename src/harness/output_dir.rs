@@ -11,9 +11,12 @@ pub const MARKER: &str = ".harness_temp";
 /// Why the output folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The path is empty or names the current folder.
+    /// The path is empty.
     #[error("harness: no output directory provided")]
     NotGiven,
+    /// The path names the current folder, which is never emptied.
+    #[error("harness: refused to use the current directory as output directory: it would be emptied")]
+    Current,
     /// The folder exists and nothing says that it may be emptied.
     #[error("harness: refused to remove existing output directory: {}", .0.display())]
     Refused(PathBuf),
@@ -58,11 +61,14 @@ fn clean(path: &Path) -> PathBuf {
 /// owner and mode stay. Parents are not created.
 ///
 /// # Errors
-/// [`Error::NotGiven`], [`Error::Refused`], or what the file system says.
+/// [`Error::NotGiven`], [`Error::Current`], [`Error::Refused`], or what the file system says.
 pub fn prepare(path: &Path) -> Result<PathBuf, Error> {
-    let path = clean(path);
     if path.as_os_str().is_empty() {
         return Err(Error::NotGiven);
+    }
+    let path = clean(path);
+    if path.as_os_str().is_empty() {
+        return Err(Error::Current);
     }
     match fs::DirBuilder::new().mode(0o777).create(&path) {
         Ok(()) => {}

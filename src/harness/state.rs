@@ -393,7 +393,7 @@ impl T {
         let child = Self::make(suite, Some(self), name, token, Arc::clone(&self.0.limit), own);
         self.0.children.send_modify(|n| *n += 1);
         drop(state);
-        suite.recorder.event(Event::Announced { name: child.0.name.clone() });
+        suite.recorder.event(Event::Started { name: child.0.name.clone(), depth: child.0.depth });
         if skipped {
             child.skip_because("A previous test has already failed");
         }

@@ -24,7 +24,12 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .map(|candidate| {
+            let alike = strsim::jaro_winkler(word, candidate);
+            // One slip of the finger; in short words Jaro does not see it.
+            let slip = word.chars().count() > 1 && strsim::osa_distance(word, candidate) == 1;
+            (if slip { alike.max(0.8) } else { alike }, candidate)
+        })
         .filter(|(score, _)| *score > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
@@ -53,6 +58,7 @@ mod tests {
     #[test]
     fn only_near_names_are_suggested() {
         assert_eq!(did_you_mean("qmeu", ["aws", "qemu"]).as_deref(), Some("did you mean \"qemu\"?"));
+        assert_eq!(nearest("rn", ["list", "run", "spawn"]), Some("run"));
         assert_eq!(did_you_mean("xyz", ["aws", "qemu"]), None);
     }
 }

@@ -206,7 +206,7 @@ ok - t.skip # SKIP one #1 and two
 
     #[test]
     fn junit_knows_every_outcome_and_keeps_to_the_schema() {
-        let message = "one #1&#10;and two";
+        let message = "one #1\nand two";
         let case = |name: &str, element: &str| {
             format!(
                 "        <testcase name=\"t.{name}\" classname=\"t.{name}\" time=\"1.500\">\n            {element}\n        </testcase>\n"
@@ -222,7 +222,7 @@ ok - t.skip # SKIP one #1 and two
             "        <properties>\n            <property name=\"version\" value=\"1.2.3\"/>\n        </properties>\n"
                 .to_owned(),
             "        <testcase name=\"t.pass\" classname=\"t.pass\" time=\"1.500\"/>\n".to_owned(),
-            case("flaky", &format!("<flakyFailure message=\"{message}\" type=\"error\"/>")),
+            case("flaky", &format!("<flakyFailure message=\"{message}\" type=\"error\">\n            </flakyFailure>")),
             case("warn", &format!("<skipped message=\"{message}\" type=\"warn\"/>")),
             case("fail", &format!("<failure message=\"{message}\" type=\"error\"/>")),
             case("infra", &format!("<error message=\"{message}\" type=\"infra\"/>")),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use super::Summary;
 use super::outcome::{Fault, Outcome};
 pub use progress::Progress;
 
@@ -21,15 +22,12 @@ pub type Out = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 /// A step of the run.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A test is known and will run.
-    Announced {
-        /// Its full name.
-        name: String,
-    },
-    /// A top-level test has a slot and begins.
+    /// A test begins: at the top it has a slot.
     Started {
         /// Its full name.
         name: String,
+        /// As in [`Record::depth`].
+        depth: usize,
     },
     /// A test has ended; sub-tests end before their parent.
     Ended(Box<Record>),
@@ -55,6 +53,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// The first line of what went wrong, without escape sequences; "" if nothing was said.
+    pub fn headline(&self) -> String {
+        let reason = crate::text::strip_escapes(self.reason.as_deref().unwrap_or_default());
+        reason.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    }
+
     /// What went wrong, in a word: the kind of failure, or the outcome where that says more.
     pub fn kind(&self) -> String {
         match self.outcome {
@@ -176,10 +180,14 @@ impl Recorder {
         }
     }
 
-    /// How many top-level tests ended so.
-    pub fn count(&self, outcome: Outcome) -> usize {
+    /// How the top-level tests ended.
+    pub fn summary(&self) -> Summary {
         let state = self.lock();
-        state.snapshot.records.iter().filter(|r| r.depth == 0 && r.outcome == outcome).count()
+        let top: Vec<_> = state.snapshot.records.iter().filter(|r| r.depth == 0).collect();
+        let count = |outcome| top.iter().filter(|r| r.outcome == outcome).count();
+        let mut bad: Vec<_> = top.iter().filter(|r| !r.outcome.is_good()).map(|r| Arc::clone(r)).collect();
+        bad.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
+        Summary { counts: Outcome::ALL.map(count), interrupted: false, bad, lasted: self.clock.elapsed() }
     }
 
     /// Writes the files of a run that is not over: should the process be killed, they tell what is known, and

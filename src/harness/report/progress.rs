@@ -49,8 +49,7 @@ impl Bars {
 
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Announced { .. } => {}
-            Event::Started { name } => {
+            Event::Started { name, depth: 0 } => {
                 let line = ProgressBar::new_spinner()
                     .with_style(style("{elapsed:>6} {msg}"))
                     .with_message(name.clone());
@@ -69,7 +68,7 @@ impl Bars {
                     self.all.set_message(format!(", {} failed", self.failed));
                 }
             }
-            Event::Ended(_) => {}
+            Event::Started { .. } | Event::Ended(_) => {}
         }
     }
 

@@ -18,9 +18,9 @@ impl Text {
 
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         let text = match event {
-            Event::Announced { name } => format!("=== RUN   {name}\n"),
+            Event::Started { name, .. } => format!("=== RUN   {name}\n"),
             Event::Ended(record) if record.depth == 0 => record.block(),
-            Event::Started { .. } | Event::Ended(_) => return Ok(()),
+            Event::Ended(_) => return Ok(()),
         };
         if self.color { (self.out)(decorate(&text).as_bytes()) } else { (self.out)(text.as_bytes()) }
     }

@@ -31,7 +31,7 @@ impl Ran {
 
     fn summary(&self) -> Summary {
         match &self.result {
-            Ok(summary) | Err(Error::Failed(summary)) => *summary,
+            Ok(summary) | Err(Error::Failed(summary)) => summary.clone(),
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -44,7 +44,6 @@ async fn text_looks_like_gos() {
         ran.text,
         "\
 === RUN   b.9
-=== RUN   b.10
 === RUN   b.9/good_one
 === RUN   b.9/good_one/deep
 === RUN   b.9/skipped
@@ -63,11 +62,12 @@ async fn text_looks_like_gos() {
     --- FAIL: b.9/bad (61.00s)
             results.rs:N: wrong
             worse
+=== RUN   b.10
 --- PASS: b.10 (1.23s)
         results.rs:N: one
 "
     );
-    assert_eq!(ran.summary().to_string(), "2: 1 passed, 1 failed");
+    assert_eq!(ran.summary().to_string(), "2 run: 1 passed, 1 failed");
     assert_eq!(ran.result.unwrap_err().to_string(), "harness: test suite failed");
 }
 
@@ -104,13 +104,13 @@ async fn skips_deep_in_chains_skip_but_do_not_excuse() {
         whatever
 "
     );
-    assert_eq!(ran.summary().to_string(), "3: 1 failed, 2 skipped");
+    assert_eq!(ran.summary().to_string(), "3 run: 1 failed, 2 skipped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn all_skipped_is_success() {
     let ran = run_cases(vec![case("a", async |_| Err(skip("x")))], 1).await;
-    assert_eq!(ran.result.unwrap().to_string(), "1: 1 skipped");
+    assert_eq!(ran.result.unwrap().to_string(), "1 run: 1 skipped");
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,7 +166,7 @@ async fn panics_fail_their_test_only() {
         assert!(ran.results().contains(line), "{line}\n{}", ran.text);
     }
     assert_eq!(story.told(), ["cleaned after true"]);
-    assert_eq!(ran.summary().to_string(), "4: 1 passed, 3 failed");
+    assert_eq!(ran.summary().to_string(), "4 run: 1 passed, 3 failed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +261,7 @@ async fn words_after_the_end_fail_the_run() {
         }),
     ];
     let ran = run_cases(cases, 1).await;
-    assert_eq!(ran.summary().to_string(), "2: 2 passed");
+    assert_eq!(ran.summary().to_string(), "2 run: 2 passed");
     assert!(ran.result.is_err());
 }
 
@@ -278,6 +278,6 @@ async fn a_case_can_be_run_again() {
     });
     let again = Case { name: "b".into(), timeout: LONG, run: first.run.clone() };
     let ran = run_cases(vec![first, again], 1).await;
-    assert_eq!(ran.summary().to_string(), "2: 2 passed");
+    assert_eq!(ran.summary().to_string(), "2 run: 2 passed");
     assert_eq!(story.told(), ["a", "b"]);
 }

@@ -204,7 +204,7 @@ async fn an_interruption_stops_everything_once_and_is_reported() {
         case("c", async |_| panic!("must not start")),
     ];
     let ran = run_until(cases, 1, cancel).await;
-    assert_eq!(ran.summary().to_string(), "3: 1 passed, 1 interrupted, 1 skipped");
+    assert_eq!(ran.summary().to_string(), "3 run: 1 passed, 1 interrupted, 1 skipped");
     assert!(ran.summary().interrupted);
     assert!(ran.result.is_err());
     assert_eq!(story.told(), ["cleaned up"]);
@@ -254,7 +254,7 @@ async fn an_interruption_while_cleaning_up_changes_no_result() {
     );
     let ran = run_until(vec![case], 1, cancel).await;
     assert_eq!(ran.results(), "--- PASS: a (3.00s)\n");
-    assert_eq!(ran.summary().to_string(), "1: 1 passed");
+    assert_eq!(ran.summary().to_string(), "1 run: 1 passed");
     assert!(ran.summary().interrupted);
     assert!(ran.result.is_err());
 }
