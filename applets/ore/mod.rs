@@ -1,16 +1,56 @@
 //! ore: cloud images and virtual machines.
+//!
+//! A cloud is a folder with a [`Group`], and its place in [`GROUPS`]; a verb is a struct that is a [`group::Verb`], and
+//! its place in the group's record. All else is made of these: commands, help, man pages.
 
 mod aws;
+mod gc;
 mod gcloud;
+mod group;
 
-use ::mantle::applet::{Applet, Context, Manual};
+use ::mantle::applet::{Applet, Context, Manual, Terms};
 use ::mantle::args;
-use ::mantle::cloud::aws as cloud;
-use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
 use ::mantle::log::{self, Level};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
+
+use self::group::Group;
+
+/// The clouds, in the order of help.
+const GROUPS: &[Group] = &[aws::GROUP, gcloud::GROUP];
+
+/// One list of what all groups have in one of their lists.
+macro_rules! of_all_groups {
+    ($list:ident, $empty:expr) => {{
+        const COUNT: usize = {
+            let (mut count, mut group) = (0, 0);
+            while group < GROUPS.len() {
+                count += GROUPS[group].$list.len();
+                group += 1;
+            }
+            count
+        };
+        &{
+            let mut all = [$empty; COUNT];
+            let (mut at, mut group) = (0, 0);
+            while group < GROUPS.len() {
+                let mut item = 0;
+                while item < GROUPS[group].$list.len() {
+                    all[at] = GROUPS[group].$list[item];
+                    at += 1;
+                    item += 1;
+                }
+                group += 1;
+            }
+            all
+        }
+    }};
+}
+
+const FILES: &[Terms] = of_all_groups!(files, &[] as Terms);
+const ENVIRONMENT: &[Terms] = of_all_groups!(environment, &[] as Terms);
+const EXAMPLES: Terms = of_all_groups!(examples, ("", ""));
 
 /// The applet's record.
 pub const APPLET: Applet = Applet {
@@ -18,43 +58,13 @@ pub const APPLET: Applet = Applet {
     about: "Cloud image creation and upload tools",
     command,
     run: |matches, context| Box::pin(run(matches, context)),
-    manual: Manual {
-        files: &[
-            sources::FILES,
-            cloud::FILES,
-            &[(
-                "$XDG_STATE_HOME/mantle/aws",
-                "Records of uploads to AWS that are not finished; ~/.local/state if the variable is not set.",
-            )],
-        ],
-        environment: &[sources::ENVIRONMENT, cloud::ENVIRONMENT],
-        exit_status: EXIT_STATUS,
-        examples: &[
-            (
-                "ore aws upload --file=image.bin --object-format=RAW --direct --name=1.2.3 --ami-name=linux-1.2.3",
-                "Write a raw image into a snapshot and register the AMI linux-1.2.3-hvm; repeat the command if it is interrupted.",
-            ),
-            (
-                "ore aws gc --dry-run > plan.json && ore aws gc --apply=plan.json",
-                "Look at what would be terminated before it is.",
-            ),
-            (
-                "ore gcloud index -r -D gs://bucket/boards/",
-                "Give every folder below boards an index.html, a page of its own, and a redirect to it.",
-            ),
-            (
-                "ore gcloud sync -n -r --delete gs://builds/1.2.3 gs://releases/1.2.3",
-                "See what would be copied and deleted to make one place as the other.",
-            ),
-        ],
-    },
+    manual: Manual { files: FILES, environment: ENVIRONMENT, exit_status: EXIT_STATUS, examples: EXAMPLES },
 };
 
 fn command() -> Command {
     Command::new("ore")
         .long_about("Cloud image and virtual machine utility. Progress is logged at level INFO unless another is chosen.")
-        .subcommand(aws::command())
-        .subcommand(gcloud::command())
+        .subcommands(GROUPS.iter().map(Group::command))
 }
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
@@ -63,11 +73,9 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     if !chosen && args::log_level(&matches) == Level::Notice {
         log::set_level(Level::Info);
     }
-    match matches.subcommand() {
-        Some(("aws", m)) => aws::run(m, &context).await?,
-        Some(("gcloud", m)) => gcloud::run(m, &context).await?,
-        // `version`, `help` and the bare name are answered for every applet before this is called.
-        _ => return Err(usage("ore has no such command")),
-    }
+    let named = matches.subcommand().and_then(|(name, m)| Some((GROUPS.iter().find(|g| g.name == name)?, m)));
+    // `version`, `help` and the bare name are answered for every applet before this is called.
+    let (group, matches) = named.ok_or_else(|| usage("ore has no such command"))?;
+    group.run(matches, &context).await?;
     Ok(SUCCESS)
 }

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ::mantle::applet::Context;
-use ::mantle::args;
-use ::mantle::cloud::aws::Account;
+use ::mantle::args::{self, path_parser};
 use ::mantle::cloud::aws::images::pv_kernel;
 use ::mantle::cloud::aws::object::{Location, default_bucket};
 use ::mantle::cloud::aws::upload::{self, Request, Source, check_image_name, parse_tag};
@@ -14,100 +13,127 @@ use ::mantle::error::{Result, Section as _, WrapErr as _, eyre, usage};
 use ::mantle::progress::Progress;
 use ::mantle::release::version::Versions;
 use ::mantle::{output, sdk, warning};
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
+use clap::{Parser, ValueHint};
 
-use super::{api, explain, preflight, unless_cancelled};
+use super::Options;
+use crate::ore::group::{Account as _, Explain as _, Verb, given};
 
 /// What the SDK calls the image.
 const FILE: &str = "coreos_production_ami_vmdk_image.vmdk";
 
-/// Declares the command.
-pub fn command() -> Command {
-    let text = |id: &'static str, name: &'static str| Arg::new(id).long(id).value_name(name);
-    let switch = |id: &'static str| Arg::new(id).long(id).action(ArgAction::SetTrue);
-    Command::new("upload")
-        .about("Create AWS images")
-        .long_about(
-            "Upload a disk image through S3, import it as a snapshot and register machine images of it; or write a raw \
-             image straight into a snapshot with --direct. Whatever is there already under the same names is used: a \
-             repeated command goes on where the last one stopped. The result is a line of JSON.\n\n\
-             When the command is interrupted or the network fails, the parts that were uploaded stay, to be gone on \
-             with; ore aws gc removes them if nobody does.",
-        )
-        .arg(
-            text("file", "FILE")
-                .value_parser(args::path_parser())
-                .value_hint(ValueHint::FilePath)
-                .help(format!("Image to upload [default: the SDK's latest {FILE}]")),
-        )
-        .arg(text("name", "NAME").help(
-            "Name of the uploaded image: tag of the snapshot, by which it is found again [default: COREOS_VERSION of the \
-             version.txt beside the file]",
-        ))
-        .arg(text("ami-name", "NAME").help(
-            "Name of the AMI, to which -hvm is added [default: Container-Linux-dev-$USER-<version>; the name without \
-             version.txt]",
-        ))
-        .arg(text("ami-description", "TEXT").help("Description of the AMI"))
-        .arg(text("board", "BOARD").default_value("amd64-usr").help("Board, part of the default path in the bucket"))
-        .arg(text("bucket", "URL").help(
-            "Bucket to upload to, s3://BUCKET[/PATH] [default: s3://coreos-dev-ami-import-<region>/$USER/<board>/<name>]",
-        ))
-        .arg(text("source-object", "URL").help("Import this s3:// object, upload nothing"))
-        .arg(text("source-snapshot", "SNAPSHOT").help("Make the AMI of this snapshot, upload and import nothing"))
-        .arg(
-            text("object-format", "FORMAT")
-                .value_parser(str::parse::<Format>)
-                .default_value("VMDK")
-                .help("Format of file or object: VMDK or RAW"),
-        )
-        .arg(
-            text("disk-size-gib", "GIB")
-                .value_parser(args::parse_int::<u32>)
-                .default_value("8")
-                .help("Size of the disk in GiB"),
-        )
-        .arg(switch("disk-size-inspect").help("Take the size of the disk from the image"))
-        .arg(switch("delete-object").default_value("true").help("Delete the uploaded object in the end"))
-        .arg(switch("force").help("Start over: upload even if the object exists, and replace snapshot and AMIs"))
-        .arg(args::list(text("grant-user", "ACCOUNT")).help("Accounts that may start machines of the AMI, by number"))
-        .arg(switch("create-pv").help("Create a paravirtual AMI too"))
-        .arg(args::list(text("tags", "KEY=VALUE")).help("Tags of AMI and snapshot"))
-        .arg(switch("direct").help("Write the raw image straight into a snapshot, without bucket and import; zeros are not sent"))
-        .arg(
-            switch("resume")
-                .default_value("true")
-                .help("Go on with an interrupted upload, and leave one that can be gone on with"),
-        )
-        .arg(switch("quiet").help("Show no progress"))
+#[derive(Parser)]
+#[command(
+    name = "upload",
+    about = "Create AWS images",
+    long_about = "Upload a disk image through S3, import it as a snapshot and register machine images of it; or write a \
+        raw image straight into a snapshot with --direct. Whatever is there already under the same names is used: a \
+        repeated command goes on where the last one stopped. The result is a line of JSON.\n\n\
+        When the command is interrupted or the network fails, the parts that were uploaded stay, to be gone on with; \
+        ore aws gc removes them if nobody does."
+)]
+pub struct Upload {
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = path_parser(),
+        value_hint = ValueHint::FilePath,
+        help = format!("Image to upload [default: the SDK's latest {FILE}]")
+    )]
+    file: Option<PathBuf>,
+
+    /// Name of the uploaded image: tag of the snapshot, by which it is found again [default: COREOS_VERSION of the
+    /// version.txt beside the file]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Name of the AMI, to which -hvm is added [default: Container-Linux-dev-$USER-<version>; the name without
+    /// version.txt]
+    #[arg(long, value_name = "NAME")]
+    ami_name: Option<String>,
+
+    /// Description of the AMI
+    #[arg(long, value_name = "TEXT")]
+    ami_description: Option<String>,
+
+    /// Board, part of the default path in the bucket
+    #[arg(long, value_name = "BOARD", default_value = "amd64-usr")]
+    board: String,
+
+    /// Bucket to upload to, s3://BUCKET[/PATH] [default: s3://coreos-dev-ami-import-<region>/$USER/<board>/<name>]
+    #[arg(long, value_name = "URL")]
+    bucket: Option<String>,
+
+    /// Import this s3:// object, upload nothing
+    #[arg(long, value_name = "URL")]
+    source_object: Option<String>,
+
+    /// Make the AMI of this snapshot, upload and import nothing
+    #[arg(long, value_name = "SNAPSHOT")]
+    source_snapshot: Option<String>,
+
+    /// Format of file or object: VMDK or RAW [default: VMDK; RAW with --direct]
+    #[arg(long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
+    object_format: Option<Format>,
+
+    /// Size of the disk in GiB
+    #[arg(long, value_name = "GIB", value_parser = args::parse_int::<u32>, default_value = "8")]
+    disk_size_gib: u32,
+
+    /// Take the size of the disk from the image
+    #[arg(long)]
+    disk_size_inspect: bool,
+
+    /// Delete the uploaded object in the end
+    #[arg(long, default_value = "true")]
+    delete_object: bool,
+
+    /// Start over: upload even if the object exists, and replace snapshot and AMIs
+    #[arg(long)]
+    force: bool,
+
+    /// Accounts that may start machines of the AMI, by number
+    #[arg(long, value_name = "ACCOUNT", value_delimiter = ',')]
+    grant_user: Vec<String>,
+
+    /// Create a paravirtual AMI too
+    #[arg(long)]
+    create_pv: bool,
+
+    /// Tags of AMI and snapshot
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    tags: Vec<String>,
+
+    /// Write the raw image straight into a snapshot, without bucket and import; zeros are not sent
+    #[arg(long)]
+    direct: bool,
+
+    /// Go on with an interrupted upload, and leave one that can be gone on with
+    #[arg(long, default_value = "true")]
+    resume: bool,
+
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
 }
 
-/// Uploads an image.
-pub async fn run(matches: &ArgMatches, account: &Account, context: &Context) -> Result<()> {
-    // What can be told without knowing the region comes before credentials are looked for.
-    let plan = Plan::new(matches)?;
-    account.region().map_or(Ok(()), |r| plan.check_region(r))?;
-    let api = api(account).await?;
-    plan.check_region(api.region())?;
-    let request = plan.request(api.region())?;
-    unless_cancelled(context, preflight(&api)).await?;
-    let bar = Bar::new(&request, args::flag(matches, "quiet"));
-    let outcome = upload::run(&api, &request, &|done, total| bar.show(done, total), &context.cancel).await;
-    drop(bar);
-    let outcome = outcome.map_err(|e| {
-        let code = e.code().map(str::to_owned);
-        let import = e.to_string() == "unable to create snapshot"
-            && matches!(code.as_deref(), Some("InvalidParameter"));
-        let report = explain(e);
-        match code.as_deref() {
-            Some("NoSuchBucket") => report.suggestion("make the bucket with `ore aws initialize`"),
-            _ if import => report
-                .suggestion("make the role vmimport, and let it read this bucket, with `ore aws initialize`"),
-            _ => report,
-        }
-    })?;
-    Ok(output::line(serde_json::to_string(&outcome)?)?)
+impl Verb for Upload {
+    type Account = Options;
+
+    async fn run(self, account: Options, context: &Context) -> Result<()> {
+        let quiet = self.quiet;
+        // What can be told without knowing the region comes before credentials are looked for.
+        let plan = Plan::new(self)?;
+        account.region().map_or(Ok(()), |r| plan.check_region(r))?;
+        let api = account.api().await?;
+        plan.check_region(api.region())?;
+        let request = plan.request(api.region())?;
+        account.preflight(&api, context).await?;
+        let bar = Bar::new(&request, quiet);
+        let outcome =
+            upload::run(&api, &request, &|done, total| bar.show(done, total), &context.cancel).await;
+        drop(bar);
+        Ok(output::line(serde_json::to_string(&outcome.map_err(|e| e.explain(""))?)?)?)
+    }
 }
 
 /// What the options say, as far as it does not depend on the region.
@@ -121,30 +147,24 @@ struct Plan {
     base: String,
 }
 
-fn value(matches: &ArgMatches, id: &str) -> Option<String> {
-    matches.get_one::<String>(id).filter(|v| !v.is_empty()).cloned()
-}
-
-fn url(matches: &ArgMatches, id: &str) -> Result<Option<Location>> {
-    value(matches, id).map(|v| v.parse().map_err(|e: String| usage(format!("--{id}: {e}")))).transpose()
+fn url(option: &str, value: Option<String>) -> Result<Option<Location>> {
+    given(value).map(|v| v.parse().map_err(|e: String| usage(format!("--{option}: {e}")))).transpose()
 }
 
 impl Plan {
-    fn new(matches: &ArgMatches) -> Result<Self> {
-        let flag = |id: &str| args::flag(matches, id);
-        let (bucket, object) = (url(matches, "bucket")?, url(matches, "source-object")?);
-        let snapshot = value(matches, "source-snapshot");
-        let direct = flag("direct");
+    fn new(verb: Upload) -> Result<Self> {
+        let (bucket, object) = (url("bucket", verb.bucket)?, url("source-object", verb.source_object)?);
+        let snapshot = given(verb.source_snapshot);
         if object.is_some() && snapshot.is_some() {
             return Err(usage("At most one of --source-object and --source-snapshot may be specified."));
         }
         let elsewhere = object.is_some() || snapshot.is_some();
-        if flag("disk-size-inspect") && elsewhere {
+        if verb.disk_size_inspect && elsewhere {
             return Err(usage(
                 "--disk-size-inspect cannot be used with --source-object or --source-snapshot.",
             ));
         }
-        if direct && elsewhere {
+        if verb.direct && elsewhere {
             return Err(usage("--direct cannot be used with --source-object or --source-snapshot."));
         }
         if object.as_ref().is_some_and(|o| o.key.is_empty()) {
@@ -153,46 +173,47 @@ impl Plan {
         if let Some(id) = snapshot.as_ref().filter(|s| !s.starts_with("snap-")) {
             return Err(usage(format!("--source-snapshot={id} is no id: it does not begin with snap-")));
         }
-        let mut format = *matches.get_one::<Format>("object-format").unwrap_or(&Format::Vmdk);
-        if direct && format == Format::Vmdk {
-            if matches.value_source("object-format") != Some(ValueSource::DefaultValue) {
+        let format = match (verb.object_format, verb.direct) {
+            (Some(Format::Vmdk), true) => {
                 return Err(usage("--direct writes raw images only, not VMDK."));
             }
-            format = Format::Raw;
-        }
-        let tags = args::strings(matches, "tags");
-        let tags = tags.iter().map(|t| parse_tag(t).map_err(usage)).collect::<Result<Vec<_>>>()?;
-        let users = args::strings(matches, "grant-user");
+            (Some(format), _) => format,
+            (None, true) => Format::Raw,
+            (None, false) => Format::Vmdk,
+        };
+        let tags = verb.tags.iter().filter(|t| !t.is_empty());
+        let tags = tags.map(|t| parse_tag(t).map_err(usage)).collect::<Result<Vec<_>>>()?;
+        let users: Vec<_> = verb.grant_user.into_iter().filter(|u| !u.is_empty()).collect();
         if let Some(bad) = users.iter().find(|u| u.len() != 12 || !u.bytes().all(|b| b.is_ascii_digit())) {
             return Err(usage(format!(
                 "--grant-user={bad} is no number of an account: those have 12 digits"
             )));
         }
-        let size_gib = *matches.get_one::<u32>("disk-size-gib").unwrap_or(&8);
+        let size_gib = verb.disk_size_gib;
         if size_gib == 0 || u64::from(size_gib) > MAX_GIB {
             return Err(usage(format!(
                 "--disk-size-gib={size_gib} is no size of a disk: 1 to {MAX_GIB} GiB are"
             )));
         }
-        let file = match crate::downloads::path(matches, "file") {
+        let file = match verb.file.filter(|f| !f.as_os_str().is_empty()) {
             Some(file) => file,
             None => sdk::image_dir("amd64-usr", "latest").map_err(|e| usage(e.to_string()))?.join(FILE),
         };
         let base = file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
         let base = base.ok_or_else(|| usage(format!("--file={} does not name a file", file.display())))?;
-        let (name, image_name) = names(matches, &file)?;
+        let (name, image_name) = names(given(verb.name), given(verb.ami_name), &file)?;
         for name in [&image_name, &format!("{image_name}-hvm")] {
             check_image_name(name).map_err(usage)?;
         }
         let source = match (&object, snapshot) {
             (_, Some(id)) => Source::Snapshot(id),
             (Some(_), None) => Source::Object,
-            (None, None) if direct => Source::Direct(file),
+            (None, None) if verb.direct => Source::Direct(file),
             (None, None) => Source::File(file),
         };
         let mut size_gib = i64::from(size_gib);
         if let Some(file) = source.file() {
-            size_gib = disk_size(file, format, size_gib, flag("disk-size-inspect"))?;
+            size_gib = disk_size(file, format, size_gib, verb.disk_size_inspect)?;
         }
         let request = Request {
             name,
@@ -200,17 +221,16 @@ impl Plan {
             object: object.clone().unwrap_or(Location { bucket: String::new(), key: String::new() }),
             format,
             size_gib,
-            force: flag("force"),
-            delete_object: flag("delete-object"),
-            resume: flag("resume"),
+            force: verb.force,
+            delete_object: verb.delete_object,
+            resume: verb.resume,
             image_name,
-            description: value(matches, "ami-description").unwrap_or_default(),
+            description: verb.ami_description.unwrap_or_default(),
             users,
             tags,
-            pv: flag("create-pv"),
+            pv: verb.create_pv,
         };
-        let board = value(matches, "board").unwrap_or_default();
-        Ok(Self { request, bucket, object, board, base })
+        Ok(Self { request, bucket, object, board: verb.board, base })
     }
 
     /// Refuses what the region cannot do.
@@ -238,10 +258,10 @@ impl Plan {
 }
 
 /// The names of image and AMI.
-fn names(matches: &ArgMatches, file: &Path) -> Result<(String, String)> {
+fn names(name: Option<String>, image_name: Option<String>, file: &Path) -> Result<(String, String)> {
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let version = Versions::of_folder(folder).map(|v| v.version);
-    let (name, version) = match (value(matches, "name"), version) {
+    let (name, version) = match (name, version) {
         (Some(name), Ok(version)) => (name, version),
         (Some(name), Err(_)) => (name.clone(), name),
         (None, Ok(version)) => (version.clone(), version),
@@ -254,8 +274,7 @@ fn names(matches: &ArgMatches, file: &Path) -> Result<(String, String)> {
     };
     let guess =
         || -> Result<String> { Ok(format!("Container-Linux-dev-{}-{}", user()?, version.replace('+', "-"))) };
-    let image_name =
-        value(matches, "ami-name").map_or_else(guess, Ok).wrap_err("could not guess image name")?;
+    let image_name = image_name.map_or_else(guess, Ok).wrap_err("could not guess image name")?;
     Ok((name, image_name))
 }
 

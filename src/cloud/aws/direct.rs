@@ -63,7 +63,7 @@ impl State {
         let Work::Snapshot { size_gib, .. } = self.record.work else { return Ok(()) };
         let (token, id, below, changed) = (self.token.clone(), self.id.clone(), self.below, self.changed);
         self.record.work = Work::Snapshot { token, id, size_gib, below, changed };
-        self.slot.save(&self.record)
+        Ok(self.slot.save(&self.record)?)
     }
 }
 
@@ -147,8 +147,8 @@ impl Direct<'_> {
         let token = uuid::Uuid::new_v4().to_string();
         let work =
             Work::Snapshot { token: token.clone(), id: None, size_gib: self.size_gib, below: 0, changed: 0 };
-        let region = api.region().to_owned();
-        let record = Record { region, file: self.file.into(), identity: identity.clone(), work };
+        let place = api.region().to_owned();
+        let record = Record { place, file: self.file.into(), identity: identity.clone(), work };
         slot.save(&record)?;
         Ok(State { slot, record, token, id: None, below: 0, changed: 0 })
     }
@@ -229,7 +229,7 @@ impl Direct<'_> {
 }
 
 fn slot(api: &Api, name: &str) -> Result<Slot> {
-    Slot::open(api.region(), &format!("snapshot {name}"))
+    Ok(Slot::open(api.region(), &format!("snapshot {name}"))?)
 }
 
 /// Forgets an earlier attempt, now that the snapshot is complete.

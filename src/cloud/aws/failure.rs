@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::api;
+use crate::cloud::resume;
 
 /// A result of the modules for `ore aws` and plume.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -23,6 +24,9 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// An upload cannot be gone on with.
+    #[error(transparent)]
+    Resume(#[from] resume::Error),
     /// A file cannot be read or written.
     #[error("cannot use {}", .path.display())]
     File {

@@ -9,6 +9,7 @@ use super::api::{Api, Disk, Image, Permission, RegisterImage, tag};
 use super::failure::{During as _, Error, Result};
 use super::snapshot::tags;
 use super::wait::{settled, until};
+use crate::cloud::gc::KEEP;
 use crate::poll::{Answer, Poll};
 use crate::{info, warning};
 
@@ -189,9 +190,6 @@ pub async fn publish(api: &Api, image: &str, cancel: &CancellationToken) -> Resu
         .await
         .during(format!("cannot publish image {image}"))
 }
-
-/// The tag that keeps things from being removed, whatever its value.
-pub const KEEP: &str = "mantle:keep";
 
 /// Whether something must not be removed.
 pub fn is_kept(tags: &[(String, String)]) -> bool {

@@ -5,7 +5,7 @@
 //! | `api/` | the services, with plain types; the only place that knows rusoto |
 //! | `credentials/`, `endpoints`, `environment`, `account` | who one is, and where |
 //! | `object`, `direct`, `snapshot`, `images`, `upload` | from a disk image here to a machine image there |
-//! | `unfinished` | records of uploads that were interrupted |
+//! | `unfinished` | what of an interrupted upload can be gone on with |
 //! | `copy`, `initialize`, `gc` | copies in other regions, what imports need, what is left over |
 
 mod account;

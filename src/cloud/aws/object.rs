@@ -200,7 +200,7 @@ impl Upload<'_> {
         }
         let part = part_size(opened.identity.size);
         let record = |upload: Option<String>| Record {
-            region: api.region().into(),
+            place: api.region().into(),
             file: self.file.into(),
             identity: opened.identity.clone(),
             work: Work::Multipart { bucket: bucket.clone(), key: key.clone(), upload, part },
@@ -221,7 +221,7 @@ impl Upload<'_> {
         };
         if let Err(e) = slot.save(&record(Some(upload.clone()))) {
             api.abort_multipart(bucket, key, &upload).await?;
-            return Err(e);
+            return Err(e.into());
         }
         Ok(Begun { upload, part, sent: BTreeMap::new() })
     }

@@ -1,0 +1,162 @@
+//! What ore's groups of commands are made of: a record for each cloud, a typed struct for each verb.
+
+use ::mantle::applet::{Context, Terms};
+use ::mantle::error::{Result, Section as _, Stop, eyre, usage};
+use clap::{ArgMatches, Command, Parser};
+use color_eyre::eyre::Report;
+use futures_util::future::LocalBoxFuture;
+
+/// A cloud's commands.
+pub struct Group {
+    /// What they stand under.
+    pub name: &'static str,
+    /// What they are for, in a few words.
+    pub about: &'static str,
+    /// What the account's options begin with where they stand beside those of other clouds; left out here.
+    pub prefix: &'static str,
+    /// Adds the account's options: `augment_args` of the verbs' [`Verb::Account`].
+    pub options: fn(Command) -> Command,
+    /// The commands.
+    pub verbs: &'static [Entry],
+    /// Files that they read or write, for the man page.
+    pub files: &'static [Terms],
+    /// Variables that no option is bound to, for the man page.
+    pub environment: &'static [Terms],
+    /// Command lines and what they do, for the man page.
+    pub examples: Terms,
+}
+
+impl Group {
+    /// The group with its options and commands.
+    pub fn command(&self) -> Command {
+        let group = (self.options)(Command::new(self.name));
+        // Only the names on the command line: the ids are those that the structs are read back by.
+        let group = group.mut_args(|a| {
+            match a.get_long().and_then(|l| l.strip_prefix(self.prefix)).map(str::to_owned) {
+                Some(name) => a.long(name),
+                None => a,
+            }
+        });
+        // After the options: clap takes what is written about their structs for what the command does.
+        group.about(self.about).long_about(None).subcommands(self.verbs.iter().map(|v| (v.command)()))
+    }
+
+    /// Runs the command that was chosen.
+    pub async fn run(&self, matches: &ArgMatches, context: &Context) -> Result<()> {
+        let chosen = matches.subcommand().and_then(|(name, below)| {
+            let verb = self.verbs.iter().find(|v| (v.command)().get_name() == name)?;
+            Some((verb, below))
+        });
+        match chosen {
+            Some((verb, below)) => (verb.run)(matches, below, context).await,
+            // clap lets none but these through, and the bare group is answered for every applet.
+            None => Err(usage(format!("ore {} has no such command", self.name))),
+        }
+    }
+}
+
+/// A command of a group: what is on its command line, and what it does.
+///
+/// What it does for people stands in `#[command(about, long_about)]`, not in a comment: that of a flattened struct
+/// would take its place.
+pub trait Verb: Parser + 'static {
+    /// The options of the group.
+    type Account: clap::Args;
+
+    /// Does it.
+    async fn run(self, account: Self::Account, context: &Context) -> Result<()>;
+}
+
+/// A [`Verb`] in a table.
+pub struct Entry {
+    command: fn() -> Command,
+    run: for<'a> fn(&'a ArgMatches, &'a ArgMatches, &'a Context) -> LocalBoxFuture<'a, Result<()>>,
+}
+
+impl Entry {
+    /// The entry of a verb.
+    pub const fn of<V: Verb>() -> Self {
+        Self { command: V::command, run: |group, verb, context| Box::pin(run::<V>(group, verb, context)) }
+    }
+}
+
+async fn run<V: Verb>(group: &ArgMatches, verb: &ArgMatches, context: &Context) -> Result<()> {
+    let account = <V::Account as clap::FromArgMatches>::from_arg_matches(group)?;
+    V::from_arg_matches(verb)?.run(account, context).await
+}
+
+/// Options that say whose cloud it is.
+pub trait Account: clap::Args {
+    /// The cloud's API.
+    type Api;
+
+    /// The API. No request is sent.
+    async fn api(&self) -> Result<Self::Api>;
+
+    /// Asks the cloud who we are; the name that it has for the account.
+    async fn who(api: &Self::Api) -> Result<String>;
+
+    /// Asks who we are, before anything else is asked.
+    async fn preflight(&self, api: &Self::Api, context: &Context) -> Result<String> {
+        unless_cancelled(context, Self::who(api)).await
+    }
+
+    /// The API, once the cloud has said who we are.
+    async fn sign_in(&self, context: &Context) -> Result<Self::Api> {
+        let api = self.api().await?;
+        self.preflight(&api, context).await?;
+        Ok(api)
+    }
+}
+
+/// An error of the library as people should read it.
+pub trait Explain: std::error::Error + Send + Sync + Sized + 'static {
+    /// Whether it is only the end of work that was cancelled.
+    fn is_interruption(&self) -> bool;
+
+    /// Whether what was asked for cannot be.
+    fn is_usage(&self) -> bool {
+        false
+    }
+
+    /// What to do about it.
+    fn advice(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// The page: `what` failed, why, what to do. Of an interruption people have been told.
+    fn explain(self, what: &str) -> Report {
+        if self.is_interruption() {
+            return Stop::Interrupted.into();
+        }
+        let advice = self.advice();
+        let report = match (self.is_usage(), what) {
+            (true, _) => usage(self.to_string()),
+            (false, "") => eyre!(self),
+            (false, what) => eyre!(self).wrap_err(what.to_owned()),
+        };
+        match advice {
+            Some(advice) => report.suggestion(advice),
+            None => report,
+        }
+    }
+}
+
+/// Runs something that can be dropped at any point: it makes nothing.
+pub async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
+    context.cancel.run_until_cancelled(work).await.unwrap_or(Err(Stop::Interrupted.into()))
+}
+
+/// `--json` of commands that list.
+#[derive(clap::Args)]
+#[group(skip)]
+pub struct Json {
+    /// Print one line of JSON, a list
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The text, unless it is empty: that stands for none, as it did upstream.
+pub fn given(text: Option<String>) -> Option<String> {
+    text.filter(|t| !t.is_empty())
+}
