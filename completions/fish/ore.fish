@@ -42,7 +42,7 @@ complete -c ore -n "__fish_ore_needs_command" -l no-config -d 'Read no configura
 complete -c ore -n "__fish_ore_needs_command" -s v -l verbose -d 'Alias for --log-level=INFO'
 complete -c ore -n "__fish_ore_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_needs_command" -s V -l version -d 'Print version'
-complete -c ore -n "__fish_ore_needs_command" -f -a "aws" -d 'Keys on the command line, which only ore has'
+complete -c ore -n "__fish_ore_needs_command" -f -a "aws" -d 'aws image and vm utilities'
 complete -c ore -n "__fish_ore_needs_command" -f -a "gcloud" -d 'GCloud image creation and upload tools'
 complete -c ore -n "__fish_ore_needs_command" -f -a "version" -d 'Print the version number and exit'
 complete -c ore -n "__fish_ore_needs_command" -f -a "help" -d 'Print help'
@@ -199,7 +199,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l bucket -d 'Bucket to upload to, s3://BUCKET[/PATH] [default: s3://coreos-dev-ami-import-<region>/$USER/<board>/<name>]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l source-object -d 'Import this s3:// object, upload nothing' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l source-snapshot -d 'Make the AMI of this snapshot, upload and import nothing' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l object-format -d 'Format of file or object: VMDK or RAW' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l object-format -d 'Format of file or object: VMDK or RAW [default: VMDK; RAW with --direct]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l disk-size-gib -d 'Size of the disk in GiB' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l grant-user -d 'Accounts that may start machines of the AMI, by number' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l tags -d 'Tags of AMI and snapshot' -r
