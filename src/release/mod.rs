@@ -209,6 +209,13 @@ impl Table {
         })
     }
 
+    /// The id of the kernel that paravirtual machines boot in a region of AWS: a fact about the region, whichever channel
+    /// states it; none: there are no such machines.
+    pub fn pv_kernel(&self, region: &str) -> Option<&str> {
+        let channels = self.distributions.values().flat_map(|d| d.channels.values());
+        channels.filter_map(|c| c.aws.as_ref()).find_map(|aws| aws.pv_kernel(region))
+    }
+
     /// All distributions by name.
     pub fn distributions(&self) -> impl Iterator<Item = (&str, &Distribution)> {
         self.distributions.iter().map(|(name, d)| (name.as_str(), d))

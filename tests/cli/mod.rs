@@ -5,4 +5,5 @@ mod config;
 mod conventions;
 mod dispatch;
 mod ending;
+mod help;
 mod install;

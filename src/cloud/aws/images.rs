@@ -1,5 +1,7 @@
 //! Machine images: registered from snapshots, found by name, shared, tagged, listed and removed.
 
+use std::sync::OnceLock;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -11,6 +13,7 @@ use super::snapshot::tags;
 use super::wait::{settled, until};
 use crate::cloud::gc::KEEP;
 use crate::poll::{Answer, Poll};
+use crate::release::Table;
 use crate::{info, warning};
 
 /// Looks for the image that has our name already.
@@ -28,28 +31,15 @@ pub enum Kind {
     Pv,
 }
 
-/// The boot loaders (PV-GRUB) of the regions that support paravirtual machines; EC2 user guide, "User provided kernels".
-const KERNELS: [(&str, &str); 11] = [
-    ("us-east-1", "aki-919dcaf8"),
-    ("us-west-1", "aki-880531cd"),
-    ("us-west-2", "aki-fc8f11cc"),
-    ("eu-west-1", "aki-52a34525"),
-    ("eu-central-1", "aki-184c7a05"),
-    ("ap-southeast-1", "aki-503e7402"),
-    ("ap-southeast-2", "aki-c362fff9"),
-    ("ap-northeast-1", "aki-176bf516"),
-    ("sa-east-1", "aki-5553f448"),
-    ("us-gov-west-1", "aki-1de98d3e"),
-    ("cn-north-1", "aki-9e8f1da7"),
-];
-
-/// The boot loader of a region for paravirtual images.
+/// The boot loader of a region for paravirtual images (PV-GRUB; EC2 user guide, "User provided kernels").
 ///
 /// # Errors
 /// When the region has none.
 pub fn pv_kernel(region: &str) -> Result<&'static str> {
-    let found = KERNELS.iter().find(|(name, _)| *name == region);
-    found.map(|(_, kernel)| *kernel).ok_or_else(|| Error::Invalid("Region does not support PV".into()))
+    static TABLE: OnceLock<Option<Table>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| Table::builtin().ok()).as_ref(); // its tests prove that it can be read
+    let found = table.and_then(|t| t.pv_kernel(region));
+    found.ok_or_else(|| Error::Invalid("Region does not support PV".into()))
 }
 
 /// Whether a region has paravirtual machines.

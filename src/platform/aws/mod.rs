@@ -55,7 +55,7 @@ impl Platform for AwsPlatform {
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
         let api = client(&options).await?;
-        let (url, board) = (&options.release_url, &base.target.board);
+        let (url, board) = (&options.aws_release_url, &base.target.board);
         let image = channel::resolve(&options.aws_ami, url, board, api.region()).await?;
         Ok(Arc::new(CloudFlight::start(Aws::new(api, image, options), base).await?))
     }

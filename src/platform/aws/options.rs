@@ -35,13 +35,14 @@ pub struct Options {
     /// Where the lists of released AMIs are; {channel} stands for the channel
     #[arg(
         long,
+        alias = "release-url", // of version 0.13.0
         env = "MANTLE_RELEASE_URL",
         hide_env_values = true,
         value_name = "URL",
         default_value = "https://{channel}.release.core-os.net"
     )]
     #[serde(skip)]
-    pub(super) release_url: String,
+    pub(super) aws_release_url: String,
 }
 
 #[cfg(test)]

@@ -57,8 +57,10 @@ fn usage_errors_end_with_2_and_ask_nobody() {
     let others: &[(&[&str], &str)] = &[
         (&["gc", "extra"], "extra"),
         (&["gc", "--duration=-5h"], "a duration cannot be negative here"),
-        (&["gc", "--dry-run", "--apply=plan"], "exclude each other"),
-        (&["gc", "--duration=1h", "--apply=plan"], "exclude each other"),
+        (&["gc", "--dry-run", "--apply=plan"], "cannot be used with"),
+        (&["gc", "--duration=1h", "--apply=plan"], "cannot be used with"),
+        (&["gc", "--ledger=run", "--dry-run"], "cannot be used with"),
+        (&["gc", "--ledger=run", "--apply=plan"], "cannot be used with"),
         (&["copy-image", "--image=ami-1"], "Specify one or more regions."),
         (&["copy-image", "us-east-1"], "--image is required"),
         (&["copy-image", "--image=ami-1", "us-east-1", "us-east-1"], "region us-east-1 is named twice"),
@@ -66,7 +68,7 @@ fn usage_errors_end_with_2_and_ask_nobody() {
         (&["delete-image"], "Specify --ami, --snapshot or both."),
         (&["delete-image", "--ami=snap-1"], "does not begin with ami-"),
         (&["initialize", "--bucket=s3://images/path"], "names more than a bucket"),
-        (&["list-regions", "--all", "--disabled"], "exclude each other"),
+        (&["list-regions", "--all", "--disabled"], "cannot be used with"),
         (&["no-such-command"], "no-such-command"),
     ];
     let check = |args: &[&str], text: &str| {
