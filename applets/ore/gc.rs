@@ -106,7 +106,7 @@ pub async fn run<G: Garbage>(options: Options, command: &str, account: &G, conte
             gc::execute(&cloud, &plan, &context.cancel).await
         }
     };
-    report(outcome)
+    report(outcome, context.cancel.is_cancelled())
 }
 
 /// Removes what the ledger of a run names and never struck, newest first.
@@ -128,7 +128,7 @@ async fn recorded<G: Garbage>(dir: &Path, account: &G, context: &Context) -> Res
 }
 
 /// Says what came of it, an item a line.
-fn report<E: Explain>(outcome: Outcome<E>) -> Result<()> {
+fn report<E: Explain>(outcome: Outcome<E>, cancelled: bool) -> Result<()> {
     let Outcome { removed, spared, failed, open } = outcome;
     for item in &removed {
         info!("ore", "removed {item}");
@@ -136,7 +136,10 @@ fn report<E: Explain>(outcome: Outcome<E>) -> Result<()> {
     for (item, why) in &spared {
         info!("ore", "spared {item}: {why}");
     }
-    let mut interrupted = !open.is_empty();
+    let mut interrupted = cancelled && !open.is_empty();
+    for item in open.iter().filter(|_| !cancelled) {
+        ::mantle::error!("ore", "{item} may be there: the cloud did not say what came of it");
+    }
     for (item, error) in &failed {
         if error.is_interruption() {
             interrupted = true;
@@ -144,7 +147,7 @@ fn report<E: Explain>(outcome: Outcome<E>) -> Result<()> {
             ::mantle::error!("ore", "{item} could not be removed: {}", chain(error));
         }
     }
-    match failed.len() {
+    match failed.len() + open.len() {
         _ if interrupted => Err(Stop::Interrupted.into()),
         0 => Ok(()),
         n => Err(eyre!("Couldn't gc: {n} of {} could not be removed", removed.len() + n)),

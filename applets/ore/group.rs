@@ -70,13 +70,21 @@ pub trait Verb: Parser + 'static {
 /// A [`Verb`] in a table.
 pub struct Entry {
     command: fn() -> Command,
+    /// Adds the options that it reads the account from.
+    #[cfg(test)]
+    account: fn(Command) -> Command,
     run: for<'a> fn(&'a ArgMatches, &'a ArgMatches, &'a Context) -> LocalBoxFuture<'a, Result<()>>,
 }
 
 impl Entry {
     /// The entry of a verb.
     pub const fn of<V: Verb>() -> Self {
-        Self { command: V::command, run: |group, verb, context| Box::pin(run::<V>(group, verb, context)) }
+        Self {
+            command: V::command,
+            #[cfg(test)]
+            account: <V::Account as clap::Args>::augment_args,
+            run: |group, verb, context| Box::pin(run::<V>(group, verb, context)),
+        }
     }
 }
 
@@ -159,4 +167,41 @@ pub struct Json {
 /// The text, unless it is empty: that stands for none, as it did upstream.
 pub fn given(text: Option<String>) -> Option<String> {
     text.filter(|t| !t.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ore::GROUPS;
+
+    fn ids(command: &Command) -> Vec<String> {
+        command.get_arguments().map(|a| a.get_id().to_string()).collect()
+    }
+
+    #[test]
+    fn verbs_read_the_options_of_their_group_and_have_others_themselves() {
+        for group in GROUPS {
+            let own = ids(&(group.options)(Command::new("x")));
+            for verb in group.verbs {
+                let name = format!("{} {}", group.name, (verb.command)().get_name());
+                assert_eq!(ids(&(verb.account)(Command::new("x"))), own, "{name}");
+                let clash: Vec<_> = ids(&(verb.command)()).into_iter().filter(|i| own.contains(i)).collect();
+                assert!(clash.is_empty(), "{name}: {clash:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn groups_say_what_they_are_for_and_leave_their_prefix_out() {
+        for group in GROUPS {
+            let command = group.command();
+            assert_eq!(command.get_about().map(ToString::to_string).as_deref(), Some(group.about));
+            assert!(command.get_long_about().is_none(), "{}", group.name);
+            for long in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(!long.starts_with(group.prefix), "{}: --{long}", group.name);
+            }
+            let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+            assert!(names.is_sorted(), "{}: {names:?}", group.name);
+        }
+    }
 }
