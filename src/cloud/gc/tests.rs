@@ -161,7 +161,7 @@ async fn plans_are_checked_again_before_they_are_applied() {
     }
     plan.items.push(example.clone()); // twice
     let outcome = apply(&toy, &plan, &CancellationToken::new()).await.unwrap();
-    assert_eq!(ids(&outcome.removed), ["ending", "gone", "a"].map(|i| i).to_vec().as_slice(), "{outcome:?}");
+    assert_eq!(ids(&outcome.removed), ["gone", "ending", "a"], "{outcome:?}");
     assert_eq!(toy.requests(), [["a"]]);
     let spared: Vec<_> = outcome.spared.iter().map(|(i, why)| (i.id.as_str(), *why)).collect();
     for id in ["changed", "foreign", "kept", "young", "timeless", "odd", "stateless"] {
