@@ -160,7 +160,7 @@ pub struct Outcome<E> {
     pub spared: Vec<(Item, &'static str)>,
     /// Could not be removed.
     pub failed: Vec<(Item, E)>,
-    /// Not come to, because the work was cancelled.
+    /// Not come to, because the work was cancelled; or the cloud did not say what came of it.
     pub open: Vec<Item>,
 }
 
@@ -366,7 +366,7 @@ async fn remove<C: Collect>(
     }
 }
 
-/// Notes what came of a batch; what there is no answer for counts as not come to.
+/// Notes what came of a batch; what there is no answer for stays open.
 fn note<C: Collect>(batch: Vec<Item>, removals: Vec<Removal<C::Error>>, outcome: &mut Outcome<C::Error>) {
     let mut removals = removals.into_iter();
     for item in batch {

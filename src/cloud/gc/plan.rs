@@ -67,7 +67,8 @@ impl Serialize for Plan {
 impl<'de> Deserialize<'de> for Plan {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut map = Map::deserialize(deserializer)?;
-        let mut take = |name: &'static str| map.remove(name).ok_or_else(|| de::Error::missing_field(name));
+        let mut take =
+            |name: &'static str| map.shift_remove(name).ok_or_else(|| de::Error::missing_field(name));
         let version = serde_json::from_value(take("version")?).map_err(de::Error::custom)?;
         let before = stamp::deserialize(take("before")?).map_err(de::Error::custom)?;
         let items = serde_json::from_value(take("items")?).map_err(de::Error::custom)?;
