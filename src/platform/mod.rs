@@ -490,12 +490,18 @@ const CONSOLE: Duration = Duration::from_secs(60);
 /// How long a driver may take to take something down before the rest goes on without it.
 const DESTROY: Duration = Duration::from_secs(300);
 
+/// What these two are multiplied with: for tests, and not by what speeds up their clouds, since real work is waited for.
+fn patience() -> f64 {
+    let text = std::env::var("MANTLE_PATIENCE").ok();
+    crate::http::retry::scale_of(text.as_deref())
+}
+
 /// Ends a machine, in the order that holds on all platforms: its console is read before the end, which may take it
 /// away, and again after it, since some platforms keep the last words longer. A console that cannot be had keeps no
 /// machine alive, and neither it nor the machine is waited for without limit. The console goes to `console.txt` in
 /// the machine's folder `dir`.
 pub async fn end(machine: &dyn Machine, dir: &std::path::Path) -> End {
-    let scale = crate::poll::scale();
+    let scale = patience();
     let before = tokio::time::timeout(CONSOLE.mul_f64(scale), machine.console_now()).await.ok().flatten();
     let left = match tokio::time::timeout(DESTROY.mul_f64(scale), machine.destroy()).await {
         Ok(left) => left,
@@ -535,7 +541,7 @@ pub(crate) fn keep_user_data(dir: &std::path::Path, name: &str, text: &str) -> R
 
 /// Frees all that a flight owns, waiting for it no longer than for a machine; returns what is left.
 pub async fn end_flight(flight: &dyn Flight) -> Vec<Leftover> {
-    match tokio::time::timeout(DESTROY.mul_f64(crate::poll::scale()), flight.destroy()).await {
+    match tokio::time::timeout(DESTROY.mul_f64(patience()), flight.destroy()).await {
         Ok(left) => left,
         Err(_) => {
             let why = format!("it was not gone after {} s", DESTROY.as_secs());

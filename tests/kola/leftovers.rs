@@ -29,7 +29,7 @@ fn a_machine_that_cannot_be_destroyed() {
 #[test]
 fn a_machine_whose_end_hangs() {
     let mut env = env();
-    env.set("MANTLE_POLL_SCALE", "0.001");
+    env.set("MANTLE_PATIENCE", "0.001");
     let outcome =
         planned(&env, r#"{"destroy_hangs": true}"#, &["--output-dir", "out", "selftest.pass"]).expect(1);
     assert!(outcome.stdout.contains("is left: it was not gone after 300 s"), "{}", outcome.stdout);

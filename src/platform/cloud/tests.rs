@@ -236,7 +236,7 @@ async fn a_machine_from_nothing_to_nothing() {
 
 /// Each call fails for good, loses its answer for good, or never answers: what is left at the provider is on record,
 /// and one clean-up removes it once the provider is well again.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_lost_wherever_a_run_fails() {
     let calls = {
         let (out, toy) = (tempfile::tempdir().unwrap(), Toy::default());
