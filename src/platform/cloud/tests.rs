@@ -248,7 +248,7 @@ async fn nothing_is_lost_wherever_a_run_fails() {
             let (out, toy) = (tempfile::tempdir().unwrap(), Toy::default());
             toy.set(|r| r.fault = Some((at, fault)));
             let case = format!("call {at} {call}, {fault:?}");
-            let ended = tokio::time::timeout(crate::platform::DESTROY, run(&toy, out.path()));
+            let ended = tokio::time::timeout(10 * crate::platform::DESTROY, run(&toy, out.path()));
             // Orders have no limit of their own here: providers' APIs have them.
             let hangs = fault == Fault::Silent && matches!(*call, "open" | "prepare" | "order" | "state");
             let outcome = match hangs {
