@@ -25,7 +25,7 @@
 //! | `progress`, `terminal` | how far long work is: bars and lines |
 //! | `secret` | values that must not be shown |
 //! | `glob`, `natural`, `text` | patterns, the order in which people expect names, words for people and for URLs |
-//! | `folders` | where a user's files are |
+//! | `folders`, `target` | where a user's files are; how outputs land without harm to what is there |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod applet;
@@ -59,5 +59,6 @@ pub mod sdk;
 pub mod secret;
 pub mod shutdown;
 pub mod ssh;
+pub mod target;
 pub mod terminal;
 pub mod text;

@@ -1,7 +1,5 @@
 //! `cork download-image`: the images of a release.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ::mantle::applet::Context;
@@ -13,6 +11,7 @@ use ::mantle::error::{Result, WrapErr as _, usage};
 use ::mantle::openpgp::Keyring;
 use ::mantle::release::version::{self, Versions};
 use ::mantle::release::{Distribution, Downloads, RootError, Table, file_in};
+use ::mantle::target::{self, Target};
 use ::mantle::{info, notice, sdk, warning};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -53,9 +52,12 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
         warning!("cork", "the images are not verified");
         None
     };
+    let path = order.folder.join(version::FILE_NAME);
+    for place in order.places() {
+        Target::file(&place)?; // the first file may be far ahead of the last one
+    }
     let choice = Choice { service: false, key: downloads::path(matches, "json-key") };
     let engine = downloads::engine(choice, &[SCOPE_STORAGE_READ])?;
-    let path = order.folder.join(version::FILE_NAME);
     let versions = update_version(&engine, &first, &path, context).await.map_err(|e| match e {
         VersionError::Download(e) => order.explain(e, &first),
         VersionError::Content(e) => Report::new(e),
@@ -126,6 +128,13 @@ fn source(root: &str, name: &str) -> Result<Source> {
 }
 
 impl Order<'_> {
+    /// Every path that may be written, signatures included.
+    fn places(&self) -> Vec<PathBuf> {
+        let names = self.files.iter().flatten().flat_map(|name| [name.clone(), format!("{name}.sig")]);
+        let names = names.chain([version::FILE_NAME.to_owned()]);
+        names.map(|name| self.folder.join(name)).collect()
+    }
+
     fn explain(&self, error: Error, source: &Source) -> Report {
         let report = downloads::explain(error, source);
         super::mourn(report, self.distribution, self.downloads.owns(&self.root), "--root")
@@ -182,14 +191,10 @@ async fn update_version(
         if std::fs::read(&path).is_ok_and(|old| old == content) {
             return Ok(());
         }
-        let write = || -> std::io::Result<()> {
-            let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let write = || {
             std::fs::create_dir_all(folder)?;
-            let mode = std::fs::Permissions::from_mode(0o666); // less what the umask takes
-            let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(folder)?;
-            file.write_all(&content)?;
-            file.persist(&path)?;
-            Ok(())
+            target::replace(&path, 0o666, &content) // less what the umask takes
         };
         write().map_err(|source| Error::Write { path: path.clone(), source })
     };

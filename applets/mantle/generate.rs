@@ -12,6 +12,7 @@ use clap_complete::aot::generate as complete;
 use mantle::applet::{self, Applet};
 use mantle::args;
 use mantle::error::{Result, WrapErr};
+use mantle::target::Target;
 
 use super::{APPLET, man};
 use crate::APPLETS;
@@ -46,6 +47,9 @@ pub fn files(kind: &str) -> BTreeMap<PathBuf, String> {
 /// Writes the files of a kind below `out`, and removes those that earlier versions made and this one does not.
 pub fn write(kind: &str, out: &Path) -> Result<()> {
     let files = files(kind);
+    for name in files.keys() {
+        Target::file(&out.join(name))?; // before anything is changed
+    }
     let folders: BTreeSet<&Path> = files.keys().filter_map(|f| f.parent()).collect();
     for folder in folders {
         let folder = out.join(folder);
@@ -62,7 +66,8 @@ pub fn write(kind: &str, out: &Path) -> Result<()> {
     }
     for (name, content) in files {
         let path = out.join(name);
-        std::fs::write(&path, content).wrap_err_with(|| format!("cannot write {}", path.display()))?;
+        mantle::target::replace(&path, 0o666, content.as_bytes())
+            .wrap_err_with(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }

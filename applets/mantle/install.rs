@@ -9,6 +9,7 @@ use clap::ArgMatches;
 use mantle::args;
 use mantle::error::{Result, Section, WrapErr, eyre};
 use mantle::output;
+use mantle::target::{Fresh, Target};
 
 use super::{APPLET, generate};
 use crate::APPLETS;
@@ -27,9 +28,11 @@ pub fn run(matches: &ArgMatches) -> Result<u8> {
     let prefix = matches.get_one::<PathBuf>("prefix").ok_or_else(|| eyre!("no prefix to install to"))?;
     let pretend = args::flag(matches, "dry-run");
     let pieces = pieces(prefix);
+    // Before anything is changed.
     if !args::flag(matches, "force") {
-        refuse_strangers(&pieces)?; // before anything is changed
+        refuse_strangers(&pieces)?;
     }
+    refuse_places(&pieces)?;
     for (path, piece) in &pieces {
         if !pretend {
             put(path, piece).wrap_err_with(|| format!("cannot install {}", path.display()))?;
@@ -60,15 +63,23 @@ fn pieces(prefix: &Path) -> Vec<(PathBuf, Piece)> {
 /// Fails if a program of another origin has one of our names there.
 fn refuse_strangers(pieces: &[(PathBuf, Piece)]) -> Result<()> {
     for (path, piece) in pieces {
-        let stranger = match (piece, fs::symlink_metadata(path)) {
-            (Piece::Link, Ok(_)) => !is_ours(path),
-            (_, Ok(meta)) => meta.is_dir(),
-            (_, Err(_)) => false,
-        };
-        if stranger {
+        if matches!(piece, Piece::Link) && fs::symlink_metadata(path).is_ok() && !is_ours(path) {
             return Err(eyre!("{} exists and is not a link to mantle", path.display()))
                 .suggestion("pass --force to replace it, or another --prefix");
         }
+    }
+    Ok(())
+}
+
+/// Fails if something that no file or link of ours may replace is in the way, forced or not.
+fn refuse_places(pieces: &[(PathBuf, Piece)]) -> Result<()> {
+    for (path, piece) in pieces {
+        let refused = match piece {
+            // Links are what is put there, hence what may be replaced.
+            Piece::Link if fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink()) => Ok(()),
+            _ => Target::file(path).map(drop),
+        };
+        refused.suggestion("remove it, or pass another --prefix")?;
     }
     Ok(())
 }
@@ -93,24 +104,24 @@ fn put(path: &Path, piece: &Piece) -> Result<()> {
         symlink(APPLET.name, &link)?;
         return Ok(fs::rename(link, path)?);
     }
-    let mut fresh = tempfile::Builder::new().prefix(".mantle-").tempfile_in(folder)?;
-    let mode = match piece {
+    let path = Target::file(path)?;
+    let mut running = fs::File::open("/proc/self/exe")?;
+    let is_same = fs::symlink_metadata(&path)
+        .is_ok_and(|at| running.metadata().is_ok_and(|r| at.ino() == r.ino() && at.dev() == r.dev()));
+    let fresh = match piece {
         Piece::Text(text) => {
-            fresh.write_all(text.as_bytes())?;
-            0o644
+            let fresh = Fresh::new(Target::File(path), 0o600)?;
+            fresh.file().write_all(text.as_bytes())?;
+            fresh.file().set_permissions(fs::Permissions::from_mode(0o644))?;
+            fresh
         }
+        _ if is_same => return Ok(()), // this very file
         _ => {
-            let mut running = fs::File::open("/proc/self/exe")?;
-            if fs::symlink_metadata(path)
-                .is_ok_and(|at| running.metadata().is_ok_and(|r| at.ino() == r.ino() && at.dev() == r.dev()))
-            {
-                return Ok(()); // this very file
-            }
-            std::io::copy(&mut running, &mut fresh)?;
-            0o755
+            let fresh = Fresh::new(Target::File(path), 0o600)?;
+            std::io::copy(&mut running, &mut fresh.file())?;
+            fresh.file().set_permissions(fs::Permissions::from_mode(0o755))?;
+            fresh
         }
     };
-    fresh.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    fresh.persist(path)?;
-    Ok(())
+    Ok(fresh.commit()?)
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::Error;
 use crate::secret::Secret;
+use crate::target::{Fresh, Target};
 
 /// The values of a boto file that matter here; those of later files win.
 #[derive(Clone, Debug, Default)]
@@ -81,22 +82,14 @@ fn set(text: &str, section: &str, key: &str, value: &str) -> String {
 
 /// Replaces a file that only its owner may read. A symbolic link keeps its place; its target is replaced.
 pub(super) fn write_secret(path: &Path, content: &[u8]) -> Result<(), Error> {
-    let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut temporary = target.clone().into_os_string();
-    temporary.push(format!(".{}", std::process::id()));
-    let temporary = PathBuf::from(temporary);
     let write = || {
-        let _ = std::fs::remove_file(&temporary); // of a process of the same number that was killed
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &target)
+        let target = Target::file(path).map_err(std::io::Error::other)?;
+        let fresh = Fresh::new(Target::File(target), 0o600)?;
+        fresh.file().write_all(content)?;
+        fresh.file().sync_all()?;
+        fresh.commit()
     };
-    write().map_err(|source| {
-        let _ = std::fs::remove_file(&temporary);
-        Error::Write { path: path.to_owned(), source }
-    })
+    write().map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 /// Reads a file of credentials, with a warning if others can read it too. `None` if it is not there.

@@ -4,7 +4,7 @@ mod files;
 mod progress;
 mod text;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -221,17 +221,5 @@ impl Recorder {
 
 /// Puts a complete file in place of an older one, or leaves the older one.
 fn replace(path: &Path, data: &[u8]) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let write = || {
-        let mut file = tempfile::Builder::new()
-            .prefix(&format!(".{name}."))
-            .permissions(std::fs::Permissions::from_mode(0o666))
-            .tempfile_in(dir)?;
-        file.write_all(data)?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(|source| Error::File { path: path.to_owned(), source })
+    crate::target::replace(path, 0o666, data).map_err(|source| Error::File { path: path.to_owned(), source })
 }

@@ -292,10 +292,7 @@ impl Cache {
         let Some((file, dir)) = self.file.as_deref().and_then(|f| Some((f, f.parent()?))) else { return };
         let write = || -> std::io::Result<()> {
             std::fs::create_dir_all(dir)?;
-            let mut new = tempfile::NamedTempFile::new_in(dir)?;
-            serde_json::to_writer_pretty(&mut new, self)?;
-            new.persist(file)?;
-            Ok(())
+            crate::target::replace(file, 0o600, &serde_json::to_vec_pretty(self)?)
         };
         if let Err(e) = write() {
             crate::debug!("qemu", "cannot keep the verdict about KVM in {}: {e}", file.display());

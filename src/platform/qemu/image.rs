@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::platform::{Disk, Error, Result, ResultExt};
 use crate::process::Command;
+use crate::target::{Fresh, Target};
 
 /// The descriptor under which QEMU and qemu-img find the copy of a base image.
 pub const BASE_FD: RawFd = 100;
@@ -206,6 +207,8 @@ async fn copy_image(from: &Path, to: &File) -> Result<()> {
 /// # Errors
 /// As [`Base::mangle`]; what `output` was before is left alone then.
 pub async fn specialize(input: &Path, output: &Path) -> Result<()> {
+    let during = || format!("cannot write {}", output.display());
+    let target = Target::of(output).map_err(std::io::Error::other).during(during)?;
     let base = Base::open(input).await?;
     if base.format != "raw" {
         return Err(Error::new(format!(
@@ -214,17 +217,11 @@ pub async fn specialize(input: &Path, output: &Path) -> Result<()> {
             base.format
         )));
     }
-    let during = || format!("cannot write {}", output.display());
-    let dir = output.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let new = tempfile::Builder::new()
-        .prefix(".mantle-image-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(dir)
-        .during(during)?;
-    copy_image(&base.path, new.as_file()).await?;
-    add_serial_console(new.as_file()).await?;
-    new.persist(output).during(during)?;
-    Ok(())
+    let new = Fresh::new(target, 0o644).during(during)?;
+    copy_image(&base.path, new.file()).await?;
+    add_serial_console(new.file()).await?;
+    let done = tokio::task::spawn_blocking(move || new.commit()).await;
+    done.map_err(std::io::Error::other).and_then(|done| done).during(during)
 }
 
 /// Arguments: offset, length, image, mount point. In a mount namespace of its own, so that the mount and its loop
