@@ -7,10 +7,10 @@ use ::mantle::args;
 use ::mantle::cloud::google::sources::Choice;
 use ::mantle::cloud::google::storage::{Error as StorageError, Options, Storage};
 use ::mantle::cloud::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
-use ::mantle::download::{Engine, Error, Source, Update};
+use ::mantle::download::{Engine, Error, Outcome, Source, Update};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre};
 use ::mantle::http::{Client, Limits, Retry};
-use ::mantle::info;
+use ::mantle::notice;
 use ::mantle::openpgp::{Builtin, Keyring};
 use clap::{Arg, ArgMatches, ValueHint};
 use color_eyre::eyre::Report;
@@ -75,23 +75,33 @@ pub fn engine(choice: Choice, scopes: &'static [&'static str]) -> Result<Engine>
 
 /// Says what came of an update.
 pub fn report(component: &str, update: &Update, destination: &Path) {
-    let name = destination.display();
-    match update {
-        Update::Current { verdict: Some(verdict) } => {
-            info!(component, "Verified existing file {name}: {verdict}");
-        }
-        Update::Current { verdict: None } => info!(component, "{name} is up to date"),
-        Update::Replaced(outcome) => {
-            if let Some(verdict) = &outcome.verdict {
-                info!(component, "Verified file {name}: {verdict}");
+    let size = destination.metadata().ok().map(|m| m.len());
+    notice!(component, "{}", last_line(update, &destination.display().to_string(), size));
+}
+
+/// What came of an update, in one line: name, size, rate and signer. `size`: what the file has, if it was there.
+pub fn last_line(update: &Update, name: &str, size: Option<u64>) -> String {
+    let (what, verdict) = match update {
+        Update::Current { verdict } => {
+            let size = size.map(|size| format!(": {size} bytes")).unwrap_or_default();
+            match verdict {
+                Some(_) => (format!("Verified existing file {name}{size}"), verdict),
+                None => (format!("{name} is up to date{size}"), verdict),
             }
-            let seconds = outcome.elapsed.as_secs_f64();
-            info!(
-                component,
-                "{} bytes in {seconds:.1} s, {} of them resumed", outcome.written, outcome.resumed
-            );
         }
-    }
+        Update::Replaced(outcome) => {
+            let Outcome { verdict, written, resumed, elapsed } = outcome;
+            let seconds = elapsed.as_secs_f64();
+            let rate = written.saturating_sub(*resumed) as f64 / seconds.max(0.001) / 1e6;
+            let kind = if verdict.is_some() { "Verified file " } else { "" };
+            let resumed = match resumed {
+                0 => String::new(),
+                some => format!(", {some} of them resumed"),
+            };
+            (format!("{kind}{name}: {written} bytes in {seconds:.1} s, {rate:.1} MB/s{resumed}"), verdict)
+        }
+    };
+    format!("{what}, {}", verdict.as_deref().unwrap_or("not verified"))
 }
 
 /// The error with advice: which option helps.
@@ -111,6 +121,7 @@ pub fn explain(error: Error, source: &Source) -> Report {
         };
     let unknown_signer = matches!(&error, Error::Rejected { source, .. }
         if matches!(source.downcast_ref(), Some(::mantle::openpgp::Error::UnknownSigner { .. })));
+    let is_encoded = matches!(&error, Error::Encoded { .. });
     let report = eyre!(error).wrap_err(format!("cannot get {source}"));
     if missing_signature {
         report.suggestion(
@@ -122,6 +133,11 @@ pub fn explain(error: Error, source: &Source) -> Report {
         report
             .suggestion("pass --json-key, or let `gcloud auth application-default login` make credentials")
             .suggestion("or put [OAuth2] client_id and client_secret of your own into ~/.boto and run this on a terminal")
+    } else if is_encoded {
+        report.suggestion(
+            "have the file stored without Content-Encoding (as application/gzip, if it is to be compressed), or sign \
+             what is served",
+        )
     } else if unknown_signer {
         report.suggestion("pass --verify-key if it is signed by somebody whom you trust")
     } else {

@@ -26,6 +26,10 @@ pub const APPLET: Applet = Applet {
                 "Get the current image into this folder; it is there only if the release key's signature is right.",
             ),
             (
+                "gangue get -q https://stable.release.flatcar-linux.net/amd64-usr/current/version.txt - | grep VERSION_ID",
+                "Print a file, after its signature was found right.",
+            ),
+            (
                 "gangue get --json-key key.json --verify-key our.asc gs://bucket/image.bin images/",
                 "Get a private file with a service account's key, verified with a key of your own.",
             ),
@@ -52,9 +56,12 @@ fn command() -> Command {
                 .about("Download and verify a file")
                 .long_about(
                     "Download a file together with its signature, which is at the same place with .sig added. The file \
-                     appears only when the signature is right; until then it grows as PATH.part.\n\n\
+                     appears only when the signature is right; until then it grows as PATH.part (as PATH.2.part and so \
+                     on, where another program's file has that name).\n\n\
                      URL is gs://BUCKET/OBJECT, https://, http://, or s3://BUCKET/KEY of a public object (from the server \
-                     $AWS_ENDPOINT_URL_S3 or $AWS_ENDPOINT_URL, if set, in place of Amazon's). PATH is a file or a folder [default: this folder].",
+                     $AWS_ENDPOINT_URL_S3 or $AWS_ENDPOINT_URL, if set, in place of Amazon's). PATH is a file or a folder \
+                     [default: this folder]. A link to a file stays, and the file is replaced. With - (or a link that ends \
+                     there) the file goes to standard output, when all of it has come and is right.",
                 )
                 .arg(Arg::new("url").value_name("URL").help("What to get"))
                 .arg(
@@ -68,7 +75,8 @@ fn command() -> Command {
                 .arg(file("json-key").help("Use the service account with this key, in Google's JSON form"))
                 .arg(switch("verify").default_value("true").help("Verify the signature"))
                 .arg(downloads::verify_key())
-                .arg(switch("keep-sig").help("Keep the signature, as PATH.sig")),
+                .arg(switch("keep-sig").help("Keep the signature, as PATH.sig"))
+                .arg(switch("quiet").short('q').help("Do not say at the end what was got")),
         )
 }
 

@@ -41,7 +41,7 @@ pub async fn decompress(
             &to.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
         );
         progress.answer(0, head.total);
-        let plan = Plan { check: None, decompress: Some(compression) };
+        let plan = Plan { check: None, other: None, decompress: Some(compression) };
         let total = head.total;
         let mut writer = Writer::start(part.file(), &what, part.path(), head, plan, 0).await?;
         while let Some(piece) = body.next().await? {

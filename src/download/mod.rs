@@ -1,6 +1,6 @@
 //! Downloads: one engine for all schemes.
 //!
-//! A download grows in `<destination>.part` and is renamed when length, checksum and signature agree, all found out in
+//! A download grows in `<destination>.part` (another name, if that is somebody else's) and is renamed when length, checksum and signature agree, all found out in
 //! one pass while it is written; any failure leaves the destination as it was. A part is resumed only if server and
 //! note agree on the version of the content. Transient errors are retried, with one budget for all of them.
 
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::cloud::google::storage::{self, Storage};
 pub use crate::compress::Compression;
 use crate::http::{self, Client, Transient};
+use crate::target::Refused;
 
 pub use ahead::Ranges;
 pub use local::decompress;
@@ -85,11 +86,8 @@ pub enum Error {
         source: io::Error,
     },
     /// The destination is a folder, a device or the like.
-    #[error("cannot replace {}: it is not a regular file", .path.display())]
-    Destination {
-        /// The destination.
-        path: PathBuf,
-    },
+    #[error(transparent)]
+    Target(#[from] Refused),
     /// Another process downloads to the same place.
     #[error("another process is writing {}", .path.display())]
     Busy {
@@ -109,6 +107,33 @@ pub enum Error {
         what: String,
         /// How.
         reason: String,
+    },
+    /// The server was asked for the rest of the content and sent something else.
+    #[error("{what}: {reason}")]
+    Range {
+        /// The source.
+        what: String,
+        /// What came.
+        reason: &'static str,
+    },
+    /// What came again is not what came before, although the server says that it is.
+    #[error("{what}: other bytes came than before under the same version")]
+    Differs {
+        /// The source.
+        what: String,
+    },
+    /// The check fails as the content is, and would not if it were (or were not) decoded.
+    #[error("{what} comes with Content-Encoding {coding}, and the signature is over {signed}")]
+    Encoded {
+        /// The source.
+        what: String,
+        /// The value of the header.
+        coding: String,
+        /// Which bytes were signed.
+        signed: &'static str,
+        /// What the check says of the other ones.
+        #[source]
+        source: CheckError,
     },
     /// The connection ended early.
     #[error("{what}: the connection ended after {got} of {total} bytes")]
@@ -175,7 +200,14 @@ impl Error {
 
     /// Whether the content is wrong, as opposed to not having come.
     fn is_about_content(&self) -> bool {
-        matches!(self, Self::Checksum { .. } | Self::Rejected { .. } | Self::Corrupt { .. })
+        matches!(
+            self,
+            Self::Checksum { .. }
+                | Self::Rejected { .. }
+                | Self::Encoded { .. }
+                | Self::Corrupt { .. }
+                | Self::Differs { .. }
+        )
     }
 
     /// The status of the server's answer, if that is what failed.

@@ -19,7 +19,7 @@ use super::s3::S3Object;
 use super::{Engine, Error};
 use crate::cloud::google::storage::{Location, Object};
 use crate::compress::Compression;
-use crate::http;
+use crate::http::{self, mask};
 
 /// What can be downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,11 @@ pub enum SourceError {
         reason: String,
     },
     /// A scheme for which there is no client.
-    #[error("URL missing gs:// scheme: {0}")]
-    Scheme(String),
+    #[error("not a URL that begins with {}: {text}", schemes())]
+    Scheme {
+        /// The text, without secrets.
+        text: String,
+    },
     /// No host, bucket or file, or a folder.
     #[error("{what} {url}")]
     Incomplete {
@@ -59,6 +62,15 @@ pub enum SourceError {
     /// Not the URL of an object.
     #[error(transparent)]
     Storage(#[from] crate::cloud::google::storage::Error),
+}
+
+/// What a URL of a [`Source`] begins with.
+pub const SCHEMES: [&str; 5] = ["gs://", "s3://", "https://", "http://", "file://"];
+
+/// The schemes, for people.
+fn schemes() -> String {
+    let [first @ .., last] = SCHEMES;
+    format!("{} or {last}", first.join(", "))
 }
 
 impl FromStr for Source {
@@ -73,10 +85,10 @@ impl FromStr for Source {
         }
         let url: Url = match text.parse() {
             Ok(url) => url,
-            Err(_) if !text.contains("://") => return Err(SourceError::Scheme(text.into())),
+            Err(_) if !text.contains("://") => return Err(SourceError::Scheme { text: mask::urls(text) }),
             Err(e) => {
                 let reason = format!("{e}");
-                return Err(SourceError::Malformed { text: text.into(), reason });
+                return Err(SourceError::Malformed { text: mask::urls(text), reason });
             }
         };
         let incomplete = |what| SourceError::Incomplete { what, url: http::shown(&url) };
@@ -85,7 +97,7 @@ impl FromStr for Source {
             "file" => {
                 Self::File(url.to_file_path().map_err(|()| incomplete("URL of another machine's file"))?)
             }
-            _ => return Err(SourceError::Scheme(text.into())),
+            _ => return Err(SourceError::Scheme { text: mask::urls(text) }),
         };
         match url.path() {
             "" | "/" => Err(incomplete("URL missing file path")),
@@ -177,6 +189,8 @@ pub struct Head {
     pub crc32c: Option<u32>,
     /// Whether it is sent gzipped although the content itself is not.
     pub gzipped: bool,
+    /// What the answer says of its encoding, if it says so.
+    pub coding: Option<String>,
 }
 
 impl Head {
@@ -186,10 +200,12 @@ impl Head {
     }
 }
 
-/// An answer: the bytes from `offset` to the end.
+/// An answer: the bytes from `offset` to `end`, or to the end of the content.
 pub struct Opened {
     pub head: Head,
     pub offset: u64,
+    /// One after the last byte of this answer, of a part.
+    pub end: Option<u64>,
     pub body: Body,
 }
 
@@ -265,18 +281,21 @@ impl Engine {
         let total = length(headers);
         match (status, resume) {
             (StatusCode::OK, _) => {
-                let head = Head { total, validator, crc32c: None, gzipped: false };
-                Ok(Opened { head, offset: 0, body: Body::Http(self.http.body(answer)) })
+                let coding = coding(headers);
+                let head = Head { total, validator, crc32c: None, gzipped: false, coding };
+                Ok(Opened { head, offset: 0, end: None, body: Body::Http(self.http.body(answer)) })
             }
             (StatusCode::PARTIAL_CONTENT, Some(resume)) => {
-                check_range(headers, resume, || http::shown(url))?;
+                let (end, told) = check_range(headers, resume, || http::shown(url))?;
                 if let (Some(Validator::Etag(new)), Validator::Etag(old)) = (&validator, &resume.validator)
                     && new != old
                 {
                     return Err(Error::Changed { what: http::shown(url) });
                 }
+                let total = resume.head.total.or(told);
+                let head = Head { total, coding: coding(headers), ..resume.head.clone() };
                 let body = Body::Http(self.http.body(answer));
-                Ok(Opened { head: resume.head.clone(), offset: resume.offset, body })
+                Ok(Opened { head, offset: resume.offset, end: Some(end), body })
             }
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => Err(Error::Changed { what: http::shown(url) }),
             (status, _) if status.is_success() => {
@@ -308,14 +327,16 @@ impl Engine {
             return Err(Error::Changed { what: at.to_string() });
         }
         let partial = answer.status() == StatusCode::PARTIAL_CONTENT;
-        if partial && let Some(resume) = same {
-            check_range(headers, resume, || at.to_string())?;
-        } else if partial {
-            return Err(Error::Protocol { what: at.to_string(), reason: "a part came, unasked".into() });
-        }
+        let end = match (partial, same) {
+            (true, Some(resume)) => Some(check_range(headers, resume, || at.to_string())?.0),
+            (true, None) => {
+                return Err(Error::Protocol { what: at.to_string(), reason: "a part came, unasked".into() });
+            }
+            (false, _) => None,
+        };
         let head = stored_head(&object, headers, validator);
         let offset = if partial { offset } else { 0 };
-        Ok(Opened { head, offset, body: Body::Http(storage.http().body(answer)) })
+        Ok(Opened { head, offset, end, body: Body::Http(storage.http().body(answer)) })
     }
 }
 
@@ -325,13 +346,15 @@ fn stored_head(object: &Object, headers: &HeaderMap, validator: Validator) -> He
     let sent_gzipped = text(headers, &CONTENT_ENCODING).is_some_and(|e| e.eq_ignore_ascii_case("gzip"));
     if stored_gzipped && !sent_gzipped {
         // Decoded on the way against our wish: neither length, checksum nor ranges are those of the object.
-        return Head { total: length(headers), validator: None, crc32c: None, gzipped: false };
+        let coding = object.content_encoding.clone();
+        return Head { total: length(headers), validator: None, crc32c: None, gzipped: false, coding };
     }
     Head {
         total: Some(object.size),
         validator: Some(validator),
         crc32c: object.crc32c,
         gzipped: stored_gzipped,
+        coding: coding(headers),
     }
 }
 
@@ -346,12 +369,18 @@ pub(super) async fn open_file(path: &PathBuf, resume: Option<&Resume>) -> Result
     let validator = Validator::File(meta.ino(), meta.len(), changed);
     let offset = resume.filter(|r| r.validator == validator).map_or(0, |r| r.offset);
     file.seek(std::io::SeekFrom::Start(offset)).await.map_err(fail)?;
-    let head = Head { total: Some(meta.len()), validator: Some(validator), crc32c: None, gzipped: false };
-    Ok(Opened { head, offset, body: Body::File(file, path.clone()) })
+    let (total, validator) = (Some(meta.len()), Some(validator));
+    let head = Head { total, validator, crc32c: None, gzipped: false, coding: None };
+    Ok(Opened { head, offset, end: None, body: Body::File(file, path.clone()) })
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
+}
+
+/// How the body is encoded, if it says so.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    text(headers, &CONTENT_ENCODING).filter(|c| !c.eq_ignore_ascii_case("identity")).map(String::from)
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
@@ -373,17 +402,26 @@ pub(super) fn http_validator(headers: &HeaderMap) -> Option<Validator> {
     strong.then(|| text(headers, &LAST_MODIFIED).map(|v| Validator::LastModified(v.to_owned()))).flatten()
 }
 
-/// Checks that a part is the one that was asked for.
-fn check_range(headers: &HeaderMap, resume: &Resume, what: impl Fn() -> String) -> Result<(), Error> {
-    let bad = |reason: &str| Error::Protocol { what: what(), reason: reason.into() };
-    let range = exact_range(headers).ok_or_else(|| bad("bad Content-Range"))?;
-    if range.0 != resume.offset {
+/// Checks that a part begins where it was asked to. One after its last byte, which may be earlier than asked for
+/// (RFC 9110, 15.3.7), and the length of the whole, if it is known.
+fn check_range(
+    headers: &HeaderMap,
+    resume: &Resume,
+    what: impl Fn() -> String,
+) -> Result<(u64, Option<u64>), Error> {
+    let bad = |reason| Error::Range { what: what(), reason };
+    let (first, last, total) =
+        exact_range(headers).ok_or_else(|| bad("a part came that does not say which"))?;
+    if first != resume.offset {
         return Err(bad("another part than asked for came"));
     }
-    if range.2.is_some() && resume.head.total.is_some() && range.2 != resume.head.total {
+    if total.is_some() && resume.head.total.is_some() && total != resume.head.total {
         return Err(Error::Changed { what: what() });
     }
-    Ok(())
+    if resume.head.total.is_some_and(|t| last >= t) {
+        return Err(bad("a part came that ends behind the content"));
+    }
+    Ok((last + 1, total))
 }
 
 /// The part that an answer says it is.
@@ -424,8 +462,13 @@ mod tests {
         assert_eq!(hidden("http://h/a%2F.."), None);
         assert_eq!(hidden("http://h/a%00"), None);
         for (text, complaint) in [
-            ("x/y", "URL missing gs:// scheme: x/y"),
-            ("ftp://h/x", "URL missing gs:// scheme: ftp://h/x"),
+            ("x/y", "not a URL that begins with gs://, s3://, https://, http:// or file://: x/y"),
+            ("ftp://h/x", "not a URL that begins with gs://, s3://, https://, http:// or file://: ftp://h/x"),
+            (
+                "ftp://bob:PW@h/x",
+                "not a URL that begins with gs://, s3://, https://, http:// or file://: ftp://***@h/x",
+            ),
+            ("http://bob:PW@[bad/x", "\"http://***@[bad/x\" is no URL: invalid IPv6 address"),
             ("http://h/", "URL missing file path http://h/"),
             ("http://h", "URL missing file path http://h/"),
             ("https://h/d/", "URL must not be a directory path https://h/d/"),

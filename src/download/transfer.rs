@@ -14,8 +14,6 @@ use crate::compress::{Compression, Decoder};
 use crate::http::Budget;
 use crate::progress::Progress;
 
-/// Each time this many bytes more than ever before have come, the budget for failures is full again.
-const PROGRESS: u64 = 1 << 20;
 /// How often a download starts over because its source changes.
 const RESTARTS: u32 = 3;
 
@@ -105,10 +103,19 @@ impl Engine {
 
     /// Downloads to the partial file, proven right but not renamed yet.
     pub(super) async fn to_part(&self, request: &Request<'_>) -> Result<(Part, Outcome), Error> {
-        let started = Instant::now();
         let destination = request.destination.to_owned();
         let part =
             tokio::task::spawn_blocking(move || Part::open(&destination)).await.map_err(Error::thread)??;
+        self.fill_part(request, part).await
+    }
+
+    /// As [`Engine::to_part`], into a part that is open already.
+    pub(super) async fn fill_part(
+        &self,
+        request: &Request<'_>,
+        part: Part,
+    ) -> Result<(Part, Outcome), Error> {
+        let started = Instant::now();
         let mut transfer = Transfer::new(self, request, part);
         let finished = match transfer.run().await {
             Ok(finished) => finished,
@@ -138,6 +145,8 @@ struct Transfer<'a> {
     joined: bool,
     /// Whether several ranges at a time have been tried and given up.
     single: bool,
+    /// Whether the source answers wrongly when it is asked for the rest.
+    no_ranges: bool,
 }
 
 impl<'a> Transfer<'a> {
@@ -154,6 +163,7 @@ impl<'a> Transfer<'a> {
             resumed: 0,
             joined: false,
             single: false,
+            no_ranges: false,
         }
     }
 
@@ -167,11 +177,12 @@ impl<'a> Transfer<'a> {
         for second in [false, true] {
             let (intact, result) = match self.fill(resume.take(), &mut budget).await {
                 Ok(writer) => (writer.head().crc32c.is_some(), writer.finish().await),
-                // Decompression fails before all is there.
-                Err(e @ Error::Corrupt { .. }) => (false, Err(e)),
+                // These are found out before all is there.
+                Err(e @ (Error::Corrupt { .. } | Error::Differs { .. })) => (false, Err(e)),
                 Err(e) => return Err(e),
             };
             match result {
+                Err(e @ Error::Encoded { .. }) => return Err(e),
                 Err(e) if e.is_about_content() && !second => {
                     // One answer with a checksum that fits is what the server has: asking again is no use.
                     if intact && !self.joined && matches!(e, Error::Rejected { .. }) {
@@ -194,7 +205,7 @@ impl<'a> Transfer<'a> {
             let started = self.writer(resume.head.clone(), resume.offset).await;
             match started {
                 Ok(w) => {
-                    (self.resumed, self.joined) = (resume.offset, true);
+                    (self.resumed, self.joined, self.best) = (resume.offset, true, resume.offset);
                     writer = Some(w);
                 }
                 Err(e @ (Error::Read { .. } | Error::Corrupt { .. })) => {
@@ -210,6 +221,14 @@ impl<'a> Transfer<'a> {
                 Ok(false) => continue,
                 Err(e) => e,
             };
+            if let Error::Range { .. } = error
+                && !self.no_ranges
+            {
+                crate::warning!("download", "{error}; asking for all of it, from the first byte");
+                (self.no_ranges, self.single) = (true, true);
+                self.part.sends_rest(false);
+                continue;
+            }
             if let Error::Changed { .. } = error {
                 restarts += 1;
                 if restarts > RESTARTS {
@@ -219,8 +238,9 @@ impl<'a> Transfer<'a> {
                 self.forget(&mut writer).await;
                 continue;
             }
+            // Whoever brings more bytes than ever before is not broken.
             let position = writer.as_ref().map_or(0, Writer::position);
-            if position >= self.best + PROGRESS {
+            if position > self.best {
                 self.best = position;
                 budget.refill();
             }
@@ -248,24 +268,35 @@ impl<'a> Transfer<'a> {
             let validator = w.head().validator.clone()?;
             Some(Resume { offset: w.position(), head: w.head().clone(), validator }).filter(|r| r.offset > 0)
         });
-        let Opened { head, offset, mut body } =
-            self.engine.open(self.request.source, resume.as_ref()).await?;
+        let asked = resume.as_ref().filter(|_| !self.no_ranges);
+        let Opened { head, offset, end, mut body } = self.engine.open(self.request.source, asked).await?;
+        // The part holds what is sent, unchanged.
+        let whole = self.request.decompress.is_none() && !head.gzipped;
+        let is_same =
+            |r: &Resume| head.validator.as_ref() == Some(&r.validator) && head.total == r.head.total;
         if let (Some(_), true) = (&writer, offset > 0) {
             crate::info!("download", "resuming {} from byte {offset}", self.what);
             self.joined = true;
+            self.part.sends_rest(true);
+        } else if whole && resume.as_ref().is_some_and(is_same) {
+            // Nothing is given up before there is more of it.
+            crate::info!("download", "{} comes from its first byte again", self.what);
+            (self.resumed, self.joined) = (0, true);
+            self.part.sends_rest(false);
         } else {
             if resume.is_some() {
                 crate::info!("download", "{} cannot be resumed or has changed; starting over", self.what);
             }
             self.forget(writer).await;
-            let whole = self.request.decompress.is_none() && !head.gzipped;
             self.part.begin(self.request.source, &head, whole)?;
             *writer = Some(self.writer(head.clone(), 0).await?);
         }
         let Some(writer) = writer.as_mut() else { return Err(Error::thread("no writer")) };
         self.progress.answer(writer.position(), head.total);
         let (mut rate, mut is_ahead) = (Rate::default(), false);
-        while head.total != Some(writer.position()) {
+        // The place of the next byte of this answer: before the writer's for what is there already.
+        let mut at = offset;
+        while head.total != Some(writer.position()) && (is_ahead || end != Some(at)) {
             let asked = Instant::now();
             let piece = match body.next().await {
                 Err(e) if is_ahead => {
@@ -276,14 +307,29 @@ impl<'a> Transfer<'a> {
                 }
                 piece => piece?,
             };
-            let Some(piece) = piece else { break };
+            let Some(mut piece) = piece else { break };
+            rate.add(piece.len() as u64, asked);
+            let known = writer.position() - at;
+            if known > 0 {
+                let old = piece.split_to(usize::try_from(known).map_or(piece.len(), |k| k.min(piece.len())));
+                let length = old.len() as u64;
+                writer.again(old, at).await?;
+                at += length;
+            }
             let length = piece.len() as u64;
-            rate.add(length, asked);
+            if length == 0 {
+                continue;
+            }
+            if !is_ahead && end.is_some_and(|e| at + length > e) {
+                let reason = "a part came that is longer than it says";
+                return Err(Error::Range { what: self.what.clone(), reason });
+            }
             if head.total.is_some_and(|t| writer.position() + length > t) {
                 let reason = "more bytes came than were announced".into();
                 return Err(Error::Protocol { what: self.what.clone(), reason });
             }
             writer.push(piece).await?;
+            at += length;
             self.progress.advance(length);
             let rest = head.total.map_or(0, |t| t - writer.position());
             if !self.single
@@ -296,6 +342,8 @@ impl<'a> Transfer<'a> {
             }
         }
         match head.total {
+            // A slice, all of which came.
+            Some(total) if end.is_some_and(|e| e == at && e < total) => Ok(false),
             Some(total) if total != writer.position() => {
                 Err(Error::Truncated { what: self.what.clone(), got: writer.position(), total })
             }
@@ -307,7 +355,10 @@ impl<'a> Transfer<'a> {
         let check = self.request.check.map(|make| make()).transpose();
         let check =
             check.map_err(|source: CheckError| Error::Rejected { what: self.what.clone(), source })?;
-        let plan = Plan { check, decompress: self.request.decompress };
+        // Which bytes were signed of content that is encoded is not known before.
+        let other = self.request.check.filter(|_| head.gzipped || head.coding.is_some());
+        let other = other.and_then(|make| make().ok());
+        let plan = Plan { check, other, decompress: self.request.decompress };
         Writer::start(self.part.file(), &self.what, self.part.path(), head, plan, position).await
     }
 }

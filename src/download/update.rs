@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::part::Part;
 use super::transfer::{Outcome, Request};
 use super::{Check, Compression, Engine, Error, MakeVerifier, Source};
+use crate::target;
 
 /// A detached signature is not longer; those of our keys have about 0.5 KiB.
 const MAX_SIGNATURE: u64 = 1 << 20;
@@ -34,7 +35,7 @@ pub struct Signed<'a> {
     pub source: &'a Source,
     /// To where.
     pub destination: &'a Path,
-    /// Whether the signature is to be kept, as `<destination>.sig`; else a file of that name goes.
+    /// Whether the signature is to be kept, as `<destination>.sig`; else one of that name goes.
     pub keep_signature: bool,
     /// Decompresses what goes into the file; the signature is over what is at the source. A file that is there
     /// already cannot be judged by that signature, hence is downloaded again.
@@ -54,6 +55,7 @@ impl Engine {
         destination: &Path,
         cancel: &CancellationToken,
     ) -> Result<Update, Error> {
+        Part::place(destination)?; // before anything is asked of a server
         let request = Request { source, destination, check: None, decompress: None };
         let work = async {
             let (mut part, outcome) = self.to_part(&request).await?;
@@ -82,6 +84,14 @@ impl Engine {
         cancel: &CancellationToken,
     ) -> Result<Update, Error> {
         let Signed { source, destination, keep_signature, decompress, verifier } = signed;
+        let mut beside = destination.as_os_str().to_owned();
+        beside.push(".sig");
+        let beside = PathBuf::from(beside);
+        // Before anything is asked of a server.
+        Part::place(destination)?;
+        if *keep_signature {
+            Part::place(&beside)?;
+        }
         let signature_source = source.with_suffix(".sig");
         let signature = self.fetch(&signature_source, MAX_SIGNATURE, cancel).await?;
         let make = || verifier(&signature);
@@ -105,17 +115,55 @@ impl Engine {
                 Update::Replaced(self.get(&request, cancel).await?)
             }
         };
-        let mut beside = destination.as_os_str().to_owned();
-        beside.push(".sig");
-        let beside = PathBuf::from(beside);
-        if *keep_signature {
-            keep(&beside, &signature)?;
-        } else if let Err(e) = std::fs::remove_file(&beside)
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            return Err(Error::write(&beside, e));
-        }
+        let keep_signature = *keep_signature;
+        let old = match keep_signature {
+            true => None,
+            // What any of the keys made for this name is no use any more; what else may be there is not ours.
+            false => read_short(&beside).filter(|old| *old == signature || verifier(old).is_ok()),
+        };
+        let settle = move || match (keep_signature, old) {
+            (true, _) if read_short(&beside).is_some_and(|old| old == signature) => Ok(()),
+            (true, _) => target::replace(&beside, 0o666, &signature).map_err(|e| Error::write(&beside, e)),
+            (false, Some(_)) => std::fs::remove_file(&beside).map_err(|e| Error::write(&beside, e)),
+            (false, None) => {
+                if beside.symlink_metadata().is_ok() {
+                    crate::notice!("download", "{} is no signature of ours and stays", beside.display());
+                }
+                Ok(())
+            }
+        };
+        tokio::task::spawn_blocking(settle).await.map_err(Error::thread)??;
         Ok(update)
+    }
+
+    /// Downloads to a file without a name, from which all of it can be read.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub async fn spool(
+        &self,
+        source: &Source,
+        verifier: Option<MakeVerifier<'_>>,
+        cancel: &CancellationToken,
+    ) -> Result<(File, Outcome), Error> {
+        let signature = match verifier {
+            Some(_) => self.fetch(&source.with_suffix(".sig"), MAX_SIGNATURE, cancel).await?,
+            None => Vec::new(),
+        };
+        let make = verifier.map(|verifier| move || verifier(&signature));
+        if let Some(Err(reason)) = make.as_ref().map(|make| make()) {
+            return Err(Error::Rejected { what: source.with_suffix(".sig").to_string(), source: reason });
+        }
+        let name = source.base_name().unwrap_or_default();
+        let check = make.as_ref().map(|make| make as super::MakeCheck<'_>);
+        let request = Request { source, destination: Path::new(&name), check, decompress: None };
+        let work = async {
+            let part = tokio::task::spawn_blocking(Part::spool).await.map_err(Error::thread)??;
+            let (part, outcome) = self.fill_part(&request, part).await?;
+            let file = part.file().try_clone().map_err(|e| Error::read(part.path(), e))?;
+            Ok((file, outcome))
+        };
+        cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
     }
 }
 
@@ -165,13 +213,11 @@ fn same(part: &File, path: &Path) -> bool {
     compare().unwrap_or(false)
 }
 
-/// Writes a small file at once or not at all.
-fn keep(path: &Path, content: &[u8]) -> Result<(), Error> {
-    if std::fs::read(path).is_ok_and(|old| old == content) {
-        return Ok(());
+/// A plain file that may be a signature; `None` for anything else.
+fn read_short(path: &Path) -> Option<Vec<u8>> {
+    let meta = std::fs::metadata(path).ok()?;
+    if !meta.is_file() || meta.len() > MAX_SIGNATURE {
+        return None;
     }
-    let part = Part::open(path)?;
-    part.file().set_len(0).map_err(|e| Error::write(path, e))?;
-    part.file().write_all_at(content, 0).map_err(|e| Error::write(path, e))?;
-    part.commit()
+    std::fs::read(path).ok()
 }

@@ -25,10 +25,18 @@ const PIECE: usize = 256 << 10;
 pub struct Writer {
     head: Head,
     position: u64,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Item>,
     thread: JoinHandle<Result<Chain, Error>>,
     /// Ends the thread before its queue is empty, when this is dropped.
     _stop: DropGuard,
+}
+
+/// What the thread gets.
+enum Item {
+    /// The next bytes.
+    New(Bytes),
+    /// Bytes that are in the file already, from this place on.
+    Again(Bytes, u64),
 }
 
 /// What the content turned out to be.
@@ -42,6 +50,8 @@ pub struct Finished {
 /// What happens to the bytes on their way.
 pub struct Plan {
     pub check: Option<Box<dyn Check>>,
+    /// The same check once more, of content that comes encoded: it is asked about the other form of the bytes.
+    pub other: Option<Box<dyn Check>>,
     pub decompress: Option<Compression>,
 }
 
@@ -55,7 +65,7 @@ impl Writer {
         plan: Plan,
         position: u64,
     ) -> Result<Self, Error> {
-        let (queue, mut pieces) = mpsc::channel::<Bytes>(QUEUE);
+        let (queue, mut pieces) = mpsc::channel::<Item>(QUEUE);
         let stop = CancellationToken::new();
         let mut chain = Chain::new(file, what, path, &head, plan, stop.clone())?;
         let _stop = stop.clone().drop_guard();
@@ -66,7 +76,10 @@ impl Writer {
                 if stop.is_cancelled() {
                     return Err(Error::Interrupted);
                 }
-                chain.accept(&piece)?;
+                match piece {
+                    Item::New(piece) => chain.accept(&piece)?,
+                    Item::Again(piece, at) => chain.compare(&piece, at)?,
+                }
             }
             Ok(chain)
         });
@@ -86,12 +99,25 @@ impl Writer {
     /// Takes the next bytes, as soon as there is room for them.
     pub async fn push(&mut self, piece: Bytes) -> Result<(), Error> {
         let length = piece.len() as u64;
-        if self.queue.send(piece).await.is_err() {
+        self.send(Item::New(piece)).await?;
+        self.position += length;
+        Ok(())
+    }
+
+    /// Takes bytes that came before, as they are in the file from `at` on: they must be the same. The file must hold
+    /// what is sent, unchanged.
+    ///
+    /// [`Error::Differs`] may come with a later call only.
+    pub async fn again(&mut self, piece: Bytes, at: u64) -> Result<(), Error> {
+        self.send(Item::Again(piece, at)).await
+    }
+
+    async fn send(&mut self, item: Item) -> Result<(), Error> {
+        if self.queue.send(item).await.is_err() {
             // The thread ends before the queue only with an error.
             let ended = (&mut self.thread).await.map_err(Error::thread)?;
             return Err(ended.err().unwrap_or_else(|| Error::thread("the writer stopped")));
         }
-        self.position += length;
         Ok(())
     }
 
@@ -117,12 +143,76 @@ struct Chain {
     /// The source, for messages.
     what: String,
     crc32c: Option<u32>,
+    /// The encoding, for messages, and the check of the form that the content is not taken in.
+    other: Option<(String, Other)>,
     sent: Decoder<Checked>,
+}
+
+/// The other form of encoded content.
+enum Other {
+    /// As it is sent; what is taken is decoded.
+    Sent(Box<dyn Check>),
+    /// Decoded; what is taken is as it is sent. `None` when it cannot be decoded.
+    Decoded(Option<Decoder<Judged>>),
+}
+
+impl Other {
+    fn new(check: Box<dyn Check>, head: &Head) -> Option<Self> {
+        if head.coding().is_some() {
+            return Some(Self::Sent(check));
+        }
+        let coding = match head.coding.as_deref()?.to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => Compression::Gzip,
+            "zstd" => Compression::Zstd,
+            _ => return None,
+        };
+        Some(Self::Decoded(Decoder::new(Some(coding), Judged(check)).ok()))
+    }
+
+    fn update(&mut self, data: &[u8]) {
+        match self {
+            Self::Sent(check) => check.update(data),
+            Self::Decoded(Some(decoder)) => {
+                // It may well be no such thing; then nobody signed what is in it.
+                if decoder.write_all(data).is_err() {
+                    *self = Self::Decoded(None);
+                }
+            }
+            Self::Decoded(None) => {}
+        }
+    }
+
+    /// Which bytes were signed, if it was this form.
+    fn finish(self) -> Option<&'static str> {
+        match self {
+            Self::Sent(check) => {
+                check.finish().ok().map(|_| "the bytes as they are sent, not over the decoded ones")
+            }
+            Self::Decoded(decoder) => {
+                let check = decoder?.finish().ok()?.0;
+                check.finish().ok().map(|_| "the decoded bytes, not over those that are sent")
+            }
+        }
+    }
 }
 
 struct Checked {
     check: Option<Box<dyn Check>>,
     content: Decoder<Output>,
+}
+
+/// Passes bytes to a check.
+struct Judged(Box<dyn Check>);
+
+impl Write for Judged {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Write for Checked {
@@ -183,7 +273,9 @@ impl Chain {
         let corrupt = |source| Error::Corrupt { what: what.to_owned(), source };
         let content = Decoder::new(plan.decompress, output).map_err(corrupt)?;
         let sent = Decoder::new(head.coding(), Checked { check: plan.check, content }).map_err(corrupt)?;
-        Ok(Self { what: what.to_owned(), crc32c: head.crc32c.map(|_| 0), sent })
+        let coding = head.coding.clone().unwrap_or_else(|| "gzip".into());
+        let other = plan.other.and_then(|check| Other::new(check, head)).map(|other| (coding, other));
+        Ok(Self { what: what.to_owned(), crc32c: head.crc32c.map(|_| 0), other, sent })
     }
 
     fn output(&mut self) -> &mut Output {
@@ -206,7 +298,18 @@ impl Chain {
         Ok(())
     }
 
+    /// Compares bytes with those that are in the file.
+    fn compare(&mut self, data: &[u8], at: u64) -> Result<(), Error> {
+        let (file, path) = (self.output().file.clone(), self.output().path.clone());
+        let mut old = vec![0; data.len()];
+        file.read_exact_at(&mut old, at).map_err(|e| Error::read(&path, e))?;
+        if old == data { Ok(()) } else { Err(Error::Differs { what: self.what.clone() }) }
+    }
+
     fn accept(&mut self, data: &[u8]) -> Result<(), Error> {
+        if let Some((_, other)) = &mut self.other {
+            other.update(data);
+        }
         if let Some(crc) = &mut self.crc32c {
             *crc = crc32c::crc32c_append(*crc, data);
         }
@@ -216,7 +319,7 @@ impl Chain {
 
     fn finish(mut self, head: &Head) -> Result<Finished, Error> {
         let path = self.output().path.clone();
-        let Self { what, crc32c, sent } = self;
+        let Self { what, crc32c, other, sent } = self;
         if crc32c != head.crc32c {
             return Err(Error::Checksum { what });
         }
@@ -224,8 +327,16 @@ impl Chain {
         // The verdict comes first: of data nobody vouches for, it does not matter whether it can be unpacked.
         let verdict = match checked.check {
             Some(check) => {
-                let verdict = check.finish();
-                Some(verdict.map_err(|source| Error::Rejected { what: what.clone(), source })?)
+                let signed = |(coding, other): (String, Other)| Some((coding, other.finish()?));
+                match (check.finish(), other) {
+                    (Ok(verdict), _) => Some(verdict),
+                    (Err(source), other) => {
+                        return Err(match other.and_then(signed) {
+                            Some((coding, signed)) => Error::Encoded { what, coding, signed, source },
+                            None => Error::Rejected { what, source },
+                        });
+                    }
+                }
             }
             None => None,
         };

@@ -3,6 +3,7 @@
 //! URLs in messages are [`shown`] without user names, passwords, queries and fragments: those hold secrets.
 
 mod call;
+pub mod mask;
 pub(crate) mod retry;
 
 use std::time::Duration;
@@ -399,12 +400,16 @@ impl Confided {
             let fields = form_urlencoded::parse(body).filter(|(name, _)| names.contains(&&**name));
             secrets.extend(fields.map(|(_, value)| value.into_owned()));
         }
+        let query = request.url().query_pairs().filter(|(name, _)| mask::is_secret_parameter(name));
+        // A short one would mask half of what is said.
+        secrets.extend(query.map(|(_, value)| value.into_owned()).filter(|value| value.len() >= 6));
+        secrets.extend(headers.values().filter(|v| v.is_sensitive()).filter_map(mask::basic_password));
         secrets.retain(|s| !s.is_empty());
         Self(secrets)
     }
 
     fn mask(&self, text: String) -> String {
-        self.0.iter().fold(text, |text, secret| text.replace(secret, "***"))
+        self.0.iter().fold(text, |text, secret| mask::secret(text, secret))
     }
 }
 

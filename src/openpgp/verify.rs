@@ -214,12 +214,47 @@ fn parse(bytes: &[u8]) -> Result<Vec<Result<Signature, Error>>, Error> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::NoSignature);
     }
-    let malformed = |e: sequoia_openpgp::anyhow::Error| Error::Malformed(e.into());
     // Every packet's first byte has its high bit set, and armor is ASCII. (Sequoia's own guess takes a signature
     // of an unknown version for armor.)
-    let dearmor =
-        if bytes[0] & 0x80 != 0 { Dearmor::Disabled } else { Dearmor::Enabled(ReaderMode::default()) };
+    let is_binary = bytes[0] & 0x80 != 0;
+    let blocks = if is_binary { vec![bytes] } else { blocks(bytes) };
     let mut signatures = Vec::new();
+    for block in &blocks {
+        let dearmor = if is_binary { Dearmor::Disabled } else { Dearmor::Enabled(ReaderMode::default()) };
+        match parse_block(block, dearmor, &mut signatures) {
+            // One damaged block of several hides the others no more than a signature of an unknown kind.
+            Err(e @ Error::Malformed(_)) if blocks.len() > 1 => signatures.push(Err(e)),
+            other => other?,
+        }
+        if signatures.len() > MAX_SIGNATURES {
+            return Err(Error::TooMany);
+        }
+    }
+    if signatures.is_empty() { Err(Error::NoSignature) } else { Ok(signatures) }
+}
+
+/// The armored blocks of a text, which Sequoia reads one at a time.
+fn blocks(text: &[u8]) -> Vec<&[u8]> {
+    const BEGIN: &[u8] = b"-----BEGIN PGP ";
+    let starts: Vec<usize> = (0..text.len())
+        .filter(|at| text[*at..].starts_with(BEGIN) && (*at == 0 || text[at - 1] == b'\n'))
+        .collect();
+    match starts.as_slice() {
+        [] | [_] => vec![text],
+        starts => {
+            let ends = starts[1..].iter().copied().chain([text.len()]);
+            starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect()
+        }
+    }
+}
+
+/// Adds the signatures of one armored block, or of bytes that are not armored.
+fn parse_block(
+    bytes: &[u8],
+    dearmor: Dearmor,
+    signatures: &mut Vec<Result<Signature, Error>>,
+) -> Result<(), Error> {
+    let malformed = |e: sequoia_openpgp::anyhow::Error| Error::Malformed(e.into());
     let mut next = PacketParserBuilder::from_bytes(bytes)
         .and_then(|builder| builder.dearmor(dearmor).max_recursion_depth(0).automatic_hashing(false).build())
         .map_err(malformed)?;
@@ -239,7 +274,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Result<Signature, Error>>, Error> {
             return Err(Error::TooMany);
         }
     }
-    if signatures.is_empty() { Err(Error::NoSignature) } else { Ok(signatures) }
+    Ok(())
 }
 
 /// The failure to report: one by a known key before an unknown signer before one that does not even parse.

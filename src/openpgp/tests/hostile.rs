@@ -136,6 +136,35 @@ fn a_signature_of_unknown_version_does_not_hide_a_good_one() {
 }
 
 #[test]
+fn armored_signatures_one_after_another_are_all_looked_at() {
+    let keyring = builtin(Builtin::CoreOs);
+    let (_, secret) = made_key(Owner::Flatcar, 1_519_654_443, None);
+    let stranger = sign(&secret, HashAlgorithm::SHA512, 1_530_000_000, VERSION_TXT);
+    let block = |bytes: &[u8]| armored("SIGNATURE", bytes);
+    let good = block(&version_txt_sig());
+    let unknown = block(&[&[0xc2, 6][..], &[9, 0, 1, 8, 0, 0]].concat());
+    let damaged = b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n".to_vec();
+    for other in
+        [block(&stranger), unknown, damaged, block(&patched(&version_txt_sig(), &MADE, &[1, 2, 3, 4]))]
+    {
+        for between in ["", "\n\n", "some words\n"] {
+            for both in [[&other[..], &good], [&good[..], &other]] {
+                let text = both.join(between.as_bytes());
+                verify(&keyring, &text, VERSION_TXT).expect("good");
+                let dos = String::from_utf8(text).expect("text").replace('\n', "\r\n");
+                verify(&keyring, dos.as_bytes(), VERSION_TXT).expect("good");
+            }
+        }
+        verify(&keyring, &other.repeat(2), VERSION_TXT).expect_err("no good one");
+    }
+    let new = |bytes: &[u8]| Verifier::new(&keyring, bytes, now());
+    assert!(matches!(new(&good.repeat(MAX_SIGNATURES + 1)), Err(Error::TooMany)));
+    new(&good.repeat(MAX_SIGNATURES)).expect("not too many");
+    let key = armored("MESSAGE", &[0xcb, 7, b'b', 0, 0, 0, 0, 0, b'x']);
+    assert!(matches!(new(&[good, key].concat()), Err(Error::NotDetached(_))));
+}
+
+#[test]
 fn bad_key_files_are_ordinary_errors() {
     let folder = tempfile::tempdir().expect("folder");
     let file = |name: &str, bytes: &[u8]| {

@@ -323,6 +323,12 @@ fn one_good_signature_of_two_is_enough() {
         assert_eq!((&verified.fingerprint, verified.warnings.len()), (user, 0));
     }
     check(&gpg.keyring(&[&a, &b]), &both).expect("good");
+    // The same in armored blocks one after another.
+    let blocks: Vec<Vec<u8>> = [&a, &b].map(|user| gpg.sign(None, &["--armor", "-u", user])).to_vec();
+    for user in [&a, &b] {
+        let verified = check(&gpg.keyring(&[user]), &blocks.concat()).expect("good");
+        assert_eq!((&verified.fingerprint, verified.warnings.len()), (user, 0));
+    }
     assert!(matches!(check(&gpg.keyring(&[&c]), &both), Err(Error::UnknownSigner { .. })));
 
     // Alice signs something else, or with SHA-1: Bob's counts, with a word about Alice's.
