@@ -10,7 +10,7 @@ use ::mantle::download::Source;
 use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
 use ::mantle::openpgp::{self, Keyring};
 use ::mantle::release::Table;
-use ::mantle::{info, notice, sdk};
+use ::mantle::{notice, sdk};
 use clap::ArgMatches;
 
 use super::text;
@@ -63,7 +63,7 @@ fn cached(path: &Path, keyring: &Keyring) -> bool {
     }
     match openpgp::verify_file(keyring, &beside, path, SystemTime::now()) {
         Ok(verified) => {
-            info!("sdk", "Verified existing file {}: signed by {}", path.display(), verified.signer);
+            notice!("sdk", "Verified existing file {}: signed by {}", path.display(), verified.signer);
             true
         }
         Err(e) => {

@@ -5,6 +5,7 @@ mod emulators;
 mod faults;
 mod get;
 mod killed;
+mod places;
 mod ranges;
 mod unpacked;
 

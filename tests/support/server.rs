@@ -38,6 +38,10 @@ pub enum Fault {
     IgnoreRange,
     /// A part that begins elsewhere than asked.
     WrongPart,
+    /// A part that does not say which it is.
+    NamelessPart,
+    /// At most so many bytes of the part that was asked for, as a part of its own.
+    Slice(usize),
     /// So many bytes of the body, then the end of the connection; the content is another afterwards.
     ChangeAfter(usize),
     /// A bit flipped in the middle of the body.
@@ -221,6 +225,10 @@ impl Server {
         let from = range.map(|(from, _)| from);
         // one after the last byte
         let end = range.and_then(|(_, last)| last).map_or(body.len(), |last| body.len().min(last + 1));
+        let end = match (fault, from) {
+            (Fault::Slice(n), Some(from)) => end.min(from + n),
+            _ => end,
+        };
         let mut head = String::new();
         if from.is_some_and(|f| f >= body.len()) {
             head = format!(
@@ -234,11 +242,10 @@ impl Server {
         match from {
             Some(from) => {
                 let told = if *fault == Fault::WrongPart { from - 1 } else { from };
-                head += &format!(
-                    "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {told}-{}/{}\r\n",
-                    end - 1,
-                    body.len()
-                );
+                head += "HTTP/1.1 206 Partial Content\r\n";
+                if *fault != Fault::NamelessPart {
+                    head += &format!("Content-Range: bytes {told}-{}/{}\r\n", end - 1, body.len());
+                }
             }
             None => head += "HTTP/1.1 200 OK\r\n",
         }
