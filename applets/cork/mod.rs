@@ -10,6 +10,7 @@ use ::mantle::args::{self, list};
 use ::mantle::cloud::google::sources;
 use ::mantle::download::{self, Engine, Signed, Source, Update, signature};
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, usage};
+use ::mantle::http;
 use ::mantle::openpgp::Keyring;
 use ::mantle::release::{Distribution, Downloads, Error, Table};
 use ::mantle::text::did_you_mean;
@@ -29,6 +30,7 @@ pub const APPLET: Applet = Applet {
         environment: &[
             &[("REPO_ROOT", "The root of the SDK's source tree; an absolute path.")],
             sources::ENVIRONMENT,
+            http::ENVIRONMENT,
         ],
         exit_status: EXIT_STATUS,
         examples: &[

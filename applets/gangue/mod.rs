@@ -6,6 +6,7 @@ use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
 use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, usage};
+use ::mantle::http;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use crate::downloads;
@@ -18,7 +19,7 @@ pub const APPLET: Applet = Applet {
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
         files: &[sources::FILES],
-        environment: &[sources::ENVIRONMENT],
+        environment: &[sources::ENVIRONMENT, http::ENVIRONMENT],
         exit_status: EXIT_STATUS,
         examples: &[
             (

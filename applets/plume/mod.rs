@@ -6,6 +6,7 @@ use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
 use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, usage};
+use ::mantle::http;
 use ::mantle::output;
 use ::mantle::release::{self, Distribution, Error, Table};
 use ::mantle::text::did_you_mean;
@@ -26,6 +27,7 @@ pub const APPLET: Applet = Applet {
                 ("USER", "What $USER means in the channel table; else the system's name for the user."),
             ],
             sources::ENVIRONMENT,
+            http::ENVIRONMENT,
         ],
         exit_status: EXIT_STATUS,
         examples: &[

@@ -4,8 +4,11 @@
 
 mod call;
 pub mod mask;
+pub mod proxy;
 pub(crate) mod retry;
+mod trust;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
@@ -13,7 +16,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 pub use call::{CallError, Cause, Class, Reader, Refusal, Refused};
+pub use proxy::{ENVIRONMENT, Proxies};
 pub use retry::{Budget, Retry, Transient};
+pub use trust::Unusable;
 
 /// How long the client waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,39 @@ pub enum Error {
         #[source]
         source: reqwest::Error,
     },
+    /// A variable names no proxy.
+    #[error(transparent)]
+    Proxy(#[from] proxy::Malformed),
+    /// A variable names certificates that cannot be used.
+    #[error(transparent)]
+    Roots(#[from] trust::Unusable),
+    /// The server, or the proxy on the way to it, could not be reached.
+    #[error("no answer from {url} through {proxy}")]
+    Proxied {
+        /// Where to, as shown.
+        url: String,
+        /// Through which proxy, and the variable that names it.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The proxy wants a user and a password, or others.
+    #[error("{proxy} refuses to ask {url}: it wants a name and a password, or other ones (status 407)")]
+    ProxyLogin {
+        /// Where to, as shown.
+        url: String,
+        /// Which proxy, and the variable that names it.
+        proxy: String,
+    },
+    /// The server's certificate is by nobody who is trusted, or not for it.
+    #[error("the certificate of {url} is not trusted: {reason}")]
+    Untrusted {
+        /// Where to, as shown.
+        url: String,
+        /// What OpenSSL says, in words, and whose certificates are trusted; the proxy, if through one.
+        reason: String,
+    },
     /// The server was silent for too long.
     #[error("{url} sent nothing for {} s", .limit.as_secs_f32())]
     Stalled {
@@ -105,7 +143,7 @@ impl Error {
 impl Transient for Error {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Transport { source, .. } => !is_permanent(source),
+            Self::Transport { source, .. } | Self::Proxied { source, .. } => !is_permanent(source),
             Self::Stalled { .. } => true,
             Self::Status { status, reason, .. } => {
                 matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
@@ -113,7 +151,12 @@ impl Transient for Error {
                     || *status == StatusCode::FORBIDDEN
                         && reason.as_ref().is_some_and(|r| r.to_ascii_lowercase().contains("ratelimitexceeded"))
             }
-            Self::Setup(_) | Self::TooLong { .. } => false,
+            Self::Setup(_)
+            | Self::Proxy(_)
+            | Self::Roots(_)
+            | Self::ProxyLogin { .. }
+            | Self::Untrusted { .. }
+            | Self::TooLong { .. } => false,
         }
     }
 
@@ -171,6 +214,9 @@ pub struct Client {
     inner: reqwest::Client,
     limits: Limits,
     retry: Retry,
+    proxies: Arc<Proxies>,
+    /// Whose certificates are trusted, for messages.
+    trusted: Arc<str>,
 }
 
 /// A complete answer of moderate length.
@@ -225,7 +271,12 @@ impl Client {
             .connect_timeout(limits.connect)
             .redirect(redirects)
             .referer(false);
-        let builder = if setup.direct { builder.no_proxy() } else { builder };
+        let proxies = Arc::new(if setup.direct { Proxies::default() } else { Proxies::from_environment()? });
+        let chosen = proxies.clone();
+        let builder = builder
+            .no_proxy() // none but ours
+            .proxy(reqwest::Proxy::custom(move |url| chosen.of(url).map(|proxy| proxy.url.clone())));
+        let trusted = if setup.roots.is_some() { "those that are given".into() } else { trust::roots()? };
         let builder = match setup.redirects {
             true => builder,
             false => builder.redirect(reqwest::redirect::Policy::none()),
@@ -237,7 +288,7 @@ impl Client {
             }
         };
         let inner = builder.build().map_err(Error::Setup)?;
-        Ok(Self { inner, limits, retry })
+        Ok(Self { inner, limits, retry, proxies, trusted: trusted.into() })
     }
 
     /// The retries this client makes.
@@ -258,15 +309,37 @@ impl Client {
         let (client, request) = request.build_split();
         let request = request.map_err(Error::Setup)?;
         let url = shown(request.url());
+        let proxy = self.proxies.of(request.url()).map(ToString::to_string);
         let limit = self.limits.connect + self.limits.idle + self.upload_time(&request);
         let confided = Confided::of(&request);
         match tokio::time::timeout(limit, client.execute(request)).await {
+            Ok(Ok(answer))
+                if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED && proxy.is_some() =>
+            {
+                Err(Error::ProxyLogin { url, proxy: proxy.unwrap_or_default() })
+            }
             Ok(Ok(mut answer)) => {
                 answer.extensions_mut().insert(confided);
                 Ok(answer)
             }
-            Ok(Err(e)) => Err(Error::Transport { url, source: e.without_url() }),
+            Ok(Err(e)) => Err(self.unreachable(url, proxy, e.without_url())),
             Err(_) => Err(Error::Stalled { url, limit }),
+        }
+    }
+
+    /// The error for a request that got no answer.
+    fn unreachable(&self, url: String, proxy: Option<String>, source: reqwest::Error) -> Error {
+        if let Some(reason) = trust::refusal(&source) {
+            let via = proxy.map(|proxy| format!(", through {proxy}")).unwrap_or_default();
+            let reason = format!("{reason} (trusted: {}{via})", self.trusted);
+            return Error::Untrusted { url, reason };
+        }
+        match proxy {
+            Some(proxy) if crate::text::chain(&source).contains("proxy authorization required") => {
+                Error::ProxyLogin { url, proxy }
+            }
+            Some(proxy) => Error::Proxied { url, proxy, source },
+            None => Error::Transport { url, source },
         }
     }
 

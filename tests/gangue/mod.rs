@@ -6,6 +6,7 @@ mod faults;
 mod get;
 mod killed;
 mod places;
+mod proxies;
 mod ranges;
 mod unpacked;
 
