@@ -58,6 +58,7 @@ complete -c gangue -n "__fish_gangue_using_subcommand get" -l config -d 'Read th
 complete -c gangue -n "__fish_gangue_using_subcommand get" -l service-auth -d 'Use the credentials of this Compute Engine machine'
 complete -c gangue -n "__fish_gangue_using_subcommand get" -l verify -d 'Verify the signature'
 complete -c gangue -n "__fish_gangue_using_subcommand get" -l keep-sig -d 'Keep the signature, as PATH.sig'
+complete -c gangue -n "__fish_gangue_using_subcommand get" -s q -l quiet -d 'Do not say at the end what was got'
 complete -c gangue -n "__fish_gangue_using_subcommand get" -s v -l verbose -d 'Alias for --log-level=INFO'
 complete -c gangue -n "__fish_gangue_using_subcommand get" -s d -l debug -d 'Alias for --log-level=DEBUG'
 complete -c gangue -n "__fish_gangue_using_subcommand get" -l no-config -d 'Read no configuration file'
