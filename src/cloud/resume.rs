@@ -6,7 +6,7 @@
 //! type, a [`Work`].
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::marker::PhantomData;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -166,13 +166,8 @@ impl<W: Work> Slot<W> {
     /// When it cannot be written: then nothing must be made.
     pub fn save(&self, record: &Record<W>) -> Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        let write = || -> io::Result<()> {
-            let folder = path.parent().unwrap_or(Path::new("/"));
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            file.write_all(&serde_json::to_vec(record)?)?;
-            file.persist(path).map_err(|e| e.error)?;
-            Ok(())
-        };
+        let write =
+            || -> io::Result<()> { crate::target::replace(path, 0o600, &serde_json::to_vec(record)?) };
         write().map_err(|source| Error::File { path: path.clone(), source })
     }
 

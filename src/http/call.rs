@@ -205,7 +205,10 @@ impl CallError {
     pub fn is_certain(&self) -> bool {
         match self {
             Self::Credentials { .. } | Self::Setup { .. } => true,
-            Self::Transport { source: Error::Transport { source, .. }, .. } => source.is_connect(),
+            Self::Transport {
+                source: Error::Transport { source, .. } | Error::Proxied { source, .. },
+                ..
+            } => source.is_connect(),
             Self::Transport { source: Error::Setup(_), .. } => true,
             Self::Transport { .. } | Self::Answer { .. } => false,
             Self::Refused { refusal, .. } => {
