@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::mantle::args;
 use ::mantle::cloud::google::sources::Choice;
-use ::mantle::cloud::google::storage::{Error as StorageError, Options, Storage};
+use ::mantle::cloud::google::storage::{Options, Storage};
 use ::mantle::cloud::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
 use ::mantle::download::{Engine, Error, Outcome, Source, Update};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre};
@@ -114,8 +114,8 @@ pub fn explain(error: Error, source: &Source) -> Report {
     let missing_signature = error.status() == Some(StatusCode::NOT_FOUND)
         && match &error {
             Error::Http(e) => e.to_string().contains(".sig:"),
-            Error::Storage(StorageError::Call { what, .. }) => {
-                *what == source.with_suffix(".sig").to_string()
+            Error::Storage(e) => {
+                e.call().is_some_and(|call| call.ends_with(&format!(" {}", source.with_suffix(".sig"))))
             }
             _ => false,
         };

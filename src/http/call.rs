@@ -171,6 +171,16 @@ impl CallError {
         }
     }
 
+    /// The call that failed; `None` when none was made.
+    pub fn call(&self) -> Option<&str> {
+        match self {
+            Self::Transport { call, .. } | Self::Refused { call, .. } | Self::Answer { call, .. } => {
+                Some(call)
+            }
+            Self::Credentials { .. } | Self::Setup { .. } => None,
+        }
+    }
+
     /// What the refusal means; `None` when the service did not refuse.
     pub fn class(&self) -> Option<Class> {
         self.refusal().map(|r| r.class)
@@ -215,6 +225,11 @@ impl CallError {
                 refusal.status < 500 || !matches!(refusal.class, Class::Trouble | Class::Invalid)
             }
         }
+    }
+
+    /// Whether the call may have done its work all the same.
+    pub fn is_doubtful(&self) -> bool {
+        !self.is_certain() || self.class() == Some(Class::Trouble)
     }
 
     /// An answer that is not what the API promises.

@@ -3,22 +3,35 @@
 //! URLs in messages are [`shown`] without user names, passwords, queries and fragments: those hold secrets.
 
 mod call;
+mod calls;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod mask;
 pub mod proxy;
+mod renewing;
 pub(crate) mod retry;
+mod service;
+#[cfg(test)]
+mod tests;
 mod trust;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 
 pub use call::{CallError, Cause, Class, Reader, Refusal, Refused};
+pub use calls::{Access, Calls, How, Lane, Open, PATIENT, Repeat};
 pub use proxy::{ENVIRONMENT, Proxies};
+pub use renewing::{Expires, Renewing};
 pub use retry::{Budget, Retry, Transient};
+pub use service::{Authorize, Call, Service, bearer};
 pub use trust::Unusable;
+
+use crate::secret::Secret;
 
 /// How long the client waits for what.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +64,9 @@ const SLOWEST_UPLOAD: f64 = 32.0 * 1024.0;
 
 /// Answers to API calls are not longer than this; a page of 1000 object descriptions is about 1 MiB.
 const MAX_ANSWER: u64 = 16 << 20;
+
+/// No more than this is read of a refusal, in bytes.
+const MAX_REFUSAL: usize = 1 << 20;
 
 /// What can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -145,11 +161,8 @@ impl Transient for Error {
         match self {
             Self::Transport { source, .. } | Self::Proxied { source, .. } => !is_permanent(source),
             Self::Stalled { .. } => true,
-            Self::Status { status, reason, .. } => {
-                matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-                    // Google's quota answers; its permission errors have the same status
-                    || *status == StatusCode::FORBIDDEN
-                        && reason.as_ref().is_some_and(|r| r.to_ascii_lowercase().contains("ratelimitexceeded"))
+            Self::Status { status, .. } => {
+                matches!(Class::of_status(status.as_u16()), Class::Throttled | Class::Trouble)
             }
             Self::Setup(_)
             | Self::Proxy(_)
@@ -306,13 +319,15 @@ impl Client {
     /// # Errors
     /// [`Error::Transport`], [`Error::Stalled`].
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        let (client, request) = request.build_split();
-        let request = request.map_err(Error::Setup)?;
+        self.execute(request.build().map_err(Error::Setup)?).await
+    }
+
+    async fn execute(&self, request: Request) -> Result<Response, Error> {
         let url = shown(request.url());
         let proxy = self.proxies.of(request.url()).map(ToString::to_string);
         let limit = self.limits.connect + self.limits.idle + self.upload_time(&request);
         let confided = Confided::of(&request);
-        match tokio::time::timeout(limit, client.execute(request)).await {
+        match tokio::time::timeout(limit, self.inner.execute(request)).await {
             Ok(Ok(answer))
                 if answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED && proxy.is_some() =>
             {
@@ -354,18 +369,67 @@ impl Client {
         let (url, status) = (shown(answer.url()), answer.status());
         let retry_after = retry_after(answer.headers());
         let confided = answer.extensions().get::<Confided>().cloned().unwrap_or_default();
-        let mut body = self.body(answer);
         let mut text = Vec::new();
-        while let Ok(Some(piece)) = body.next().await {
-            text.extend_from_slice(&piece);
-            if text.len() > 64 << 10 {
-                break;
-            }
-        }
+        // What has come will do.
+        let _ = self.beginning(answer, &mut text).await;
         // Before it is shortened, and again after it is decoded.
         let text = confided.mask(String::from_utf8_lossy(&text).into_owned());
-        let reason = reason(text.as_bytes()).map(|reason| confided.mask(reason));
-        Error::Status { url, status, reason, retry_after }
+        let reason = match said(text.as_bytes()) {
+            (Some(code), Some(message)) => Some(format!("{message} ({code})")),
+            (one, other) => one.or(other),
+        };
+        Error::Status { url, status, reason: reason.map(|reason| confided.mask(reason)), retry_after }
+    }
+
+    /// Reads the first [`MAX_REFUSAL`] bytes of a body, or a little more.
+    async fn beginning(&self, answer: Response, text: &mut Vec<u8>) -> Result<(), Error> {
+        let mut body = self.body(answer);
+        while text.len() < MAX_REFUSAL
+            && let Some(piece) = body.next().await?
+        {
+            text.extend_from_slice(&piece);
+        }
+        Ok(())
+    }
+
+    /// One try of an API call. The body of the answer is yet to come; that of a refusal has been read.
+    ///
+    /// # Errors
+    /// [`CallError::Transport`], [`CallError::Refused`].
+    pub async fn open(&self, request: Request, exchange: Exchange<'_>) -> Result<Response, CallError> {
+        let failed = |source| CallError::Transport { call: exchange.call.clone(), source };
+        let answer = self.execute(request).await.map_err(failed)?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        if status.is_success() || exchange.accepted.contains(&status) {
+            return Ok(answer);
+        }
+        let confided = answer.extensions().get::<Confided>().cloned().unwrap_or_default();
+        let mut body = Vec::new();
+        self.beginning(answer, &mut body).await.map_err(failed)?;
+        Err(exchange.refusal(status.as_u16(), &headers, &body, confided))
+    }
+
+    /// One try of an API call, and its whole answer.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub async fn exchange(&self, request: Request, exchange: Exchange<'_>) -> Result<Answer, CallError> {
+        let answer = self.open(request, exchange).await?;
+        let whole = self.whole(answer, exchange.limit).await;
+        whole.map_err(|source| CallError::Transport { call: exchange.call.clone(), source })
+    }
+
+    async fn whole(&self, answer: Response, limit: u64) -> Result<Answer, Error> {
+        let (status, headers, url) = (answer.status(), answer.headers().clone(), shown(answer.url()));
+        let mut pieces = self.body(answer);
+        let mut body = Vec::new();
+        while let Some(piece) = pieces.next().await? {
+            if (body.len() + piece.len()) as u64 > limit {
+                return Err(Error::TooLong { url, limit });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(Answer { status, headers, body })
     }
 
     /// The body of an answer, piece by piece, under this client's limit for silence.
@@ -409,16 +473,39 @@ impl Client {
         if !status.is_success() && !accepted.contains(&status) {
             return Err(self.refusal(answer).await);
         }
-        let (headers, url) = (answer.headers().clone(), shown(answer.url()));
-        let mut pieces = self.body(answer);
-        let mut body = Vec::new();
-        while let Some(piece) = pieces.next().await? {
-            if (body.len() + piece.len()) as u64 > limit {
-                return Err(Error::TooLong { url, limit });
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(Answer { status, headers, body })
+        self.whole(answer, limit).await
+    }
+}
+
+/// What one try of an API call is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    /// The call, for errors.
+    pub call: &'a Cow<'static, str>,
+    /// Statuses besides success that are answers.
+    pub accepted: &'a [StatusCode],
+    /// The longest sensible answer, in bytes.
+    pub limit: u64,
+    /// Reads what a refusal says.
+    pub read: Reader,
+    /// Secrets that no message may hold, besides those in the request's own sensitive headers and forms.
+    pub confided: &'a [Secret],
+}
+
+impl Exchange<'_> {
+    /// The error for an answer that turns out to be a refusal although its status does not say so.
+    pub fn late_refusal(&self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> CallError {
+        self.refusal(status.as_u16(), headers, body, Confided::default())
+    }
+
+    fn refusal(&self, status: u16, headers: &HeaderMap, body: &[u8], mut confided: Confided) -> CallError {
+        confided.0.extend(self.confided.iter().map(|s| s.expose().to_owned()).filter(|s| !s.is_empty()));
+        // Before it is read, and again after it is decoded.
+        let body = confided.mask(String::from_utf8_lossy(&body[..body.len().min(MAX_REFUSAL)]).into_owned());
+        let mut refusal = (self.read)(&Refused { status, headers, body: body.as_bytes() });
+        refusal.code = refusal.code.map(|code| confided.mask(code));
+        refusal.message = refusal.message.map(|message| confided.mask(message));
+        CallError::Refused { call: self.call.clone(), refusal: Box::new(refusal) }
     }
 }
 
@@ -507,87 +594,25 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some((date.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
 }
 
-/// What a server says of its refusal: the reason and message of Google's JSON, an OAuth error, or a short text.
-fn reason(body: &[u8]) -> Option<String> {
-    let clean = |text: &str| {
-        let text: String =
-            text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-        Some(text).filter(|t| !t.is_empty())
-    };
+/// What a server says of its refusal, code and message: an OAuth error (RFC 6749, 5.2), JSON with a code or a message
+/// at its top, or a short text.
+fn said(body: &[u8]) -> (Option<String>, Option<String>) {
     if let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) {
-        let error = &json["error"];
-        let code = error["errors"][0]["reason"].as_str().or(error["status"].as_str()).or(error.as_str());
-        let message = error["message"].as_str().or(json["error_description"].as_str());
-        return match (code, message) {
-            (Some(code), Some(message)) => clean(&format!("{message} ({code})")),
-            (one, other) => one.or(other).and_then(clean),
-        };
+        let text = |names: [&str; 2]| names.iter().find_map(|name| json[*name].as_str()).and_then(clean);
+        return (text(["error", "code"]), text(["error_description", "message"]));
     }
-    let text = std::str::from_utf8(body).ok()?;
-    (!text.trim_start().starts_with('<')).then(|| clean(text)).flatten()
+    let text = std::str::from_utf8(body).ok().filter(|t| !t.trim_start().starts_with('<'));
+    (None, text.and_then(clean))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What a server said, in one short line.
+pub fn clean(text: &str) -> Option<String> {
+    let text: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
+    Some(text).filter(|t| !t.is_empty())
+}
 
-    #[test]
-    fn urls_are_shown_without_secrets() {
-        let url = "https://me:pw@host:8443/a%20b?X-Goog-Signature=abc#frag".parse().unwrap();
-        assert_eq!(shown(&url), "https://host:8443/a%20b");
-    }
-
-    #[test]
-    fn refusals_say_what_the_server_said() {
-        let said = |body: &str| reason(body.as_bytes());
-        let google = r#"{"error":{"code":403,"message":"No access","errors":[{"reason":"forbidden"}]}}"#;
-        assert_eq!(said(google).as_deref(), Some("No access (forbidden)"));
-        assert_eq!(
-            said(r#"{"error":"invalid_grant","error_description":"gone"}"#).as_deref(),
-            Some("gone (invalid_grant)")
-        );
-        assert_eq!(said("quota\x1b[31m").as_deref(), Some("quota [31m"));
-        for silent in ["", "<html>long page", "{}", "{\"error\":{}}"] {
-            assert_eq!(said(silent), None, "{silent}");
-        }
-    }
-
-    #[test]
-    fn what_was_confided_is_masked() {
-        let mut token = reqwest::header::HeaderValue::from_static("Bearer hush");
-        token.set_sensitive(true);
-        let request = reqwest::Client::new()
-            .post("http://h/")
-            .header("authorization", token)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body("grant_type=refresh_token&refresh_token=1%2F%2Fquiet&client_secret=");
-        let confided = Confided::of(&request.build().unwrap());
-        let text = "authorization: Bearer hush, refresh_token=1//quiet".to_owned();
-        assert_eq!(confided.mask(text), "authorization: Bearer ***, refresh_token=***");
-    }
-
-    #[test]
-    fn waits_are_read_from_seconds_and_dates() {
-        let read = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]));
-        assert_eq!(read("7"), Some(Duration::from_secs(7)));
-        assert_eq!(read("Fri, 31 Dec 1999 23:59:59 GMT"), Some(Duration::ZERO));
-        assert_eq!(read("soon"), None);
-    }
-
-    #[test]
-    fn only_passing_troubles_are_transient() {
-        let status = |code: u16, reason: Option<&str>| Error::Status {
-            url: String::new(),
-            status: StatusCode::from_u16(code).unwrap(),
-            reason: reason.map(String::from),
-            retry_after: None,
-        };
-        for code in [408, 429, 500, 502, 503, 504] {
-            assert!(status(code, None).is_transient(), "{code}");
-        }
-        for code in [400, 401, 403, 404, 410, 412, 416, 501] {
-            assert!(!status(code, None).is_transient(), "{code}");
-        }
-        assert!(status(403, Some("Slow down (rateLimitExceeded)")).is_transient());
-    }
+/// Reads refusals of servers with no format of their own.
+pub fn read_plain(refused: &Refused<'_>) -> Refusal {
+    let (code, message) = said(refused.body);
+    Refusal { code, message, ..refused.plain() }
 }

@@ -1,4 +1,5 @@
-//! Texts for people and for URLs: chains of causes, the nearest name, console excerpts, percent-encoding.
+//! Texts for people and for URLs: chains of causes, mistakes in JSON, the nearest name, console excerpts,
+//! percent-encoding.
 
 mod escapes;
 pub mod percent;
@@ -38,6 +39,19 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 /// `did you mean "…"?`, if one of the candidates is like enough.
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, candidates).map(|near| format!("did you mean {near:?}?"))
+}
+
+/// What is wrong with JSON, without what was found in its place: that may be a secret.
+pub fn json_mistake(error: &serde_json::Error) -> String {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    // The name is ours.
+    match text.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
+        Some((name, _)) => {
+            format!("not the expected JSON: {name} is missing at line {line}, column {column}")
+        }
+        None => format!("not the expected JSON at line {line}, column {column}"),
+    }
 }
 
 #[cfg(test)]

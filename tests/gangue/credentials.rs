@@ -325,7 +325,7 @@ fn a_login_in_the_browser_is_stored_for_the_next_time() {
     let hash = openssl::sha::sha256(verifier.as_bytes());
     assert_eq!(decode(&challenge), hash);
     assert_eq!(field(&form, "code").as_deref(), Some("4/x"));
-    assert_eq!(runtime.block_on(credentials.token()).unwrap().expose(), "hush-access");
+    assert_eq!(runtime.block_on(credentials.token()).unwrap().value().expose(), "hush-access");
     let stored = std::fs::read_to_string(&boto).unwrap();
     assert!(
         stored.contains("gs_oauth2_refresh_token = hush-new") && stored.contains("client_id = me"),

@@ -9,7 +9,7 @@ use crate::secret::Secret;
 /// The region where neither the user nor a profile names one.
 pub const DEFAULT_REGION: &str = "us-west-2";
 
-/// Whose AWS, and where: for kola, ore (where the prefix `aws-` is left out) and plume.
+/// Whose AWS, and where. Commands for AWS alone leave the prefix `aws-` out.
 #[derive(Clone, Debug, Default, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Account {
@@ -44,7 +44,7 @@ pub struct Account {
     pub aws_secret_key: Option<Secret>,
 }
 
-/// Keys on the command line, which only ore has.
+/// Keys on the command line, for commands that take them so.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
 pub struct Keys {

@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use super::COMPONENT;
 use super::api::{Api, Image, Permission};
 use super::failure::{During as _, Error, Result};
 use super::images::{self, first_snapshot, pv_kernel};
@@ -84,7 +85,7 @@ async fn copy(there: &Api, original: &Original, cancel: &CancellationToken) -> R
     let Original { image, region, .. } = original;
     let id = match images::find(there, &image.name).await? {
         Some(copy) => {
-            info!("ore", "{}: found existing image {}, reusing", there.region(), copy.id);
+            info!(COMPONENT, "{}: found existing image {}, reusing", there.region(), copy.id);
             copy.id
         }
         None if cancel.is_cancelled() => return Err(Error::Interrupted),
@@ -93,7 +94,7 @@ async fn copy(there: &Api, original: &Original, cancel: &CancellationToken) -> R
             let token = uuid::Uuid::new_v4().to_string();
             let description = image.description.as_deref();
             let id = there.copy_image(region, &image.id, &image.name, description, &token).await?;
-            info!("ore", "{}: copying to image {id}", there.region());
+            info!(COMPONENT, "{}: copying to image {id}", there.region());
             id
         }
     };

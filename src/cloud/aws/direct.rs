@@ -12,6 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 use hyper::body::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::COMPONENT;
 use super::api::Api;
 use super::failure::{Error, Result};
 use super::object::{Report, may_pass, read_at};
@@ -93,7 +94,7 @@ impl Direct<'_> {
                     state.slot.clear();
                 }
                 let id = started?;
-                info!("ore", "created snapshot {id}");
+                info!(COMPONENT, "created snapshot {id}");
                 state.id = Some(id.clone());
                 state.save()?;
                 id
@@ -105,13 +106,13 @@ impl Direct<'_> {
         };
         match written {
             Err(e) if self.resume && may_pass(&e) => {
-                info!("ore", "snapshot {id} stays unfinished: repeat the command to go on");
+                info!(COMPONENT, "snapshot {id} stays unfinished: repeat the command to go on");
                 Err(e)
             }
             Err(e) => {
                 match api.delete_snapshot(&id).await {
                     Ok(()) => state.slot.clear(),
-                    Err(e) => warning!("ore", "unfinished snapshot {id} could not be deleted: {e}"),
+                    Err(e) => warning!(COMPONENT, "unfinished snapshot {id} could not be deleted: {e}"),
                 }
                 Err(e)
             }
@@ -133,13 +134,13 @@ impl Direct<'_> {
                 (Some(id), true) => {
                     let there = api.snapshot(&id).await?;
                     if there.is_some_and(|s| matches!(s.status.as_str(), "pending" | "completed")) {
-                        info!("ore", "going on with snapshot {id} from block {below}");
+                        info!(COMPONENT, "going on with snapshot {id} from block {below}");
                         return Ok(State { slot, record, token, id: Some(id), below, changed });
                     }
                 }
                 (Some(id), false) => {
                     api.delete_snapshot(&id).await?;
-                    info!("ore", "deleted unfinished snapshot {id} of another file");
+                    info!(COMPONENT, "deleted unfinished snapshot {id} of another file");
                 }
                 (None, false) => {}
             }

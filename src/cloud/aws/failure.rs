@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::api;
 use crate::cloud::resume;
 
-/// A result of the modules for `ore aws` and plume.
+/// A result of the work with images and what is left over.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why making, copying or removing something failed.

@@ -6,6 +6,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::COMPONENT;
 use super::MARK;
 use super::api::{Api, Disk, Image, Permission, RegisterImage, tag};
 use super::failure::{During as _, Error, Result};
@@ -129,9 +130,9 @@ async fn existing(api: &Api, order: &Order<'_>, cancel: &CancellationToken) -> R
     };
     let image = until(DUPLICATE, format_args!("image {}", order.name), cancel, look).await?;
     if let Some(other) = first_snapshot(&image).filter(|s| *s != order.snapshot) {
-        warning!("ore", "image {} is made of {other}, not of {}", image.id, order.snapshot);
+        warning!(COMPONENT, "image {} is made of {other}, not of {}", image.id, order.snapshot);
     }
-    info!("ore", "found existing image {}, reusing", image.id);
+    info!(COMPONENT, "found existing image {}, reusing", image.id);
     Ok(image.id)
 }
 
@@ -204,13 +205,13 @@ pub async fn replace(api: &Api, images: &[&str], name: &str, keep: &str) -> Resu
     }
     let mut snapshots: Vec<String> = Vec::new();
     for image in there {
-        info!("ore", "deregistering image {} ({})", image.id, image.name);
+        info!(COMPONENT, "deregistering image {} ({})", image.id, image.name);
         api.deregister_image(&image.id).await?;
         snapshots.extend(image.mappings.iter().filter_map(|m| m.snapshot.clone()));
     }
     for other in api.snapshots(&[("tag:Name", &[name]), ("tag:CreatedBy", &[MARK.1])]).await? {
         if is_kept(&other.tags) {
-            warning!("ore", "snapshot {} stays: it has the tag {KEEP}", other.id);
+            warning!(COMPONENT, "snapshot {} stays: it has the tag {KEEP}", other.id);
         } else if tag(&other.tags, "Name") == Some(name) && tag(&other.tags, MARK.0) == Some(MARK.1) {
             snapshots.push(other.id);
         }
@@ -218,10 +219,12 @@ pub async fn replace(api: &Api, images: &[&str], name: &str, keep: &str) -> Resu
     snapshots.sort_unstable();
     snapshots.dedup();
     for snapshot in snapshots.iter().filter(|s| *s != keep) {
-        info!("ore", "deleting snapshot {snapshot}");
+        info!(COMPONENT, "deleting snapshot {snapshot}");
         match api.delete_snapshot(snapshot).await {
             // Another image is made of it.
-            Err(e) if e.is(&["InvalidSnapshot.InUse"]) => warning!("ore", "snapshot {snapshot} stays: {e}"),
+            Err(e) if e.is(&["InvalidSnapshot.InUse"]) => {
+                warning!(COMPONENT, "snapshot {snapshot} stays: {e}")
+            }
             other => other?,
         }
     }

@@ -4,6 +4,7 @@
 
 use serde_json::json;
 
+use super::COMPONENT;
 use super::api::{self, Api};
 use super::failure::{During as _, Error, Result};
 use crate::info;
@@ -23,7 +24,7 @@ pub async fn run(api: &Api, bucket: &str) -> Result<()> {
 async fn create_bucket(api: &Api, bucket: &str) -> Result<()> {
     match api.create_bucket(bucket).await {
         Err(e) if !e.is(&["BucketAlreadyOwnedByYou"]) => return Err(e.into()),
-        _ => info!("ore", "bucket {bucket} is there"),
+        _ => info!(COMPONENT, "bucket {bucket} is there"),
     }
     Ok(())
 }
@@ -33,12 +34,12 @@ async fn create_role(api: &Api, bucket: &str) -> Result<()> {
         let made = api.create_role(ROLE, "", &trust().to_string()).await;
         // Another process was faster.
         made.or_else(|e| if e.is(&["EntityAlreadyExists"]) { Ok(()) } else { Err(e) })?;
-        info!("ore", "created role {ROLE}");
+        info!(COMPONENT, "created role {ROLE}");
     }
     if !api.role_policy_exists(ROLE, bucket).await? {
         let policy = permissions(api.partition(), bucket).to_string();
         api.put_role_policy(ROLE, bucket, &policy).await.map_err(explain)?;
-        info!("ore", "created policy {bucket} of role {ROLE}");
+        info!(COMPONENT, "created policy {bucket} of role {ROLE}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Amazon Web Services: who one is, the services, and what ore and plume do with images.
+//! Amazon Web Services: who one is, the services, and what is done with images there.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -44,6 +44,9 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
     ("AWS_PROFILE", "The AWS profile when no option names one."),
     ("AWS_REGION, AWS_DEFAULT_REGION", "The AWS region when no option names one."),
 ];
+
+/// Who speaks in the log.
+const COMPONENT: &str = "aws";
 
 /// Tag of everything that mantle makes at AWS, with its value.
 pub const MARK: (&str, &str) = ("CreatedBy", "mantle");

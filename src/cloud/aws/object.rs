@@ -15,6 +15,7 @@ use hyper::body::Bytes;
 use openssl::hash::{MessageDigest, hash};
 use tokio_util::sync::CancellationToken;
 
+use super::COMPONENT;
 use super::api::{self, Api};
 use super::failure::{During as _, Error, Result};
 use super::unfinished::{Identity, Record, Slot, Work};
@@ -123,7 +124,7 @@ impl Upload<'_> {
     /// Sends the file.
     ///
     /// After an interruption, or a failure that may pass, the parts stay at the provider with a record of them here:
-    /// the same upload goes on from there, `ore aws gc` removes them. After a refusal nothing stays.
+    /// the same upload goes on from there, a clean-up of the account removes them. After a refusal nothing stays.
     ///
     /// # Errors
     /// When the file cannot be read or changes meanwhile, the provider refuses, or the work is cancelled.
@@ -149,8 +150,8 @@ impl Upload<'_> {
         match done {
             Err(e) if self.resume && may_pass(&e) => {
                 info!(
-                    "ore",
-                    "the parts of {} stay: repeat the command to go on, or remove them with ore aws gc",
+                    COMPONENT,
+                    "the parts of {} stay: repeat the command to go on, or let the next clean-up of the account remove them",
                     self.to
                 );
                 Err(e)
@@ -158,7 +159,7 @@ impl Upload<'_> {
             Err(e) => {
                 match api.abort_multipart(&self.to.bucket, &self.to.key, upload).await {
                     Ok(()) => slot.clear(),
-                    Err(e) => warning!("ore", "the parts of {} could not be removed: {e}", self.to),
+                    Err(e) => warning!(COMPONENT, "the parts of {} could not be removed: {e}", self.to),
                 }
                 Err(e)
             }
@@ -181,12 +182,12 @@ impl Upload<'_> {
             };
             match upload {
                 Some(upload) if record.identity != opened.identity => {
-                    info!("ore", "removing the parts of another file from {}", self.to);
+                    info!(COMPONENT, "removing the parts of another file from {}", self.to);
                     api.abort_multipart(bucket, key, &upload).await?;
                 }
                 Some(upload) => match api.list_parts(bucket, key, &upload).await {
                     Ok(there) => {
-                        info!("ore", "going on with an earlier upload: {} parts are there", there.len());
+                        info!(COMPONENT, "going on with an earlier upload: {} parts are there", there.len());
                         let sent =
                             there.into_iter().map(|(number, etag, size)| (number, (etag, size))).collect();
                         return Ok(Begun { upload, part, sent });
@@ -353,7 +354,7 @@ async fn only_upload(api: &Api, bucket: &str, key: &str) -> Result<Option<String
     let mut there = api.multiparts(bucket, key).await?;
     there.retain(|(name, _)| name == key);
     if there.len() > 1 {
-        warning!("ore", "s3://{bucket}/{key} has {} unfinished uploads, which stay", there.len());
+        warning!(COMPONENT, "s3://{bucket}/{key} has {} unfinished uploads, which stay", there.len());
         return Ok(None);
     }
     Ok(there.pop().map(|(_, upload)| upload))

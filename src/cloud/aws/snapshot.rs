@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
+use super::COMPONENT;
 use super::MARK;
 use super::api::{Api, ImportTask};
 use super::failure::{During as _, Error, Result};
@@ -81,7 +82,7 @@ pub async fn import(
     cancel: &CancellationToken,
 ) -> Result<String> {
     let task = api.import_snapshot(name, format.name(), &object.bucket, &object.key).await?;
-    info!("ore", "created snapshot import task {task}");
+    info!(COMPONENT, "created snapshot import task {task}");
     finish(api, name, &task, cancel).await
 }
 
@@ -100,7 +101,7 @@ pub async fn finish(api: &Api, name: &str, task: &str, cancel: &CancellationToke
             && *status != *shown
         {
             shown.clone_from(status);
-            info!("ore", "import task {}: {status}", task.id);
+            info!(COMPONENT, "import task {}: {status}", task.id);
         }
         Ok(answer)
     };

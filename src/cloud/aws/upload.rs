@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::COMPONENT;
 use super::api::Api;
 use super::direct::{self, Direct};
 use super::failure::{During as _, Error, Result};
@@ -106,7 +107,7 @@ pub async fn run(
     let snapshot = work.snapshot().await?;
     work.check()?;
     if request.delete_object && matches!(request.source, Source::File(_)) {
-        info!("ore", "deleting {}", request.object);
+        info!(COMPONENT, "deleting {}", request.object);
         api.delete_object(&request.object.bucket, &request.object.key)
             .await
             .during("unable to delete object")?;
@@ -147,7 +148,7 @@ impl Work<'_> {
         };
         match found {
             Some(Found::Snapshot { id, started }) => {
-                info!("ore", "found existing snapshot {id}");
+                info!(COMPONENT, "found existing snapshot {id}");
                 warn_of_newer(source, &id, started);
                 if let Source::Direct(_) = source {
                     direct::forget(self.api, name, &id)?;
@@ -155,7 +156,7 @@ impl Work<'_> {
                 return Ok(id);
             }
             Some(Found::Task(task)) => {
-                info!("ore", "found existing snapshot import task {task}");
+                info!(COMPONENT, "found existing snapshot import task {task}");
                 return snapshot::finish(self.api, name, &task, self.cancel)
                     .await
                     .during("unable to create snapshot");
@@ -176,17 +177,17 @@ impl Work<'_> {
     async fn object(&self, file: &Path) -> Result<()> {
         let Request { object, force, resume, .. } = self.request;
         if !force && self.api.head_object(&object.bucket, &object.key).await?.is_some() {
-            info!("ore", "skipping upload since object exists and force was not set: {object}");
+            info!(COMPONENT, "skipping upload since object exists and force was not set: {object}");
             return object::tidy(self.api, object).await;
         }
-        info!("ore", "uploading {object}");
+        info!(COMPONENT, "uploading {object}");
         let (report, cancel) = (self.report, self.cancel);
         Upload { file, to: object, resume: *resume, report, cancel }.run(self.api).await
     }
 
     async fn direct(&self, file: &Path) -> Result<String> {
         let Request { name, size_gib, tags, resume, .. } = self.request;
-        info!("ore", "writing {} into a snapshot", file.display());
+        info!(COMPONENT, "writing {} into a snapshot", file.display());
         let (report, cancel) = (self.report, self.cancel);
         let direct = Direct { file, name, size_gib: *size_gib, tags, resume: *resume, report, cancel };
         direct.run(self.api).await
@@ -222,7 +223,7 @@ fn warn_of_newer(source: &Source, id: &str, started: Option<DateTime<Utc>>) {
     if let (Some(modified), Some(started)) = (modified, started)
         && DateTime::<Utc>::from(modified) > started
     {
-        warning!("ore", "snapshot {id} of {started} is older than the file, and is used all the same");
+        warning!(COMPONENT, "snapshot {id} of {started} is older than the file, and is used all the same");
     }
 }
 

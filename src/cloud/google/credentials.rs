@@ -9,12 +9,12 @@ use openssl::pkey::{PKey, Private};
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
-use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Error, TOKEN_URI, jwt};
-use crate::http::{self, Client, Limits, Retry};
+use crate::http::{self, Client, Expires, Limits, Renewing, Retry};
 use crate::secret::Secret;
+use crate::text::json_mistake;
 
 /// A token is not used when it expires sooner than this.
 const SLACK: Duration = Duration::from_secs(10);
@@ -28,13 +28,27 @@ struct Inner {
     kind: Kind,
     scopes: String,
     http: Client,
-    token: Mutex<Option<Token>>,
+    token: Renewing<Token>,
 }
 
-#[derive(Clone)]
-struct Token {
+/// An access token; [`fmt::Debug`] does not show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
     value: Secret,
     expires: Option<Instant>,
+}
+
+impl Token {
+    /// The token itself.
+    pub fn value(&self) -> &Secret {
+        &self.value
+    }
+}
+
+impl Expires for Token {
+    fn is_valid_for(&self, time: Duration) -> bool {
+        self.expires.is_none_or(|at| at.saturating_duration_since(Instant::now()) > time)
+    }
 }
 
 /// How tokens are got.
@@ -84,15 +98,15 @@ pub(super) struct Answer {
 
 impl Credentials {
     pub(super) fn new(origin: String, kind: Kind, scopes: &[&str], http: &Client) -> Self {
-        let inner =
-            Inner { origin, kind, scopes: scopes.join(" "), http: http.clone(), token: Mutex::new(None) };
+        let token = Renewing::new(SLACK, SLACK);
+        let inner = Inner { origin, kind, scopes: scopes.join(" "), http: http.clone(), token };
         Self(Arc::new(inner))
     }
 
     /// These with a token that is valid for some time yet; `None`: no limit is known.
     pub(super) async fn with_token(self, value: String, lifetime: Option<Duration>) -> Self {
         let expires = lifetime.map(|l| Instant::now() + l);
-        *self.0.token.lock().await = Some(Token { value: value.into(), expires });
+        self.0.token.set(Token { value: value.into(), expires }).await;
         self
     }
 
@@ -129,29 +143,18 @@ impl Credentials {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn token(&self) -> Result<Secret, Error> {
-        let mut current = self.0.token.lock().await;
-        if let Some(token) = &*current
-            && token.expires.is_none_or(|at| at.saturating_duration_since(Instant::now()) > SLACK)
-        {
-            return Ok(token.value.clone());
-        }
-        let token = self.fetch().await?;
-        *current = Some(token.clone());
-        Ok(token.value)
+    pub async fn token(&self) -> Result<Token, Error> {
+        self.0.token.get("google", || self.fetch()).await
     }
 
     /// Forgets a token that a server refused, so that the next one is new.
     ///
     /// Returns whether there can be another one.
-    pub async fn refused(&self, token: &Secret) -> bool {
-        let mut current = self.0.token.lock().await;
+    pub async fn refused(&self, token: &Token) -> bool {
         if matches!(self.0.kind, Kind::Fixed) {
             return false;
         }
-        if current.as_ref().is_some_and(|t| t.value == *token) {
-            *current = None;
-        }
+        self.0.token.refused(token).await;
         true
     }
 
@@ -254,11 +257,6 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::from)
     }
-}
-
-/// The place of a mistake in JSON, without the parser's text, which may quote a secret.
-pub(super) fn json_mistake(error: &serde_json::Error) -> String {
-    format!("not the expected JSON at line {}, column {}", error.line(), error.column())
 }
 
 /// The given URL, else the default.

@@ -4,6 +4,7 @@ pub mod boto;
 pub mod credentials;
 mod jwt;
 mod login;
+pub mod refusal;
 pub mod sources;
 pub mod storage;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::boto::{self, Boto};
-use super::credentials::{ClientId, Credentials, Kind, json_mistake, parse_client, url_or};
+use super::credentials::{ClientId, Credentials, Kind, parse_client, url_or};
 use super::{AUTH_URI, Error, TOKEN_URI, login};
 use crate::http::Client;
 use crate::secret::Secret;
+use crate::text::json_mistake;
 
 /// The cache of v0.12.0, below the home folder.
 const CACHE: &str = ".mantle-cache-google.json";

@@ -1,12 +1,13 @@
 //! Sends rusoto's requests through the program's own HTTP client: one TLS library, its proxies, limits and trust
 //! roots.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use hyper::body::Bytes;
-use reqwest::{Method, Url};
+use reqwest::{Method, StatusCode, Url};
 use rusoto_core::credential::AwsCredentials;
 use rusoto_core::request::{DispatchSignedRequest, DispatchSignedRequestFuture, HttpResponse};
 use rusoto_core::{ByteStream, HttpDispatchError};
@@ -14,11 +15,11 @@ use rusoto_signature::{SignedRequest, SignedRequestPayload};
 
 use super::super::credentials::Keys;
 use super::{Error, bad_endpoint, refusal};
-use crate::http::{self, Client, Refused};
+use crate::http::{Answer, Client, Exchange};
 use crate::secret::Secret;
 
 /// Answers are not longer than this; a page of 1000 instances is about 10 MiB.
-const MAX_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: u64 = 64 << 20;
 
 /// Larger bodies are hashed outside of the event loop.
 const HASH_HERE: usize = 64 << 10;
@@ -29,14 +30,25 @@ pub(super) struct Dispatcher(Arc<Inner>);
 struct Inner {
     http: Client,
     keys: Option<Keys>,
+    /// What no message may hold: the keys, and more.
+    confided: Vec<Secret>,
     call: &'static str,
     failure: Arc<Mutex<Option<Error>>>,
 }
 
 impl Dispatcher {
-    /// For one try of one call; without keys it is not signed.
-    pub(super) fn new(http: Client, keys: Option<Keys>, call: &'static str) -> Self {
-        Self(Arc::new(Inner { http, keys, call, failure: Arc::default() }))
+    /// For one try of one call; without keys it is not signed. No message holds the keys or what is `confided`.
+    pub(super) fn new(
+        http: Client,
+        keys: Option<Keys>,
+        mut confided: Vec<Secret>,
+        call: &'static str,
+    ) -> Self {
+        if let Some(keys) = &keys {
+            confided.push(keys.secret.clone());
+            confided.extend(keys.token.clone());
+        }
+        Self(Arc::new(Inner { http, keys, confided, call, failure: Arc::default() }))
     }
 
     /// Where the failure will be.
@@ -84,8 +96,7 @@ impl Inner {
         }
         let url: Url = url.parse().map_err(|_| bad_endpoint(&request.hostname()))?;
         let method = Method::from_bytes(request.method().as_bytes()).map_err(|e| bad(e.to_string()))?;
-        let head = method == Method::HEAD;
-        let mut sent = self.http.request(method, url.clone());
+        let mut sent = self.http.request(method, url);
         for (name, values) in request.headers() {
             // The client sets these itself, as the URL and the body say.
             if !matches!(name.as_str(), "host" | "content-length") {
@@ -94,48 +105,26 @@ impl Inner {
                 }
             }
         }
-        let failed = |source| Error::Transport { call: call.into(), source };
-        let answer = self.http.send(sent.body(body)).await.map_err(failed)?;
-        let status = answer.status();
-        let headers = answer.headers().clone();
-        let mut whole = Vec::new();
-        if !head {
-            let mut pieces = self.http.body(answer);
-            while let Some(piece) = pieces.next().await.map_err(failed)? {
-                if whole.len() + piece.len() > MAX_ANSWER {
-                    let limit = MAX_ANSWER as u64;
-                    return Err(failed(http::Error::TooLong { url: http::shown(&url), limit }));
-                }
-                whole.extend_from_slice(&piece);
-            }
-        }
+        let sent = sent.body(body).build().map_err(|e| bad(e.without_url().to_string()))?;
+        let name = Cow::Borrowed(call);
+        let exchange = Exchange {
+            call: &name,
+            accepted: &[],
+            limit: MAX_ANSWER,
+            read: refusal::read,
+            confided: &self.confided,
+        };
+        let Answer { status, headers, body } = self.http.exchange(sent, exchange).await?;
         // CompleteMultipartUpload begins its answer before it knows how it will end.
-        let late = status.is_success() && call == "CompleteMultipartUpload" && is_error(&whole);
-        if !status.is_success() || late {
-            let status = if late { 500 } else { status.as_u16() };
-            let refused = Refused { status, headers: &headers, body: &whole[..whole.len().min(1 << 20)] };
-            let mut refusal = refusal::read(&refused);
-            refusal.message = refusal.message.map(|m| self.mask(m));
-            return Err(Error::Refused { call: call.into(), refusal: Box::new(refusal) });
+        if call == "CompleteMultipartUpload" && is_error(&body) {
+            return Err(exchange.late_refusal(StatusCode::INTERNAL_SERVER_ERROR, &headers, &body));
         }
         let headers = headers
             .iter()
             .filter_map(|(name, value)| Some((name.as_str().parse().ok()?, value.to_str().ok()?.to_owned())));
         let headers = headers.collect();
         let status = status.as_u16().try_into().map_err(|_| bad(format!("status {status}")))?;
-        Ok(HttpResponse { status, body: ByteStream::from(whole), headers })
-    }
-
-    /// The text without our secrets, should a service quote them.
-    fn mask(&self, mut text: String) -> String {
-        if let Some(keys) = &self.keys {
-            for secret in [Some(&keys.secret), keys.token.as_ref()].into_iter().flatten() {
-                if !secret.expose().is_empty() {
-                    text = text.replace(secret.expose(), Secret::MASK);
-                }
-            }
-        }
-        text
+        Ok(HttpResponse { status, body: ByteStream::from(body), headers })
     }
 }
 

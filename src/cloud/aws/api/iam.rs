@@ -12,7 +12,8 @@ use rusoto_sts::{
 use super::super::credentials::Keys;
 use super::super::endpoints::Service;
 use super::types::time;
-use super::{Api, Connection, Error, Repeat, Result, required, send};
+use super::{Api, Connection, Repeat, Result, required};
+use crate::secret::Secret;
 
 impl Api {
     /// The number of the account that the credentials belong to.
@@ -157,13 +158,7 @@ pub(in super::super) async fn assume_role(
         let request = request.clone();
         async move { StsClient::new_with_client(client, region).assume_role(request).await }
     };
-    let mut budget = sts.retry.budget();
-    loop {
-        match send(&sts.http, Some(keys.clone()), &sts.endpoint, call, once).await {
-            Ok(answer) => return as_keys(call, answer.credentials),
-            Err(e) => budget.again("platform/aws", e).await?,
-        }
-    }
+    as_keys(call, sts.call(Some(&keys), &[], call, once).await?.credentials)
 }
 
 /// Takes on a role with the token of a web identity; for credentials. Not signed: the token is the proof.
@@ -171,37 +166,20 @@ pub(in super::super) async fn assume_role_with_web_identity(
     sts: &Connection,
     role: &str,
     session: &str,
-    token: &str,
+    token: &Secret,
 ) -> Result<Keys> {
     let call = "AssumeRoleWithWebIdentity";
     let request = AssumeRoleWithWebIdentityRequest {
         role_arn: role.to_owned(),
         role_session_name: session.to_owned(),
-        web_identity_token: token.to_owned(),
+        web_identity_token: token.expose().to_owned(),
         ..Default::default()
     };
     let once = |client, region| {
         let request = request.clone();
         async move { StsClient::new_with_client(client, region).assume_role_with_web_identity(request).await }
     };
-    let mut budget = sts.retry.budget();
-    loop {
-        match send(&sts.http, None, &sts.endpoint, call, once).await {
-            Ok(answer) => return as_keys(call, answer.credentials),
-            Err(e) => budget.again("platform/aws", hide(e, token)).await?,
-        }
-    }
-}
-
-/// The error without the token, should the service quote it.
-fn hide(error: Error, token: &str) -> Error {
-    match error {
-        Error::Refused { call, mut refusal } if !token.is_empty() => {
-            refusal.message = refusal.message.map(|m| m.replace(token, crate::secret::Secret::MASK));
-            Error::Refused { call, refusal }
-        }
-        other => other,
-    }
+    as_keys(call, sts.call(None, std::slice::from_ref(token), call, once).await?.credentials)
 }
 
 fn as_keys(call: &'static str, answer: Option<rusoto_sts::Credentials>) -> Result<Keys> {

@@ -13,21 +13,22 @@ mod refusal;
 mod s3;
 mod types;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusoto_core::RusotoError;
-use tokio::sync::Semaphore;
 
 use self::dispatch::Dispatcher;
 pub use self::ebs::BLOCK;
 pub(super) use self::iam::{assume_role, assume_role_with_web_identity};
 pub use self::types::*;
+use super::COMPONENT;
 use super::account::{Account, DEFAULT_REGION};
 use super::credentials::{self, Credentials};
 use super::endpoints::{Endpoint, Endpoints, Partition, Service};
 use super::environment::Environment;
-use crate::http::{Class, Client, Limits, Retry, Setup};
+use crate::http::{Calls, Client, How, Lane, Limits, Open, PATIENT, Repeat, Retry, Setup};
+use crate::secret::Secret;
 
 /// Why a call failed.
 pub use crate::http::CallError as Error;
@@ -37,13 +38,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The APIs of one region, as one account sees them. Clones share connections, credentials and limits.
 #[derive(Clone)]
-pub struct Api(Arc<Inner>, Patience);
-
-/// How often in a row something may not be found that must be there; 0 for ordinary calls.
-type Patience = u32;
-
-/// Enough for what AWS makes known to itself with a delay: 30 s in all.
-const PATIENT: Patience = 8;
+pub struct Api(Arc<Inner>, u32);
 
 struct Inner {
     region: String,
@@ -51,10 +46,7 @@ struct Inner {
     endpoints: Endpoints,
     credentials: Credentials,
     http: Client,
-    retry: Retry,
-    /// How many requests may be under way: control calls, and those that carry data.
-    control: Semaphore,
-    data: Semaphore,
+    calls: Calls,
 }
 
 /// Control calls under way at once; EC2's buckets hold about 20 requests for describing, fewer for changes.
@@ -62,15 +54,6 @@ const CONTROL: usize = 8;
 
 /// Transfers under way at once, a bound above what callers choose.
 const DATA: usize = 64;
-
-/// Whether a call may be sent again after an answer was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
-    /// The second does no harm.
-    Freely,
-    /// It would do its work twice: again only when the first was certainly not executed.
-    IfNotExecuted,
-}
 
 impl Api {
     /// Finds region, credentials and endpoints as the AWS CLI does. No request is sent; credentials that need one
@@ -93,7 +76,7 @@ impl Api {
     }
 
     fn open(account: &Account, env: &Environment) -> Result<Self> {
-        let profiles = credentials::Profiles::load(account, env).map_err(no_credentials)?;
+        let profiles = credentials::Profiles::load(account, env).map_err(credentials::no_credentials)?;
         let region = account
             .region()
             .or_else(|| env.get("AWS_REGION"))
@@ -110,9 +93,10 @@ impl Api {
         let sts = Connection {
             http: http.clone(),
             endpoint: endpoints.of(Service::Sts, &region, partition),
-            retry: Retry::scaled(env.scale()),
+            calls: Arc::new(calls(Retry::scaled(env.scale()))),
         };
-        let credentials = Credentials::find(account, env, &profiles, sts).map_err(no_credentials)?;
+        let credentials =
+            Credentials::find(account, env, &profiles, sts).map_err(credentials::no_credentials)?;
         let retry = Retry { tries: 6, ..Retry::scaled(env.scale()) };
         Ok(Self::of(region, partition, endpoints, credentials, http, retry))
     }
@@ -125,8 +109,7 @@ impl Api {
         http: Client,
         retry: Retry,
     ) -> Self {
-        let (control, data) = (Semaphore::new(CONTROL), Semaphore::new(DATA));
-        let inner = Inner { region, partition, endpoints, credentials, http, retry, control, data };
+        let inner = Inner { region, partition, endpoints, credentials, http, calls: calls(retry) };
         Self(Arc::new(inner), 0)
     }
 
@@ -141,7 +124,7 @@ impl Api {
             endpoints,
             inner.credentials.clone(),
             inner.http.clone(),
-            inner.retry.clone(),
+            inner.calls.retry().clone(),
         )
     }
 
@@ -157,7 +140,7 @@ impl Api {
 
     /// The retries that calls make.
     pub fn retry(&self) -> &Retry {
-        &self.0.retry
+        self.0.calls.retry()
     }
 
     /// The client that the calls go through, with its trust roots and limits.
@@ -184,7 +167,7 @@ impl Api {
             inner.endpoints.clone(),
             inner.credentials.clone(),
             inner.http.clone(),
-            inner.retry.clone(),
+            inner.calls.retry().clone(),
         ))
     }
 
@@ -200,39 +183,19 @@ impl Api {
         F: Future<Output = std::result::Result<T, RusotoError<E>>>,
     {
         let endpoint = self.0.endpoints.of(service, &self.0.region, self.0.partition);
-        let mut budget = self.0.retry.budget();
-        let mut renewed = false;
-        let mut missed = 0;
-        loop {
-            let places = match service {
-                Service::Ebs | Service::S3 => &self.0.data,
-                _ => &self.0.control,
-            };
-            let place = places.acquire().await.expect("the semaphore is never closed");
-            let keys = self.0.credentials.keys().await.map_err(no_credentials)?;
-            let outcome = send(&self.0.http, Some(keys), &endpoint, call, &once).await;
-            drop(place);
-            let error = match outcome {
-                Ok(answer) => return Ok(answer),
-                Err(e) => e,
-            };
-            if error.class() == Some(Class::Expired) && !renewed && self.0.credentials.renew().await {
-                renewed = true;
-                continue;
-            }
-            if error.is_not_found() && missed < self.1 {
-                let pause = Duration::from_millis(500 << missed).min(Duration::from_secs(5));
-                crate::debug!("platform/aws", "{error}; asking again");
-                tokio::time::sleep(pause.min(self.0.retry.longest)).await;
-                missed += 1;
-                continue;
-            }
-            if repeat == Repeat::IfNotExecuted && !error.is_certain() {
-                return Err(error);
-            }
-            budget.again("platform/aws", error).await?;
-        }
+        let lane = match service {
+            Service::Ebs | Service::S3 => Lane::Data,
+            _ => Lane::Control,
+        };
+        let how = How { lane, patience: self.1, ..How::new(repeat) };
+        let send =
+            |keys: &credentials::Keys| send(&self.0.http, Some(keys.clone()), &[], &endpoint, call, &once);
+        self.0.calls.run(&self.0.credentials, how, send).await
     }
+}
+
+fn calls(retry: Retry) -> Calls {
+    Calls::new(COMPONENT, retry, CONTROL, DATA)
 }
 
 /// Where unsigned or specially signed requests of the credentials go.
@@ -240,36 +203,58 @@ impl Api {
 pub(super) struct Connection {
     pub http: Client,
     pub endpoint: Endpoint,
-    pub retry: Retry,
+    pub calls: Arc<Calls>,
+}
+
+impl Connection {
+    /// A call that is signed with keys that are at hand, or not at all. It is repeated freely: what it gives is good
+    /// for a while only. No message holds what is `confided`.
+    async fn call<T, E, F>(
+        &self,
+        keys: Option<&credentials::Keys>,
+        confided: &[Secret],
+        call: &'static str,
+        once: impl Fn(rusoto_core::Client, rusoto_core::Region) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, RusotoError<E>>>,
+    {
+        let send = |(): &()| send(&self.http, keys.cloned(), confided, &self.endpoint, call, &once);
+        self.calls.run(&Open, How::new(Repeat::Freely), send).await
+    }
 }
 
 /// One try of a call.
-async fn send<T, E, F>(
+fn send<T, E, F>(
     http: &Client,
     keys: Option<credentials::Keys>,
+    confided: &[Secret],
     endpoint: &Endpoint,
     call: &'static str,
     once: impl Fn(rusoto_core::Client, rusoto_core::Region) -> F,
-) -> Result<T>
+) -> impl Future<Output = Result<T>>
 where
     F: Future<Output = std::result::Result<T, RusotoError<E>>>,
 {
-    let dispatcher = Dispatcher::new(http.clone(), keys, call);
+    let dispatcher = Dispatcher::new(http.clone(), keys, confided.to_vec(), call);
     let failure = dispatcher.failure();
     let region =
         rusoto_core::Region::Custom { name: endpoint.region.clone(), endpoint: endpoint.url.clone() };
     // Not signing: the dispatcher signs, once it has the whole body.
-    let answer = once(rusoto_core::Client::new_not_signing(dispatcher), region).await;
-    answer.map_err(|e| {
-        let kept = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        kept.unwrap_or_else(|| {
-            let reason = match e {
-                RusotoError::ParseError(reason) | RusotoError::Validation(reason) => reason,
-                RusotoError::HttpDispatch(e) => e.to_string(),
-                _ => "not the format of this API".into(),
-            };
-            Error::answer(call, reason)
-        })
+    let answer = once(rusoto_core::Client::new_not_signing(dispatcher), region);
+    async move { answer.await.map_err(|e| understood(call, &failure, e)) }
+}
+
+/// The failure that the dispatcher kept, else what rusoto does not understand.
+fn understood<E>(call: &'static str, failure: &Mutex<Option<Error>>, error: RusotoError<E>) -> Error {
+    let kept = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    kept.unwrap_or_else(|| {
+        let reason = match error {
+            RusotoError::ParseError(reason) | RusotoError::Validation(reason) => reason,
+            RusotoError::HttpDispatch(e) => e.to_string(),
+            _ => "not the format of this API".into(),
+        };
+        Error::answer(call, reason)
     })
 }
 
@@ -288,10 +273,6 @@ fn check_endpoint(url: &str) -> Result<()> {
 
 fn bad_endpoint(url: &str) -> Error {
     Error::setup(format!("the endpoint {url:?} is not a URL that begins with http:// or https://"))
-}
-
-fn no_credentials(source: credentials::Error) -> Error {
-    Error::Credentials { of: "AWS", source: source.into() }
 }
 
 /// The HTTP client, with the trust roots of `AWS_CA_BUNDLE` if that is set.

@@ -11,22 +11,23 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use tokio::sync::Mutex;
-
 pub use self::profiles::Profiles;
 use self::sources::Source;
-use super::Account;
 use super::api::{self, Connection};
 use super::environment::Environment;
-use crate::http;
+use super::{Account, COMPONENT};
+use crate::http::{self, Access, CallError, Class, Expires, Renewing};
 use crate::secret::Secret;
+use chrono::{DateTime, Utc};
 
 /// Keys are renewed when they are valid for less than this.
 const SLACK: Duration = Duration::from_secs(120);
 
+/// Should that fail, they are used until they are valid for less than this.
+const LAST: Duration = Duration::from_secs(10);
+
 /// What requests are signed with. [`fmt::Debug`] shows none of it.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Keys {
     /// Access key id.
     pub id: String,
@@ -44,8 +45,8 @@ impl fmt::Debug for Keys {
     }
 }
 
-impl Keys {
-    fn valid_for(&self, time: Duration) -> bool {
+impl Expires for Keys {
+    fn is_valid_for(&self, time: Duration) -> bool {
         self.expires
             .is_none_or(|end| end - Utc::now() > chrono::TimeDelta::from_std(time).unwrap_or_default())
     }
@@ -143,7 +144,7 @@ struct Inner {
     /// For servers on this machine or link; made when needed, as that takes its time.
     near: OnceLock<http::Client>,
     scale: f64,
-    current: Mutex<Option<Keys>>,
+    current: Renewing<Keys>,
 }
 
 impl fmt::Debug for Credentials {
@@ -164,8 +165,13 @@ impl Credentials {
         sts: Connection,
     ) -> Result<Self, Error> {
         let source = sources::find(account, env, profiles)?;
-        let inner =
-            Inner { source, sts, near: OnceLock::new(), scale: env.scale(), current: Mutex::new(None) };
+        let inner = Inner {
+            source,
+            sts,
+            near: OnceLock::new(),
+            scale: env.scale(),
+            current: Renewing::new(SLACK, LAST),
+        };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -177,21 +183,9 @@ impl Credentials {
         if let Source::Static { keys, .. } = &self.0.source {
             return Ok(keys.clone());
         }
-        // Held while fetching: the others wait for this one's keys.
-        let mut current = self.0.current.lock().await;
-        if let Some(keys) = current.as_ref().filter(|k| k.valid_for(SLACK)) {
-            return Ok(keys.clone());
-        }
-        match self.0.source.fetch(&self.0.sts, &|| self.near()).await {
-            Ok(keys) => Ok(current.insert(keys).clone()),
-            Err(e) => match current.as_ref().filter(|k| k.valid_for(Duration::from_secs(10))) {
-                Some(keys) => {
-                    crate::warning!("platform/aws", "cannot renew keys yet: {}", crate::text::chain(&e));
-                    Ok(keys.clone())
-                }
-                None => Err(e),
-            },
-        }
+        let near = || self.near();
+        let fetch = || self.0.source.fetch(&self.0.sts, &near);
+        self.0.current.get(COMPONENT, fetch).await
     }
 
     /// The client for servers on this machine or link, where an answer comes soon or never.
@@ -205,13 +199,24 @@ impl Credentials {
             .map_err(|source| Error::Http { origin: self.0.source.origin(), source })?;
         Ok(self.0.near.get_or_init(|| client).clone())
     }
+}
 
-    /// Forgets the current keys, because AWS says that they have expired; `false` when there are no others.
-    pub async fn renew(&self) -> bool {
-        if matches!(self.0.source, Source::Static { .. }) {
-            return false;
-        }
-        *self.0.current.lock().await = None;
-        true
+impl Access for Credentials {
+    type Proof = Keys;
+
+    async fn proof(&self) -> Result<Keys, CallError> {
+        self.keys().await.map_err(no_credentials)
     }
+
+    async fn refused(&self, keys: &Keys, error: &CallError) -> Result<bool, CallError> {
+        if error.class() != Some(Class::Expired) || matches!(self.0.source, Source::Static { .. }) {
+            return Ok(false);
+        }
+        self.0.current.refused(keys).await;
+        Ok(true)
+    }
+}
+
+pub(super) fn no_credentials(source: Error) -> CallError {
+    CallError::Credentials { of: "AWS", source: source.into() }
 }

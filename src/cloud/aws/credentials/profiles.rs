@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::super::Account;
 use super::super::environment::Environment;
+use super::super::{Account, COMPONENT};
 use super::Error;
 use super::ini::{self, Sections};
 use crate::secret::Secret;
@@ -102,7 +102,7 @@ fn read(path: &Path) -> Result<Option<Sections>, Error> {
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if secret && mode & 0o077 != 0 {
         crate::warning!(
-            "platform/aws",
+            COMPONENT,
             "others may read the keys in {} (mode {:o})",
             path.display(),
             mode & 0o777

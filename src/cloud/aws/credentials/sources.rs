@@ -10,9 +10,9 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, Url};
 use serde_json::Value;
 
-use super::super::Account;
 use super::super::api::{self, Connection};
 use super::super::environment::Environment;
+use super::super::{Account, COMPONENT};
 use super::{Error, Keys, Profiles};
 use crate::http::Client;
 use crate::process::{self, Command};
@@ -293,7 +293,7 @@ impl Source {
                 }
                 Self::WebIdentity { token_file, arn, session } => {
                     let token = secret_file(token_file).await?;
-                    api::assume_role_with_web_identity(sts, arn, session, token.expose())
+                    api::assume_role_with_web_identity(sts, arn, session, &token)
                         .await
                         .map_err(|e| refused(arn, e))
                 }
@@ -359,7 +359,7 @@ impl Source {
             match near.once(request, &[], MAX_ANSWER).await {
                 Ok(answer) => return Ok(answer.body),
                 Err(e) => budget
-                    .again("platform/aws", e)
+                    .again(COMPONENT, e)
                     .await
                     .map_err(|source| Error::Http { origin: self.origin(), source })?,
             }

@@ -4,7 +4,7 @@ use super::super::Account;
 use super::super::api::{Api, Error as ApiError};
 use super::super::environment::Environment;
 use super::*;
-use crate::platform::aws::tests::fake::{Asked, Fake};
+use crate::http::fake::{Asked, Fake};
 
 /// Files of a home folder.
 fn home(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -314,7 +314,7 @@ async fn programs_give_keys_and_their_failures_show_no_secret() {
         let sts = Connection {
             http: api.http().clone(),
             endpoint: super::super::endpoints::Endpoint { url: fake.url.clone(), region: "us-east-1".into() },
-            retry: http::Retry::scaled(0.001),
+            calls: Arc::new(http::Calls::new("test", http::Retry::scaled(0.001), 1, 1)),
         };
         source.fetch(&sts, &|| Ok(api.http().clone())).await
     };
@@ -323,7 +323,7 @@ async fn programs_give_keys_and_their_failures_show_no_secret() {
     );
     let keys = keys.await.unwrap();
     assert_eq!((keys.id.as_str(), keys.token.is_none()), ("PROC", true));
-    assert!(keys.valid_for(SLACK));
+    assert!(keys.is_valid_for(SLACK));
     for (command, reason) in [
         ("echo SECRET >&2; exit 3", "it ended with exit status: 3"),
         ("echo SECRET", "its output is not JSON of version 1"),

@@ -3,6 +3,7 @@
 //! Everything that changes an object states which version of it is to be changed, so that a try whose answer was lost
 //! can be repeated without harm, and nobody else's change is overwritten unseen.
 
+mod access;
 mod list;
 mod location;
 mod object;
@@ -10,18 +11,15 @@ mod upload;
 mod write;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE};
-use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT_ENCODING, RANGE};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
 
-use super::Error as CredentialsError;
-use super::credentials::Credentials;
-use super::sources::{self, Choice, Environment};
-use crate::http::{self, Client, Transient};
-use crate::secret::Secret;
+use self::access::Door;
+use super::refusal;
+use super::sources::{Choice, Environment};
+use crate::http::{Call, CallError, Calls, Cause, Class, Client, Repeat, Service, Transient};
 use crate::text::percent::encode;
 
 pub use list::Page;
@@ -45,18 +43,11 @@ pub enum Error {
         url: String,
     },
     /// A call failed.
-    #[error("storage.objects.{op} {what}{}", if *.anonymous { " without credentials" } else { "" })]
-    Call {
-        /// The API's name of the call.
-        op: &'static str,
-        /// The object or prefix.
-        what: String,
-        /// Whether it was made without credentials.
-        anonymous: bool,
-        /// Why.
-        #[source]
-        source: http::Error,
-    },
+    #[error(transparent)]
+    Call(CallError),
+    /// A call was refused for want of credentials.
+    #[error("no access without credentials")]
+    Anonymous(#[source] CallError),
     /// The answer is not what the API promises.
     #[error("storage.objects.{op} {what}: unexpected answer: {reason}")]
     Answer {
@@ -78,7 +69,7 @@ pub enum Error {
     },
     /// There are credentials, but they give no token.
     #[error(transparent)]
-    Credentials(#[from] CredentialsError),
+    Credentials(Cause),
     /// An endpoint of the environment is no URL.
     #[error("cannot use ${name}: {value:?} is no URL")]
     Endpoint {
@@ -93,35 +84,39 @@ pub enum Error {
 }
 
 impl Error {
-    /// The status of the answer, if there was one.
+    /// The call that failed, if one did: its name and what it was about.
+    pub fn call(&self) -> Option<&str> {
+        match self {
+            Self::Call(e) | Self::Anonymous(e) => e.call(),
+            _ => None,
+        }
+    }
+
+    /// The status of the answer, if that was a refusal.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Call { source, .. } => source.status(),
+            Self::Call(e) | Self::Anonymous(e) => e.status().and_then(|s| StatusCode::from_u16(s).ok()),
             _ => None,
         }
     }
 
     /// Whether access was refused for want of credentials.
     pub fn needs_credentials(&self) -> bool {
-        matches!(self, Self::Call { anonymous: true, source, .. } if is_refusal(source))
+        matches!(self, Self::Anonymous(_))
     }
 }
 
 impl Transient for Error {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Call { source, .. } if source.is_transient())
+        matches!(self, Self::Call(e) | Self::Anonymous(e) if e.is_transient())
     }
 
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
-            Self::Call { source, .. } => source.retry_after(),
+            Self::Call(e) | Self::Anonymous(e) => e.retry_after(),
             _ => None,
         }
     }
-}
-
-fn is_refusal(error: &http::Error) -> bool {
-    matches!(error.status(), Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN))
 }
 
 /// Where the API is and how to get access.
@@ -195,23 +190,17 @@ fn endpoint(text: &str) -> Option<Url> {
 /// Credentials are looked for at the first call. Without any, or when those found give no token, objects are read
 /// anonymously, as public ones can be; if that is refused, a person may log in.
 #[derive(Clone, Debug)]
-pub struct Storage {
-    http: Client,
-    options: Arc<Options>,
-    access: Arc<Mutex<Access>>,
-}
+pub struct Storage(Service<Door>);
 
-#[derive(Debug)]
-enum Access {
-    Unknown,
-    Anonymous,
-    Known(Credentials),
-}
+/// Bounds above what callers choose: calls, and transfers.
+const PLACES: (usize, usize) = (64, 64);
 
 impl Storage {
     /// A client; nothing is looked up yet.
     pub fn new(http: Client, options: Options) -> Self {
-        Self { http, options: Arc::new(options), access: Arc::new(Mutex::new(Access::Unknown)) }
+        let calls = Calls::new("storage", http.retry().clone(), PLACES.0, PLACES.1);
+        let door = Door::new(options, http.clone());
+        Self(Service::new(http, calls, door, refusal::read))
     }
 
     /// The description of an object.
@@ -235,32 +224,26 @@ impl Storage {
             .append_pair("generation", &object.generation.to_string());
         // What is stored gzipped must come so, else the server decodes it and neither length nor checksum fit.
         let stored = object.content_encoding.as_deref() == Some("gzip");
-        self.authorized("get", &at.to_string(), async |token| {
-            let request = bearer(self.http.request(Method::GET, url.clone()), token)
-                .header(ACCEPT_ENCODING, if stored { "gzip" } else { "identity" });
-            let request =
-                if offset > 0 { request.header(RANGE, format!("bytes={offset}-")) } else { request };
-            let answer = self.http.send(request).await?;
-            if matches!(answer.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-                return Ok(answer);
+        let call = self.call("get", &at.to_string(), Method::GET, url).repeat(Repeat::Never).data();
+        let call = call.header(ACCEPT_ENCODING, if stored { "gzip" } else { "identity" });
+        let call = if offset > 0 { call.header(RANGE, format!("bytes={offset}-")) } else { call };
+        let answer = self.checked(call.open().await).await?;
+        match answer.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(answer),
+            status => {
+                let reason = format!("status {status} is none of a content");
+                Err(Error::Answer { op: "get", what: at.to_string(), reason })
             }
-            Err(self.http.refusal(answer).await)
-        })
-        .await
+        }
     }
 
     /// The HTTP client, for reading what [`Storage::media`] returns.
     pub fn http(&self) -> &Client {
-        &self.http
+        self.0.http()
     }
 
     async fn json<T: DeserializeOwned>(&self, op: &'static str, what: &str, url: &Url) -> Result<T, Error> {
-        let answer = self
-            .authorized(op, what, async |token| {
-                let request = |http: &Client| bearer(http.request(Method::GET, url.clone()), token);
-                self.http.call("storage", &[], request).await
-            })
-            .await?;
+        let answer = self.checked(self.call(op, what, Method::GET, url.clone()).send().await).await?;
         serde_json::from_slice(&answer.body).map_err(|e| Error::Answer {
             op,
             what: what.to_owned(),
@@ -268,73 +251,27 @@ impl Storage {
         })
     }
 
-    /// Makes a call with the access there is; once more with a new token, or after a login, if it is refused.
-    async fn authorized<T>(
-        &self,
-        op: &'static str,
-        what: &str,
-        mut call: impl AsyncFnMut(Option<&Secret>) -> Result<T, http::Error>,
-    ) -> Result<T, Error> {
-        let (credentials, token) = self.token().await?;
-        let error = match call(token.as_ref()).await {
+    /// A call with the API's name for it. All may be repeated freely: they name the version that they are about.
+    fn call(&self, op: &str, what: &str, method: Method, url: Url) -> Call<'_, Door> {
+        self.0.call(name(op, what), method, url).repeat(Repeat::Freely)
+    }
+
+    /// The outcome of a call, with what to know of its failure.
+    async fn checked<T>(&self, outcome: Result<T, CallError>) -> Result<T, Error> {
+        let error = match outcome {
             Ok(value) => return Ok(value),
+            Err(CallError::Credentials { source, .. }) => return Err(Error::Credentials(source)),
             Err(e) => e,
         };
-        let again = match (&credentials, &token) {
-            _ if !is_refusal(&error) => None,
-            (Some(credentials), Some(token)) if error.status() == Some(StatusCode::UNAUTHORIZED) => {
-                credentials.refused(token).await.then_some(())
-            }
-            (None, _) => self.log_in().await?.then_some(()),
-            _ => None,
-        };
-        let fail = |source, anonymous| Error::Call { op, what: what.to_owned(), anonymous, source };
-        if again.is_none() {
-            return Err(fail(error, token.is_none()));
-        }
-        let (_, token) = self.token().await?;
-        call(token.as_ref()).await.map_err(|e| fail(e, token.is_none()))
-    }
-
-    async fn token(&self) -> Result<(Option<Credentials>, Option<Secret>), Error> {
-        let mut access = self.access.lock().await;
-        let chosen = self.options.choice.service || self.options.choice.key.is_some();
-        if let Access::Unknown = *access {
-            let Options { choice, environment, scopes, emulator, .. } = &*self.options;
-            let found = if *emulator && !chosen {
-                None
-            } else {
-                sources::find(choice, environment, scopes, &self.http).await?
-            };
-            *access = found.map_or(Access::Anonymous, Access::Known);
-        }
-        let Access::Known(credentials) = &*access else { return Ok((None, None)) };
-        let credentials = credentials.clone();
-        match credentials.token().await {
-            Ok(token) => Ok((Some(credentials), Some(token))),
-            Err(e) if !chosen => {
-                crate::warning!("storage", "{}; going on without credentials", crate::text::chain(&e));
-                *access = Access::Anonymous;
-                Ok((None, None))
-            }
-            Err(e) => Err(e.into()),
+        let unwelcome = matches!(error.class(), Some(Class::Denied | Class::Expired));
+        match unwelcome && self.0.access().is_anonymous().await {
+            true => Err(Error::Anonymous(error)),
+            false => Err(Error::Call(error)),
         }
     }
 
-    async fn log_in(&self) -> Result<bool, Error> {
-        let Options { environment, scopes, interactive, emulator, .. } = &*self.options;
-        if !interactive || *emulator {
-            return Ok(false);
-        }
-        let mut access = self.access.lock().await;
-        if let Access::Known(_) = *access {
-            return Ok(true); // somebody was faster
-        }
-        let Some(credentials) = sources::log_in(environment, scopes, &self.http).await? else {
-            return Ok(false);
-        };
-        *access = Access::Known(credentials);
-        Ok(true)
+    fn base(&self) -> &Url {
+        &self.0.access().options.base
     }
 
     fn object_url(&self, at: &Location) -> Result<Url, Error> {
@@ -352,31 +289,25 @@ impl Storage {
 
     fn url(&self, path: &[&str]) -> Url {
         let path: Vec<String> = path.iter().map(|part| encode(part)).collect();
-        let mut url = self.options.base.clone();
+        let mut url = self.base().clone();
         // Encoded by hand: the URL's own method would leave slashes in names as they are.
-        url.set_path(&format!("{}{}", self.options.base.path(), path.join("/")));
+        url.set_path(&format!("{}{}", self.base().path(), path.join("/")));
         url
     }
 
     /// Where objects of a bucket are uploaded to.
     fn upload_url(&self, bucket: &str) -> Url {
         let mut url = self.url(&["b", bucket, "o"]);
-        let root = self.options.base.path().trim_end_matches("storage/v1/").len();
+        let root = self.base().path().trim_end_matches("storage/v1/").len();
         let path = format!("{}upload/{}", &url.path()[..root], &url.path()[root..]);
         url.set_path(&path);
         url
     }
 }
 
-fn bearer(request: RequestBuilder, token: Option<&Secret>) -> RequestBuilder {
-    let Some(token) = token else { return request };
-    match HeaderValue::from_str(&format!("Bearer {}", token.expose())) {
-        Ok(mut value) => {
-            value.set_sensitive(true);
-            request.header(AUTHORIZATION, value)
-        }
-        Err(_) => request, // cannot be: tokens are printable
-    }
+/// The API's name of a call, and what it is about.
+fn name(op: &str, what: impl std::fmt::Display) -> String {
+    format!("storage.objects.{op} {what}")
 }
 
 #[cfg(test)]
@@ -397,7 +328,7 @@ mod tests {
     }
 
     fn storage(base: &str) -> Storage {
-        let http = Client::new(http::Limits::default(), http::Retry::default()).unwrap();
+        let http = Client::new(crate::http::Limits::default(), crate::http::Retry::default()).unwrap();
         let options = Options {
             base: base.parse().unwrap(),
             emulator: true,

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::body::Bytes;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, LOCATION, RANGE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 
 use super::object::FIELDS;
-use super::write::{Description, stored};
-use super::{Attributes, Error, Location, Object, OnlyIf, Storage};
-use crate::http::{self, Answer, Client, Transient};
+use super::write::{Description, MAX_ANSWER, stored};
+use super::{Attributes, Error, Location, Object, OnlyIf, Storage, name};
+use crate::http::{self, Answer, CallError, Class, Refusal, Repeat, Transient};
 
 /// Content up to this length is sent in one request.
 const SHORT: u64 = 1 << 20;
@@ -25,6 +25,10 @@ const PIECE: u64 = 8 << 20;
 
 /// The smallest pieces, for lines that need too long for larger ones.
 const SMALLEST: u64 = 256 << 10;
+
+/// What an upload in pieces will bring.
+const CONTENT_LENGTH_TO_COME: HeaderName = HeaderName::from_static("x-upload-content-length");
+const CONTENT_TYPE_TO_COME: HeaderName = HeaderName::from_static("x-upload-content-type");
 
 /// How often an upload that the server has forgotten is begun anew.
 const RESTARTS: u32 = 3;
@@ -187,7 +191,7 @@ impl Storage {
         whole: Fingerprint,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Object, Error> {
-        let mut budget = self.http.retry().budget();
+        let mut budget = self.http().retry().budget();
         let mut url = url.clone();
         url.query_pairs_mut().append_pair("uploadType", "resumable");
         // Whether an earlier try may have stored everything, and how much has arrived at most.
@@ -234,10 +238,13 @@ impl Storage {
                         if !stuck {
                             continue;
                         }
-                        let url = http::shown(&session);
-                        let status = StatusCode::SERVICE_UNAVAILABLE;
-                        let reason = Some("nothing of a piece was kept".into());
-                        failed(at, http::Error::Status { url, status, reason, retry_after: None })
+                        let refusal = Box::new(Refusal {
+                            status: StatusCode::PERMANENT_REDIRECT.as_u16(),
+                            message: Some("nothing of a piece was kept".into()),
+                            class: Class::Trouble,
+                            ..Refusal::default()
+                        });
+                        Error::Call(CallError::Refused { call: name("insert", at).into(), refusal })
                     }
                     Err(e) => e,
                 };
@@ -258,7 +265,10 @@ impl Storage {
                     }
                     _ => {}
                 }
-                if matches!(&error, Error::Call { source: http::Error::Stalled { .. }, .. }) {
+                if matches!(
+                    &error,
+                    Error::Call(CallError::Transport { source: http::Error::Stalled { .. }, .. })
+                ) {
                     length = (length / 2).max(SMALLEST);
                 }
                 (doubt, ask) = (doubt || error.is_transient(), true);
@@ -276,18 +286,17 @@ impl Storage {
         url: &Url,
         whole: Fingerprint,
     ) -> Result<Url, Error> {
-        let request = |http: &Client| {
-            let request = http
-                .request(Method::POST, url.clone())
-                .header(CONTENT_TYPE, "application/json; charset=UTF-8")
-                .header("X-Upload-Content-Length", whole.size)
-                .body(description.to_vec());
-            match content_type {
-                Some(kind) => request.header("X-Upload-Content-Type", kind),
-                None => request,
-            }
+        let call = self
+            .call("insert", &at.to_string(), Method::POST, url.clone())
+            .body("application/json; charset=UTF-8", description.to_vec())
+            .header(CONTENT_LENGTH_TO_COME, whole.size)
+            .limit(MAX_ANSWER)
+            .repeat(Repeat::Never);
+        let call = match content_type {
+            Some(kind) => call.header(CONTENT_TYPE_TO_COME, kind),
+            None => call,
         };
-        let answer = self.once("insert", at, request).await?;
+        let answer = self.checked(call.send().await).await?;
         let session = answer.headers.get(LOCATION).and_then(|l| l.to_str().ok());
         session.and_then(|l| url.join(l).ok()).ok_or_else(|| Error::Answer {
             op: "insert",
@@ -309,20 +318,18 @@ impl Storage {
             0 => format!("bytes */{total}"),
             length => format!("bytes {offset}-{}/{total}", offset + length - 1),
         };
-        // Without a token: the URL itself is the permission.
-        let request = self
-            .http
-            .request(Method::PUT, session.clone())
+        let call = self
+            .call("insert", &at.to_string(), Method::PUT, session.clone())
+            .unsigned()
             .header(CONTENT_LENGTH, piece.len())
             .header(CONTENT_RANGE, range)
-            .body(piece);
-        let accepted = [StatusCode::PERMANENT_REDIRECT];
-        self.http.once(request, &accepted, 1 << 20).await.map_err(|e| failed(at, e))
+            .bytes(piece)
+            .accept(StatusCode::PERMANENT_REDIRECT)
+            .limit(MAX_ANSWER)
+            .data()
+            .repeat(Repeat::Never);
+        self.checked(call.send().await).await
     }
-}
-
-fn failed(at: &Location, source: http::Error) -> Error {
-    Error::Call { op: "insert", what: at.to_string(), anonymous: false, source }
 }
 
 fn is_conflict(error: &Error) -> bool {

@@ -1,16 +1,17 @@
 //! Changing objects: new content in one request, copies, attributes, deletion.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use hyper::body::Bytes;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Method, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 
 use super::object::{FIELDS, number};
-use super::{Attributes, Error, Fingerprint, Location, Object, Storage, bearer};
-use crate::http::{Answer, Client, Transient};
+use super::{Attributes, Door, Error, Fingerprint, Location, Object, Storage};
+use crate::http::{Answer, Call};
 
 /// Descriptions are much shorter.
-const MAX_ANSWER: u64 = 1 << 20;
+pub(super) const MAX_ANSWER: u64 = 1 << 20;
 
 /// A copy that makes no headway for so many calls is given up.
 const IDLE_REWRITES: u32 = 20;
@@ -96,15 +97,11 @@ impl Storage {
         body.extend_from_slice(format!("\r\n--{boundary}\r\nContent-Type: {typed}\r\n\r\n").as_bytes());
         body.extend_from_slice(content);
         body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        let body = Bytes::from(body);
         let kind = format!("multipart/related; boundary={boundary}");
         let mut url = url.clone();
         url.query_pairs_mut().append_pair("uploadType", "multipart");
-        let request = |http: &Client| {
-            http.request(Method::POST, url.clone()).header(CONTENT_TYPE, &kind).body(body.clone())
-        };
-        let changed =
-            self.change("insert", at, request, async || self.is_ours(at, fingerprint).await).await?;
+        let call = self.call("insert", &at.to_string(), Method::POST, url).body(&kind, body);
+        let changed = self.change(call, async || self.is_ours(at, fingerprint).await).await?;
         match changed {
             Changed::Answer(answer) => stored("insert", at, &answer, fingerprint),
             Changed::Before(object) => Ok(object),
@@ -143,16 +140,13 @@ impl Storage {
             if let Some(token) = &token {
                 url.query_pairs_mut().append_pair("rewriteToken", token);
             }
-            let request = |http: &Client| {
-                http.request(Method::POST, url.clone())
-                    .header(CONTENT_TYPE, "application/json")
-                    .body(body.clone())
-            };
+            let call = self.call("rewrite", &to.to_string(), Method::POST, url);
+            let call = call.body("application/json", body.clone());
             let ours = async || match copy.fingerprint {
                 Some(fingerprint) => self.is_ours(to, fingerprint).await,
                 None => Ok(None),
             };
-            let answer = match self.change("rewrite", to, request, ours).await? {
+            let answer = match self.change(call, ours).await? {
                 Changed::Answer(answer) => answer,
                 Changed::Before(object) => return Ok(object),
             };
@@ -191,16 +185,12 @@ impl Storage {
             .append_pair("ifMetagenerationMatch", &metageneration.to_string())
             .append_pair("fields", FIELDS);
         let body = difference(from, to);
-        let request = |http: &Client| {
-            http.request(Method::PATCH, url.clone())
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.clone())
-        };
+        let call = self.call("patch", &at.to_string(), Method::PATCH, url).body("application/json", body);
         let ours = async || {
             let object = self.get(at).await?;
             Ok((object.generation == generation && object.attributes() == *to).then_some(object))
         };
-        match self.change("patch", at, request, ours).await? {
+        match self.change(call, ours).await? {
             Changed::Answer(answer) => described("patch", at, &answer),
             Changed::Before(object) => Ok(object),
         }
@@ -214,8 +204,8 @@ impl Storage {
         let mut url = self.object_url(at)?;
         OnlyIf::Generation(generation).apply(&mut url);
         url.query_pairs_mut().append_pair("ifMetagenerationMatch", &metageneration.to_string());
-        let request = |http: &Client| http.request(Method::DELETE, url.clone());
-        match self.change("delete", at, request, async || Ok(None)).await {
+        let call = self.call("delete", &at.to_string(), Method::DELETE, url);
+        match self.change(call, async || Ok(None)).await {
             Err(e) if e.status() != Some(StatusCode::NOT_FOUND) => Err(e),
             _ => Ok(()),
         }
@@ -225,37 +215,18 @@ impl Storage {
     /// earlier try whose answer was lost: `ours` then looks whether what is there is what was to be.
     pub(super) async fn change(
         &self,
-        op: &'static str,
-        at: &Location,
-        request: impl Fn(&Client) -> RequestBuilder,
+        call: Call<'_, Door>,
         ours: impl AsyncFn() -> Result<Option<Object>, Error>,
     ) -> Result<Changed, Error> {
-        let mut budget = self.http.retry().budget();
-        let mut doubt = false;
-        loop {
-            let error = match self.once(op, at, &request).await {
-                Ok(answer) => return Ok(Changed::Answer(answer)),
-                Err(e) => e,
-            };
-            if doubt && error.status() == Some(StatusCode::PRECONDITION_FAILED) {
-                return ours().await?.map(Changed::Before).ok_or(error);
+        let doubt = AtomicBool::new(false);
+        match self.checked(call.limit(MAX_ANSWER).data().doubt(&doubt).send().await).await {
+            Err(e)
+                if e.status() == Some(StatusCode::PRECONDITION_FAILED) && doubt.load(Ordering::Relaxed) =>
+            {
+                ours().await?.map(Changed::Before).ok_or(e)
             }
-            doubt |= error.is_transient();
-            budget.again("storage", error).await?;
+            outcome => outcome.map(Changed::Answer),
         }
-    }
-
-    /// One try, with the access there is.
-    pub(super) async fn once(
-        &self,
-        op: &'static str,
-        at: &Location,
-        request: impl Fn(&Client) -> RequestBuilder,
-    ) -> Result<Answer, Error> {
-        self.authorized(op, &at.to_string(), async |token| {
-            self.http.once(bearer(request(&self.http), token), &[], MAX_ANSWER).await
-        })
-        .await
     }
 
     /// The object, if its content is this.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
 use super::super::network::UNFINISHED;
-use super::fake::{Asked, Fake, Said};
+use crate::http::fake::{Asked, Fake, Said};
 
 /// Something that EC2 has.
 #[derive(Clone, Debug, Default)]

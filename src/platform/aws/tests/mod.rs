@@ -1,7 +1,6 @@
 //! The driver against a fake that plays EC2 and IAM: what is asked for, in which order, and what is left.
 
 mod cloud;
-pub(crate) mod fake;
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -13,6 +12,7 @@ use self::cloud::Cloud;
 use super::*;
 use crate::cloud::aws::api::Api;
 use crate::cloud::aws::environment::Environment;
+use crate::http::fake::Fake;
 use crate::ledger;
 use crate::platform::distribution::Distribution;
 use crate::platform::{LaunchRequest, MachineOptions, Variables, end};
@@ -338,7 +338,7 @@ async fn throttled_calls_are_repeated_and_listings_read_to_the_end() {
 
 #[tokio::test]
 async fn channels_become_images() {
-    let fake = fake::Fake::start(|asked| match asked.path.as_str() {
+    let fake = Fake::start(|asked| match asked.path.as_str() {
         "/alpha/amd64-usr/current/coreos_production_ami_all.json" => {
             (200, r#"{"amis":[{"name":"us-west-2","pv":"ami-p","hvm":"ami-h"},{"name":"x"}]}"#.into())
         }

@@ -33,7 +33,10 @@ impl Asked {
 /// An answer: status and body. Status 0: the connection is closed without one; 1: there is none, ever.
 pub type Said = (u16, String);
 
-type Handler = Box<dyn FnMut(&Asked) -> Said + Send>;
+/// An answer with headers.
+pub type SaidMore = (u16, Vec<(&'static str, &'static str)>, String);
+
+type Handler = Box<dyn FnMut(&Asked) -> SaidMore + Send>;
 
 pub struct Fake {
     pub url: String,
@@ -42,7 +45,15 @@ pub struct Fake {
 }
 
 impl Fake {
-    pub async fn start(handler: impl FnMut(&Asked) -> Said + Send + 'static) -> Self {
+    pub async fn start(mut handler: impl FnMut(&Asked) -> Said + Send + 'static) -> Self {
+        let handler = move |asked: &Asked| {
+            let (status, body) = handler(asked);
+            (status, Vec::new(), body)
+        };
+        Self::with_headers(handler).await
+    }
+
+    pub async fn with_headers(handler: impl FnMut(&Asked) -> SaidMore + Send + 'static) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let journal: Arc<Mutex<Vec<Asked>>> = Arc::default();
@@ -88,7 +99,7 @@ async fn answer(
         form: if is_form { form_urlencoded::parse(&body).into_owned().collect() } else { BTreeMap::new() },
         headers,
     };
-    let (status, body) = (handler.lock().unwrap())(&asked);
+    let (status, headers, body) = (handler.lock().unwrap())(&asked);
     journal.lock().unwrap().push(asked);
     if status == 1 {
         return std::future::pending().await;
@@ -96,6 +107,8 @@ async fn answer(
     if status == 0 {
         return Err(std::io::Error::other("lost"));
     }
-    let answer = hyper::Response::builder().status(status).body(Full::new(Bytes::from(body))).unwrap();
-    Ok(answer)
+    let answer = headers
+        .into_iter()
+        .fold(hyper::Response::builder().status(status), |answer, (name, value)| answer.header(name, value));
+    Ok(answer.body(Full::new(Bytes::from(body))).unwrap())
 }
