@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches, Command};
 use color_eyre::eyre::{Report, WrapErr};
 use futures_util::future::LocalBoxFuture;
@@ -89,7 +89,8 @@ pub fn main(top: &Applet, applets: &[Applet], argv: Vec<OsString>) -> u8 {
             Err(config::ParseError::Clap(e)) if e.kind() == ErrorKind::DisplayVersion => {
                 return version(call.applet, is_top);
             }
-            Err(config::ParseError::Clap(e)) => {
+            Err(config::ParseError::Clap(mut e)) => {
+                suggest(&mut e, &command, &call.argv);
                 let _ = e.print(); // to stdout for help, else stderr; a closed pipe is no error
                 return u8::try_from(e.exit_code()).unwrap_or(error::FAILURE);
             }
@@ -187,6 +188,24 @@ fn first_word(argv: &[OsString]) -> usize {
         };
     }
     at
+}
+
+/// Adds the nearest subcommand to an error about an unknown one, where clap sees none: it does not think of slips in
+/// short words.
+fn suggest(error: &mut clap::Error, command: &Command, argv: &[OsString]) {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand).cloned() else { return };
+    if error.get(ContextKind::SuggestedSubcommand).is_some() {
+        return;
+    }
+    let mut group = command;
+    for given in argv.iter().skip(1).filter_map(|w| w.to_str()).take_while(|w| *w != word) {
+        group = group.find_subcommand(given).unwrap_or(group);
+    }
+    let names = group.get_subcommands().filter(|c| !c.is_hide_set()).map(Command::get_name);
+    if let Some(near) = crate::text::nearest(&word, names) {
+        let near = ContextValue::Strings(vec![near.to_owned()]);
+        error.insert(ContextKind::SuggestedSubcommand, near);
+    }
 }
 
 /// The command that was named, if it is a mere group of commands that needs one of them to do anything.

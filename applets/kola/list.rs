@@ -1,14 +1,19 @@
 //! `kola list`.
 
-use color_eyre::eyre::Result;
-use mantle::output;
+use clap::{ArgMatches, FromArgMatches as _};
+use color_eyre::Section as _;
+use color_eyre::eyre::{Result, eyre};
 use mantle::platform::distribution::DISTRIBUTIONS;
+use mantle::{output, terminal};
 use serde::Serialize;
 
+use super::options::{General, known_distribution, known_platform};
 use super::register::{self, Test, Text};
 
 /// Architectures that tests can be registered for.
 const ARCHITECTURES: [&str; 1] = ["amd64"];
+
+const HEAD: [&str; 4] = ["Test Name", "Platforms", "Architectures", "Distributions"];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -17,16 +22,83 @@ struct Row<'a> {
     platforms: Vec<&'a str>,
     architectures: Vec<&'a str>,
     distros: Vec<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
 }
 
-/// Prints all registered tests, sorted bytewise by name.
+/// Prints the registered tests, sorted bytewise by name: those whose names match a pattern, if there is one, and
+/// that are for the platform and the distribution, if they are given.
 ///
 /// # Errors
-/// When stdout fails.
-pub fn run(json: bool) -> Result<()> {
-    let mut tests: Vec<&Test> = register::all().map(AsRef::as_ref).collect();
+/// When an option or a pattern cannot be used, a pattern matches nothing, or stdout fails.
+pub fn run(matches: &ArgMatches, patterns: &[String], json: bool) -> Result<()> {
+    let general = General::from_arg_matches(matches)?;
+    let driver = general.platform.as_deref().map(known_platform).transpose()?;
+    let distribution = general.distro.as_deref().map(known_distribution).transpose()?;
+    let mut tests: Vec<&Test> = Vec::new();
+    for test in register::all() {
+        let elsewhere = driver.and_then(|d| test.excluded_on(d)).is_some()
+            || distribution.and_then(|d| test.excluded_for(d.name)).is_some();
+        if !elsewhere && (patterns.is_empty() || test.matches(patterns)?) {
+            tests.push(test);
+        }
+    }
+    if tests.is_empty() {
+        let mut report = eyre!("no test matches");
+        for text in patterns.iter().filter_map(|p| register::did_you_mean(p)) {
+            report = report.suggestion(text);
+        }
+        return Err(report);
+    }
     tests.sort_by_key(|t| &t.name);
-    if json { print_json(&tests) } else { print_table(&tests) }
+    match (json, terminal::columns(&std::io::stdout())) {
+        (true, _) => print_json(&tests),
+        (false, Some(width)) => print_wide(&tests, width),
+        (false, None) => print_table(&tests),
+    }
+}
+
+/// What is shown of a test in the columns after its name.
+fn cells(t: &Test) -> [String; 3] {
+    let show = |known: Vec<&'static str>, allowed: &[Text], refused: &[Text]| {
+        if allowed.is_empty() && refused.is_empty() {
+            "[all]".to_owned()
+        } else {
+            format!("[{}]", remaining(known, allowed, refused).join(" "))
+        }
+    };
+    let distros = DISTRIBUTIONS.iter().map(|d| d.name).collect();
+    [
+        show(register::platforms(), &t.platforms, &t.exclude_platforms),
+        show(ARCHITECTURES.to_vec(), &t.architectures, &[]),
+        show(distros, &t.distros, &t.exclude_distros),
+    ]
+}
+
+/// For a terminal: columns apart by two spaces, the description last, each line cut where the terminal ends.
+fn print_wide(tests: &[&Test], width: usize) -> Result<()> {
+    let mut rows = vec![HEAD.map(str::to_owned).to_vec()];
+    rows[0].push("Description".to_owned());
+    for t in tests {
+        let [platforms, architectures, distros] = cells(t);
+        rows.push(vec![t.name.to_string(), platforms, architectures, distros, t.description.to_string()]);
+    }
+    let widths: Vec<usize> =
+        (0..5).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(&cut(cells.collect::<Vec<_>>().join("  ").trim_end(), width));
+        text.push('\n');
+    }
+    Ok(output::write(text.as_bytes())?)
+}
+
+fn cut(line: &str, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 fn remaining<'a>(known: Vec<&'a str>, allowed: &'a [Text], refused: &[Text]) -> Vec<&'a str> {
@@ -43,6 +115,7 @@ fn print_json(tests: &[&Test]) -> Result<()> {
             platforms: remaining(register::platforms(), &t.platforms, &t.exclude_platforms),
             architectures: remaining(ARCHITECTURES.to_vec(), &t.architectures, &[]),
             distros: remaining(distros.clone(), &t.distros, &t.exclude_distros),
+            description: &t.description,
         })
         .collect();
     let mut text = Vec::new();
@@ -57,25 +130,10 @@ fn print_json(tests: &[&Test]) -> Result<()> {
 
 /// Columns aligned by tabs at stops of 8, as Go's tabwriter does it.
 fn print_table(tests: &[&Test]) -> Result<()> {
-    let show = |known: Vec<&'static str>, allowed: &[Text], refused: &[Text]| {
-        if allowed.is_empty() && refused.is_empty() {
-            "[all]".to_owned()
-        } else {
-            format!("[{}]", remaining(known, allowed, refused).join(" "))
-        }
-    };
-    let distros: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
-    let mut rows = vec![
-        ["Test Name", "Platforms", "Architectures", "Distributions"].map(str::to_owned),
-        [const { String::new() }; 4],
-    ];
+    let mut rows = vec![HEAD.map(str::to_owned), [const { String::new() }; 4]];
     for t in tests {
-        rows.push([
-            t.name.to_string(),
-            show(register::platforms(), &t.platforms, &t.exclude_platforms),
-            show(ARCHITECTURES.to_vec(), &t.architectures, &[]),
-            show(distros.clone(), &t.distros, &t.exclude_distros),
-        ]);
+        let [platforms, architectures, distros] = cells(t);
+        rows.push([t.name.to_string(), platforms, architectures, distros]);
     }
     let stops: Vec<usize> =
         (0..3).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0) / 8 + 1).collect();
@@ -89,4 +147,16 @@ fn print_table(tests: &[&Test]) -> Result<()> {
         text.push('\n');
     }
     Ok(output::write(text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn lines_end_where_the_terminal_does() {
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abcd", 3), "ab…");
+        assert_eq!(cut("äöüß", 0), "…");
+    }
 }

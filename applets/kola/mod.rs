@@ -82,10 +82,17 @@ fn command() -> Command {
                     "Run all tests whose names match a pattern, or all tests. Patterns are shell globs and must match \
                      the whole name. Results go to _kola_temp/<platform>-latest.",
                 )
-                .arg(pattern),
+                .arg(pattern.clone()),
         )
         .subcommand(
-            Command::new("list").about("List kola test names").arg(switch("json").long("json").help("Print JSON")),
+            Command::new("list")
+                .about("List kola test names")
+                .long_about(
+                    "List the tests whose names match a pattern, or all tests; with --platform or --distro only those \
+                     for that platform or distribution.",
+                )
+                .arg(switch("json").long("json").help("Print JSON"))
+                .arg(pattern.clone()),
         )
         .subcommand(spawn::Options::augment_args(Command::new("spawn")).about("Spawn machines and open a shell"))
         .subcommand(
@@ -121,7 +128,7 @@ fn command() -> Command {
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
         Some(("run", m)) => run::run(m, run::patterns(m)?, &context).await?,
-        Some(("list", m)) => list::run(args::flag(m, "json"))?,
+        Some(("list", m)) => list::run(m, &run::patterns(m)?, args::flag(m, "json"))?,
         Some(("spawn", m)) => spawn::run(m, spawn::Options::from_arg_matches(m)?, &context).await?,
         Some(("check-console", m)) => {
             let files: Vec<String> = m.get_many("file").map(|v| v.cloned().collect()).unwrap_or_default();

@@ -56,6 +56,23 @@ pub struct General {
 /// Boards there are images for.
 const BOARDS: [&str; 2] = ["amd64-usr", "arm64-usr"];
 
+/// The platform of this name.
+///
+/// # Errors
+/// When there is none; exit status 3.
+pub fn known_platform(name: &str) -> Result<&'static Driver> {
+    Driver::named(name).ok_or_else(|| refused_choice("platform", name, &super::register::platforms()))
+}
+
+/// The distribution of this name.
+///
+/// # Errors
+/// When there is none; exit status 3.
+pub fn known_distribution(name: &str) -> Result<&'static Distribution> {
+    let names: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
+    Distribution::named(name).ok_or_else(|| refused_choice("distro", name, &names))
+}
+
 /// The flags after all defaults: what a flight is made from.
 #[derive(Clone)]
 pub struct Setup {
@@ -88,8 +105,7 @@ impl Setup {
             }
             name.to_owned()
         });
-        let driver = Driver::named(&platform)
-            .ok_or_else(|| refused_choice("platform", &platform, &super::register::platforms()))?;
+        let driver = known_platform(&platform)?;
         let board = general.board.clone().unwrap_or_else(mantle::sdk::default_board);
         let chosen = driver.read(matches).map_err(|e| refused(chain(&e)))?;
         let facts = chosen.image(&board).and_then(|image| image.facts);
@@ -98,9 +114,7 @@ impl Setup {
             (None, Some(facts)) => facts.distro.clone(),
             (None, None) => "cl".to_owned(),
         };
-        let names: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
-        let distribution =
-            Distribution::named(&distro).ok_or_else(|| refused_choice("distro", &distro, &names))?;
+        let distribution = known_distribution(&distro)?;
         if !BOARDS.contains(&board.as_str()) {
             return Err(refused_choice("board", &board, &BOARDS));
         }
@@ -118,7 +132,7 @@ impl Setup {
             Some(dir) => output_dir::prepare(dir),
             None => output_dir::default(self.driver.name),
         };
-        let foreign = matches!(made, Err(output_dir::Error::Refused(_)));
+        let foreign = matches!(made, Err(output_dir::Error::Refused(_) | output_dir::Error::Current));
         let made = made.map_err(color_eyre::Report::from);
         if foreign {
             return made.suggestion("name a folder that does not exist yet, or that of a former run");

@@ -100,6 +100,8 @@ pub type Body = Arc<dyn Fn(TestCluster) -> BoxFuture<'static, Result<()>> + Send
 pub struct Test {
     /// Unique; dot-separated, the first part is a package, `coreos`, or a distribution.
     pub name: Text,
+    /// What it tests, in a few words; "" if nobody said.
+    pub description: Text,
     /// Entry point.
     pub body: Body,
     /// Functions run on the guest.
@@ -145,6 +147,7 @@ impl Test {
     {
         Self {
             name: name.into(),
+            description: Text::default(),
             body: Arc::new(move |cluster| Box::pin(body(cluster))),
             native: Vec::new(),
             user_data: None,
@@ -163,6 +166,12 @@ impl Test {
             fail_fast: false,
             timeout: Duration::from_secs(600),
         }
+    }
+
+    /// Sets what it tests, in a few words.
+    pub fn description(mut self, text: impl Into<Text>) -> Self {
+        self.description = text.into();
+        self
     }
 
     /// Sets the functions that run on the guest.
@@ -293,6 +302,38 @@ impl Test {
         }
     }
 
+    /// Whether the test's name matches one of the patterns.
+    ///
+    /// # Errors
+    /// When a pattern is malformed.
+    pub fn matches(&self, patterns: &[String]) -> Result<bool> {
+        let mut matched = false;
+        for pattern in patterns {
+            matched |= mantle::glob::matches(pattern, &self.name)
+                .map_err(|e| color_eyre::eyre::eyre!("{e}: {pattern}"))?;
+        }
+        Ok(matched)
+    }
+
+    /// Why the test is not for this platform, if it is not. A variant of a platform runs that platform's tests,
+    /// unless either is refused.
+    pub fn excluded_on(&self, driver: &Driver) -> Option<String> {
+        let names: Vec<&str> = std::iter::once(driver.name).chain(driver.variant_of).collect();
+        if !self.platforms.is_empty() && !names.iter().any(|name| listed(&self.platforms, name)) {
+            return Some(format!("is for platform {} only", self.platforms.join(", ")));
+        }
+        let refused = names.iter().any(|name| listed(&self.exclude_platforms, name));
+        refused.then(|| format!("is not for platform {}", driver.name))
+    }
+
+    /// Why the test is not for this distribution, if it is not.
+    pub fn excluded_for(&self, distro: &str) -> Option<String> {
+        if !self.distros.is_empty() && !listed(&self.distros, distro) {
+            return Some(format!("is for distribution {} only", self.distros.join(", ")));
+        }
+        listed(&self.exclude_distros, distro).then(|| format!("is not for distribution {distro}"))
+    }
+
     /// Why the test is not for this target, if it is not.
     pub fn excluded(&self, pattern_is_name: bool, target: &Selection<'_>) -> Option<String> {
         // Bounds are versions of Container Linux; other systems count in their own way.
@@ -311,20 +352,10 @@ impl Test {
         if online && !target.driver.internet {
             return Some(format!("needs the Internet, which platform {} does not give", target.driver.name));
         }
-        // A variant of a platform runs that platform's tests, unless either is refused.
-        let names: Vec<&str> = std::iter::once(target.driver.name).chain(target.driver.variant_of).collect();
-        if !self.platforms.is_empty() && !names.iter().any(|name| listed(&self.platforms, name)) {
-            return Some(format!("is for platform {} only", self.platforms.join(", ")));
-        }
-        if names.iter().any(|name| listed(&self.exclude_platforms, name)) {
-            return Some(format!("is not for platform {}", target.driver.name));
-        }
-        let distro = target.distribution.name;
-        if !self.distros.is_empty() && !listed(&self.distros, distro) {
-            return Some(format!("is for distribution {} only", self.distros.join(", ")));
-        }
-        if listed(&self.exclude_distros, distro) {
-            return Some(format!("is not for distribution {distro}"));
+        let elsewhere =
+            self.excluded_on(target.driver).or_else(|| self.excluded_for(target.distribution.name));
+        if elsewhere.is_some() {
+            return elsewhere;
         }
         if !self.architectures.is_empty() && !listed(&self.architectures, target.architecture) {
             return Some(format!("is for architecture {} only", self.architectures.join(", ")));
@@ -390,12 +421,7 @@ pub struct Chosen {
 pub fn select(patterns: &[String], target: &Selection<'_>) -> Result<Chosen> {
     let mut chosen = Chosen { tests: Vec::new(), left_out: Vec::new() };
     for test in all() {
-        let mut matched = false;
-        for pattern in patterns {
-            matched |= mantle::glob::matches(pattern, &test.name)
-                .map_err(|e| color_eyre::eyre::eyre!("{e}: {pattern}"))?;
-        }
-        if !matched {
+        if !test.matches(patterns)? {
             continue;
         }
         match test.excluded(patterns.iter().any(|p| *p == test.name), target) {
@@ -428,6 +454,14 @@ pub fn all() -> impl Iterator<Item = &'static Arc<Test>> {
 /// The test of this name.
 pub fn named(name: &str) -> Option<&'static Arc<Test>> {
     registry().iter().find(|t| t.name == name)
+}
+
+/// `did you mean "…"?`, if a word that names no test is like the name of one.
+pub fn did_you_mean(word: &str) -> Option<String> {
+    if word.contains(['*', '?', '[', '\\']) || named(word).is_some() {
+        return None;
+    }
+    mantle::text::did_you_mean(word, all().map(|t| t.name.as_ref()))
 }
 
 /// Names of all platforms that people may choose.

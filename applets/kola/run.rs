@@ -10,7 +10,7 @@ use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
 use mantle::badness;
-use mantle::harness::{self, Case, T};
+use mantle::harness::{self, Case, Outcome, T};
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Evidence;
 use mantle::platform::{DRIVERS, MachineOptions};
@@ -91,6 +91,9 @@ impl Run {
         let suite = harness::run(cases, &options, cancel.clone()).await;
         let copied =
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
+        if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {
+            tell_end(summary, out)?;
+        }
         let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
         mantle::output::line(format_args!("{verdict}, output in {}", out.display()))?;
         suite?;
@@ -130,11 +133,16 @@ impl Run {
         if !chosen.tests.is_empty() {
             return Ok(chosen);
         }
-        let mut report = eyre!("harness: no tests to run");
+        let (platform, distribution) = (self.setup.driver.name, self.setup.target.distribution.name);
+        let mut report =
+            eyre!("harness: no tests to run on platform {platform} for distribution {distribution}");
         if chosen.left_out.is_empty() {
             report = report
                 .wrap_err(format!("no test matches {}", self.patterns.join(", ")))
                 .suggestion("`kola list` shows all tests; `*` and `?` are wildcards");
+        }
+        for text in self.patterns.iter().filter_map(|p| register::did_you_mean(p)) {
+            report = report.suggestion(text);
         }
         for (name, reason) in chosen.left_out.iter().take(10) {
             report = report.note(format!("{name} {reason}"));
@@ -240,7 +248,40 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag]) {
     }
 }
 
-/// One line for each reason, so that nothing is left out in silence; the names at INFO.
+/// Says how the run ended: each test that failed with its line that matters and what its machines left, then the
+/// counts.
+fn tell_end(summary: &harness::Summary, out: &Path) -> Result<()> {
+    use mantle::output::line;
+    if !summary.bad.is_empty() {
+        line("Not passed:")?;
+    }
+    for record in &summary.bad {
+        let kind = match record.outcome {
+            Outcome::Fail => String::new(),
+            other => format!(" ({})", other.as_str().to_lowercase()),
+        };
+        let (name, headline) = (&record.name, record.headline());
+        line(format_args!("    {name}{kind}: {headline}"))?;
+        for file in said_by_machines(&out.join(name)) {
+            line(format_args!("        {}", file.display()))?;
+        }
+    }
+    line(format_args!("{summary} in {} s", summary.lasted.as_secs()))?;
+    Ok(())
+}
+
+/// The consoles and journals in the folder of a test, as far as there is something in them.
+fn said_by_machines(folder: &Path) -> Vec<PathBuf> {
+    let mut machines: Vec<PathBuf> =
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    machines.sort();
+    let files = machines.iter().flat_map(|machine| {
+        [mantle::platform::CONSOLE_FILE, mantle::journal::TEXT_FILE].map(|name| machine.join(name))
+    });
+    files.filter(|file| std::fs::metadata(file).is_ok_and(|m| m.len() > 0)).collect()
+}
+
+/// One line for each reason, so that nothing is left out in silence.
 fn tell_left_out(chosen: &Chosen) {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, reason) in &chosen.left_out {
@@ -249,9 +290,8 @@ fn tell_left_out(chosen: &Chosen) {
     for (reason, names) in reasons {
         match names.len() {
             1 => mantle::notice!("kola", "left out {}: it {reason}", names[0]),
-            n => mantle::notice!("kola", "left out {n} tests: each {reason}"),
+            n => mantle::notice!("kola", "left out {n} tests, as each {reason}: {}", names.join(" ")),
         }
-        mantle::info!("kola", "left out because it {reason}: {}", names.join(" "));
     }
 }
 

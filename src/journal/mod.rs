@@ -6,4 +6,4 @@ mod record;
 
 pub use export::{Entry, Error, FIELD_LIMIT, Parser};
 pub use format::Formatter;
-pub use record::{Following, Recorder};
+pub use record::{Following, Recorder, TEXT_FILE};

@@ -17,7 +17,7 @@ use super::{Formatter, Parser};
 use crate::ssh;
 
 /// The readable journal.
-const TEXT: &str = "journal.txt";
+pub const TEXT_FILE: &str = "journal.txt";
 /// The journal as exported, compressed; a gzip member per recording.
 const RAW: &str = "journal-raw.txt.gz";
 /// A stream that has been silent for this long is taken as drained.
@@ -101,9 +101,10 @@ impl Recorder {
     /// When a file cannot be opened.
     pub fn create(dir: &Path) -> io::Result<Self> {
         let open = |name| OpenOptions::new().create(true).append(true).open(dir.join(name));
-        let files = Files { text: open(TEXT)?, raw: open(RAW)?, formatter: Formatter::new(), cursor: None };
+        let files =
+            Files { text: open(TEXT_FILE)?, raw: open(RAW)?, formatter: Formatter::new(), cursor: None };
         Ok(Self {
-            text: dir.join(TEXT),
+            text: dir.join(TEXT_FILE),
             files: Arc::new(Mutex::new(files)),
             running: tokio::sync::Mutex::new(None),
         })

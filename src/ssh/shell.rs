@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -72,14 +72,7 @@ impl Tty {
 
     /// Columns and rows; 80 × 24 when the terminal does not know.
     fn size(&self) -> (u32, u32) {
-        let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-        #[expect(unsafe_code, reason = "there is no safe wrapper for this ioctl")]
-        // SAFETY: the descriptor is open and TIOCGWINSZ writes one winsize, which `size` is.
-        let result = unsafe { libc::ioctl(self.input.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
-        match (size.ws_col, size.ws_row) {
-            (columns @ 1.., rows @ 1..) if result == 0 => (columns.into(), rows.into()),
-            _ => (80, 24),
-        }
+        crate::terminal::size(&self.input).map_or((80, 24), |(columns, rows)| (columns.into(), rows.into()))
     }
 }
 

@@ -98,3 +98,25 @@ fn error_pages() {
     snapshot("cli/unknown-applet", &toy::run(&env, &["toolbox", "otehr"]).expect(2).stderr, &[]);
     snapshot("cli/help", &toy::run(&env, &["toy", "--help"]).expect(0).stdout, &[]);
 }
+
+#[test]
+fn a_mistyped_subcommand_gets_the_nearest_in_every_applet() {
+    let env = Env::new();
+    for (typed, meant) in [
+        (&["kla"][..], "kola"),
+        (&["kola", "rn"], "run"),
+        (&["kola", "-p", "qemu", "spwan"], "spawn"),
+        (&["kola", "lsit"], "list"),
+        (&["cork", "creat"], "create"),
+        (&["gangue", "gte"], "get"),
+        (&["kolet", "urn"], "run"),
+        (&["ore", "awz"], "aws"),
+        (&["ore", "aws", "gcc"], "gc"),
+        (&["plume", "rellease"], "release"),
+    ] {
+        let said = env.mantle(typed).expect(2).stderr;
+        assert!(said.contains(&format!("a similar subcommand exists: '{meant}'")), "{typed:?}: {said}");
+    }
+    let said = env.mantle(&["kola", "xyzzy"]).expect(2).stderr;
+    assert!(!said.contains("similar"), "{said}");
+}

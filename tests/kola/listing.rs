@@ -45,13 +45,39 @@ fn the_table_is_aligned() {
 }
 
 #[test]
+fn the_list_is_filtered() {
+    let env = env();
+    let names = |args: &[&str]| {
+        let table = env.mantle(&[&["kola", "list"], args].concat()).expect(0).stdout;
+        table.lines().skip(2).map(|l| l.split('\t').next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["fcos.*", "cl.basic"]), ["cl.basic", "fcos.basic"]);
+    let debian = names(&["-b", "debian", "*.basic"]);
+    assert_eq!(debian, ["debian.basic", "fcos.basic"]);
+    assert!(names(&["-p", "scripted"]).contains(&"selftest.pass".to_owned()));
+    assert!(!names(&["-p", "qemu"]).iter().any(|name| name.starts_with("selftest.")));
+    for (args, code, said) in [
+        (&["-p", "qmeu"][..], 3, "did you mean \"qemu\"?"),
+        (&["-b", "bogus"], 3, "unsupported distro \"bogus\""),
+        (&["debian.basik"], 1, "did you mean \"debian.basic\"?"),
+        (&["["], 1, "syntax error in pattern: ["),
+    ] {
+        let outcome = env.mantle(&[&["kola", "list"], args].concat()).expect(code);
+        assert!(outcome.stderr.contains(said), "{}", outcome.stderr);
+        assert_eq!(outcome.stdout, "");
+    }
+    let json = env.mantle(&["kola", "list", "--json", "debian.basic"]).expect(0).stdout;
+    assert!(json.contains("\"Description\": \"The system as it comes"), "{json}");
+}
+
+#[test]
 fn the_list_is_json_too() {
     let env = Env::new();
     let text = env.mantle(&["kola", "list", "--json"]).expect(0).stdout;
     let list: Value = serde_json::from_str(&text).unwrap();
     let list = list.as_array().unwrap();
     for test in list {
-        let keys: Vec<&String> = test.as_object().unwrap().keys().collect();
+        let keys: Vec<&String> = test.as_object().unwrap().keys().filter(|k| *k != "Description").collect();
         assert_eq!(keys, ["Name", "Platforms", "Architectures", "Distros"]);
         for key in &keys[1..] {
             assert!(!test[key.as_str()].as_array().unwrap().is_empty(), "{test}");

@@ -38,6 +38,7 @@ fn constant(env: &Env, text: &str) -> String {
     let mut text = text.replace(&*env.home().to_string_lossy(), "~");
     for (pattern, word) in [
         (r"\(\d+\.\d\ds\)", "(<time>)"),
+        (r"(?m) in \d+ s$", " in <time>"),
         (r#""duration":\d+"#, r#""duration":<time>"#),
         (r#"(time|timestamp)="[^"]*""#, r#"$1="<time>""#),
         (r"(\w+\.rs):\d+(:\d+)?", "$1:<line>"),

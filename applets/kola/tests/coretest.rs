@@ -91,26 +91,29 @@ const RHCOS: &[Native] = &[
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("cl.basic", natives).native(CL).distros(["cl"]).features([
-            "cloudinit",
-            "dbus",
-            "disks",
-            "docker",
-            "ro-usr",
-            "timesyncd",
-            "update-engine",
-        ]),
+        Test::new("cl.basic", natives)
+            .description("The system as it comes: services, users, disks, keys")
+            .native(CL)
+            .distros(["cl"])
+            .features(["cloudinit", "dbus", "disks", "docker", "ro-usr", "timesyncd", "update-engine"]),
         Test::new("cl.internet", natives)
+            .description("Updates, containers and time from the Internet")
             .native(INTERNET)
             .distros(["cl"])
             .flags([Flag::RequiresInternetAccess])
             .features(["docker", "update-engine"]),
-        Test::new("debian.basic", natives).native(DEBIAN).distros(["debian"]).features(["dbus", "ro-usr"]),
+        Test::new("debian.basic", natives)
+            .description("The system as it comes: services, users, disks")
+            .native(DEBIAN)
+            .distros(["debian"])
+            .features(["dbus", "ro-usr"]),
         Test::new("fcos.basic", natives)
+            .description("The system as it comes: services, users")
             .native(FCOS)
             .distros(["fcos", "debian"])
             .features(["dbus", "ro-usr"]),
         Test::new("rhcos.basic", natives)
+            .description("The system as it comes: services, users")
             .native(RHCOS)
             .distros(["rhcos"])
             .features(["crio", "dbus", "ro-usr"]),
