@@ -107,12 +107,12 @@ fn a_mistyped_subcommand_gets_the_nearest_in_every_applet() {
         (&["kola", "rn"], "run"),
         (&["kola", "-p", "qemu", "spwan"], "spawn"),
         (&["kola", "lsit"], "list"),
-        (&["cork", "creat"], "create"),
+        (&["cork", "verison"], "version"),
         (&["gangue", "gte"], "get"),
         (&["kolet", "urn"], "run"),
         (&["ore", "awz"], "aws"),
         (&["ore", "aws", "gcc"], "gc"),
-        (&["plume", "rellease"], "release"),
+        (&["plume", "indx"], "index"),
     ] {
         let said = env.mantle(typed).expect(2).stderr;
         assert!(said.contains(&format!("a similar subcommand exists: '{meant}'")), "{typed:?}: {said}");

@@ -221,7 +221,7 @@ fn consoles_and_journals_are_searched_for_trouble() {
         let found: Vec<String> = outcome
             .stdout
             .lines()
-            .filter(|l| l.contains("Found "))
+            .filter(|l| l.trim().starts_with("run.rs:") && l.contains("Found "))
             .map(|l| constant(env, l.trim()))
             .collect();
         (outcome.code, found)
