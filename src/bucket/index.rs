@@ -162,7 +162,7 @@ impl Job<'_> {
     }
 
     fn at(&self, name: &str) -> Location {
-        Location { bucket: self.bucket.to_owned(), name: name.to_owned() }
+        Location::new(self.bucket, name)
     }
 
     async fn write(&self, name: &str, page: &Bytes, done: &mut Summary) -> Result<(), storage::Error> {

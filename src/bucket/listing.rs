@@ -69,7 +69,7 @@ impl Listing {
             && !name.is_empty()
             && listing.get(name).is_none()
         {
-            let redirect = Location { bucket: at.bucket.clone(), name: name.to_owned() };
+            let redirect = at.at(name);
             match storage.get(&redirect).await {
                 Ok(object) => listing.add(object),
                 Err(e) if e.status() == Some(StatusCode::NOT_FOUND) => {}

@@ -158,7 +158,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     async fn copy(&self, copy: &Copy<'_>) -> Result<Made, storage::Error> {
-        let to = Location { bucket: self.destination.bucket.clone(), name: copy.to.clone() };
+        let to = self.destination.at(&*copy.to);
         let name = copy.to.clone();
         if self.options.dry_run {
             notice!("bucket", "Would copy {to}");
@@ -171,7 +171,7 @@ impl Job<'_> {
             return Ok(Made { name, copy: Ok(object) });
         }
         info!("bucket", "Copying {to}");
-        let source = Location { bucket: self.source.bucket.clone(), name: copy.from.to_owned() };
+        let source = self.source.at(copy.from);
         let rewrite = Rewrite {
             source: &source,
             generation: copy.entry.generation,
@@ -185,7 +185,7 @@ impl Job<'_> {
     }
 
     async fn delete(&self, name: &str, entry: &Entry) -> Result<(), storage::Error> {
-        let at = Location { bucket: self.destination.bucket.clone(), name: name.to_owned() };
+        let at = self.destination.at(name);
         if self.options.dry_run {
             notice!("bucket", "Would delete {at}");
             return Ok(());

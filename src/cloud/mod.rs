@@ -4,6 +4,7 @@
 //! `gc` and `resume` are what clouds share: what is left over is removed by the same rules everywhere, and uploads are
 //! gone on with in the same way. The others are one cloud each.
 
+pub mod address;
 pub mod aws;
 pub mod gc;
 pub mod google;

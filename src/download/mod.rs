@@ -24,7 +24,6 @@ use crate::target::Refused;
 
 pub use ahead::Ranges;
 pub use local::decompress;
-pub use s3::S3Object;
 pub use source::{Source, SourceError};
 pub use transfer::{Outcome, Request};
 pub use update::{Signed, Update};

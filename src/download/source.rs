@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::ahead::Ahead;
-use super::s3::S3Object;
-use super::{Engine, Error};
+use super::{Engine, Error, s3};
+use crate::cloud::address::{self, Address, Amazon};
 use crate::cloud::google::storage::{Location, Object};
 use crate::compress::Compression;
 use crate::http::{self, mask};
@@ -29,7 +29,7 @@ pub enum Source {
     /// `gs://`: an object of Google Storage.
     Storage(Location),
     /// `s3://`: a public object of Amazon S3, or of a server that speaks as it does.
-    S3(S3Object),
+    S3(Address<Amazon>),
     /// `file://`: a file of this machine.
     File(PathBuf),
 }
@@ -61,7 +61,7 @@ pub enum SourceError {
     },
     /// Not the URL of an object.
     #[error(transparent)]
-    Storage(#[from] crate::cloud::google::storage::Error),
+    Address(#[from] address::Error),
 }
 
 /// What a URL of a [`Source`] begins with.
@@ -77,11 +77,11 @@ impl FromStr for Source {
     type Err = SourceError;
 
     fn from_str(text: &str) -> Result<Self, SourceError> {
-        if text.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("gs://")) {
+        if Location::fits(text) {
             return Ok(Self::Storage(Location::object(text)?));
         }
-        if text.get(..5).is_some_and(|s| s.eq_ignore_ascii_case("s3://")) {
-            return Ok(Self::S3(S3Object::parse(text)?));
+        if Address::<Amazon>::fits(text) {
+            return Ok(Self::S3(Address::object(text)?));
         }
         let url: Url = match text.parse() {
             Ok(url) => url,
@@ -94,6 +94,11 @@ impl FromStr for Source {
         let incomplete = |what| SourceError::Incomplete { what, url: http::shown(&url) };
         let source = match url.scheme() {
             "http" | "https" => Self::Http(url.clone()),
+            // Only web servers are asked queries: a name cut there would be another file's.
+            "file" if url.query().is_some() || url.fragment().is_some() => {
+                let what = "URL of a file with a bare ? or #, which are written %3F and %23:";
+                return Err(SourceError::Incomplete { what, url: text.into() });
+            }
             "file" => {
                 Self::File(url.to_file_path().map_err(|()| incomplete("URL of another machine's file"))?)
             }
@@ -125,7 +130,7 @@ impl Source {
         let path = match self {
             Self::Http(url) => crate::text::percent::decode(url.path())?,
             Self::Storage(at) => at.name.clone(),
-            Self::S3(at) => at.key.clone(),
+            Self::S3(at) => at.name.clone(),
             Self::File(path) => path.to_str()?.to_owned(),
         };
         let name = path.rsplit('/').next()?;
@@ -140,12 +145,8 @@ impl Source {
                 longer.set_path(&format!("{}{suffix}", url.path()));
                 Self::Http(longer)
             }
-            Self::Storage(at) => {
-                Self::Storage(Location { bucket: at.bucket.clone(), name: format!("{}{suffix}", at.name) })
-            }
-            Self::S3(at) => {
-                Self::S3(S3Object { bucket: at.bucket.clone(), key: format!("{}{suffix}", at.key) })
-            }
+            Self::Storage(at) => Self::Storage(at.at(format!("{}{suffix}", at.name))),
+            Self::S3(at) => Self::S3(at.at(format!("{}{suffix}", at.name))),
             Self::File(path) => {
                 let mut path = path.clone().into_os_string();
                 path.push(suffix);
@@ -251,7 +252,7 @@ impl Engine {
         match source {
             Source::Http(url) => self.open_http(url, resume).await,
             Source::Storage(at) => self.open_stored(at, resume).await,
-            Source::S3(at) => self.open_http(&at.url_of_environment()?, resume).await,
+            Source::S3(at) => self.open_http(&s3::url_of_environment(at)?, resume).await,
             Source::File(path) => open_file(path, resume).await,
         }
     }
@@ -260,7 +261,7 @@ impl Engine {
     pub(super) fn ahead(&self, source: &Source, head: &Head, at: u64) -> Option<Body> {
         let url = match source {
             Source::Http(url) => url.clone(),
-            Source::S3(object) => object.url_of_environment().ok()?,
+            Source::S3(object) => s3::url_of_environment(object).ok()?,
             Source::Storage(_) | Source::File(_) => return None,
         };
         Ahead::new(&self.http, url, head, at, self.ranges).map(|a| Body::Ahead(Box::new(a)))

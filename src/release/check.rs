@@ -94,7 +94,7 @@ fn channel(c: &Channel) -> Verdict {
     for (at, destination) in c.destinations.iter().enumerate() {
         let within = |(field, why): Finding| (format!("destinations[{at}].{field}"), why);
         self::destination(destination).map_err(within)?;
-        if !seen.insert(destination.url.trim_end_matches('/')) {
+        if !seen.insert(destination.url.strip_suffix('/').unwrap_or(&destination.url)) {
             return wrong(format!("destinations[{at}].url"), "the same destination again");
         }
     }

@@ -1,6 +1,8 @@
 //! Roots and names of public downloads.
 
+use super::select::is_stored;
 use super::{Downloads, architecture, fill};
+use crate::text::percent::encode;
 
 /// Why a text is no root of downloads.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,11 +86,14 @@ impl Downloads {
     }
 }
 
-/// The URL of a file in a folder that is a URL, with or without slashes at its end; a query stays at the end.
-pub fn file_in(folder: &str, name: &str) -> String {
-    let (folder, query) = match folder.split_once('?') {
-        Some((folder, query)) if !folder.starts_with("gs:") => (folder, format!("?{query}")),
-        _ => (folder, String::new()),
-    };
-    format!("{}/{name}{query}", folder.trim_end_matches('/'))
+/// The URL of a file in a folder that is a URL: a path below it. On the web the path is encoded and a query stays at
+/// the end; in a store everything is taken as it is.
+pub fn file_in(folder: &str, path: &str) -> String {
+    if is_stored(folder) {
+        let slash = if folder.ends_with('/') { "" } else { "/" };
+        return format!("{folder}{slash}{path}");
+    }
+    let (folder, query) = folder.split_at(folder.find(['?', '#']).unwrap_or(folder.len()));
+    let path = path.split('/').map(encode).collect::<Vec<_>>().join("/");
+    format!("{}/{path}{query}", folder.trim_end_matches('/'))
 }

@@ -2,7 +2,8 @@
 
 use super::check::USER;
 use super::{Aws, Azure, Channel, Destination, Distribution, Error, Gce, architecture, fill, is_component};
-use crate::cloud::google::storage::{Error as StorageError, Location};
+use crate::cloud::address::{self, Address, Amazon, Google};
+use crate::cloud::google::storage::Location;
 use crate::text::percent::encode;
 
 /// One release of a channel for a board.
@@ -40,7 +41,7 @@ impl Distribution {
         let urls = channel.destinations.iter_mut().map(|d| &mut d.url).chain([&mut channel.source]);
         for url in urls.filter(|url| url.contains(USER)) {
             let user = user.filter(|u| is_component(u)).ok_or_else(|| Error::NoUser { url: url.clone() })?;
-            *url = url.replace(USER, &encode(user));
+            *url = url.replace(USER, &as_part_of(url, user));
         }
         Ok(channel)
     }
@@ -68,14 +69,14 @@ impl Distribution {
         if !is_component(version) {
             return Err(Error::Name { what: "version", value: version.into() });
         }
-        let version_text = encode(version);
+        let version_text = as_part_of(&source, version);
         let values = [("board", board), ("arch", architecture(board)), ("version", &*version_text)];
         let cloud = self.cloud_boards.iter().any(|b| b == board);
         Ok(Selection {
             channel: channel.into(),
             board: board.into(),
             version: version.into(),
-            source: fill(&source, &values).trim_end_matches('/').to_owned(),
+            source: without_slash(fill(&source, &values)),
             gce: gce.filter(|_| cloud),
             azure: azure.filter(|_| cloud),
             aws: aws.filter(|_| cloud),
@@ -89,9 +90,9 @@ impl Destination {
     ///
     /// # Errors
     /// When `$USER` is still in it: take the destination from [`Distribution::channel`].
-    pub fn location(&self) -> Result<Location, StorageError> {
+    pub fn location(&self) -> Result<Location, address::Error> {
         if self.url.contains(USER) {
-            return Err(StorageError::Url { what: "unresolved user in URL", url: self.url.clone() });
+            return Err(address::Error::Unusable { what: "unresolved user in URL", url: self.url.clone() });
         }
         Location::prefix(&self.url)
     }
@@ -101,7 +102,7 @@ impl Destination {
     ///
     /// # Errors
     /// As [`Destination::location`].
-    pub fn final_prefixes(&self, board: &str, version: &str) -> Result<Vec<Location>, StorageError> {
+    pub fn final_prefixes(&self, board: &str, version: &str) -> Result<Vec<Location>, address::Error> {
         let board = below(&self.location()?, board);
         let version = self.version_path.then_some(version);
         Ok(version.into_iter().chain([&*self.named_path]).map(|name| below(&board, name)).collect())
@@ -111,16 +112,33 @@ impl Destination {
     ///
     /// # Errors
     /// As [`Destination::location`].
-    pub fn parent_prefixes(&self, board: &str) -> Result<Vec<Location>, StorageError> {
+    pub fn parent_prefixes(&self, board: &str) -> Result<Vec<Location>, address::Error> {
         let path = self.location()?;
         let board = below(&path, board);
         Ok(vec![path, board])
     }
 }
 
+/// A value as it is put into a URL: encoded for the web, as it is for stores, in whose names nothing is encoded.
+pub(super) fn as_part_of(url: &str, value: &str) -> String {
+    if is_stored(url) { value.to_owned() } else { encode(value) }
+}
+
+/// Whether an address is that of a store, where everything after the bucket is a name.
+pub(super) fn is_stored(url: &str) -> bool {
+    Address::<Google>::fits(url) || Address::<Amazon>::fits(url)
+}
+
+fn without_slash(mut url: String) -> String {
+    if url.ends_with('/') {
+        url.pop();
+    }
+    url
+}
+
 /// The folder of this name in a folder.
 pub(super) fn below(folder: &Location, name: &str) -> Location {
-    Location { bucket: folder.bucket.clone(), name: format!("{}{name}/", folder.name) }
+    folder.at(format!("{}{name}/", folder.name))
 }
 
 impl Aws {

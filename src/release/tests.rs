@@ -128,7 +128,7 @@ fn flatcar_is_beside_them() {
 fn a_release_is_selected_by_channel_board_and_version() {
     let cl = cl();
     let selected = cl.select("user", "amd64-usr", "1.2.3+dev", Some("a b")).unwrap();
-    assert_eq!(selected.source, "gs://users.developer.core-os.net/a%20b/boards/amd64-usr/1.2.3%2Bdev");
+    assert_eq!(selected.source, "gs://users.developer.core-os.net/a b/boards/amd64-usr/1.2.3+dev");
     let at = selected.destinations[0].location().unwrap();
     assert_eq!((&*at.bucket, &*at.name), ("users.developer.core-os.net", "a b/releases/"));
     let beta = cl.select("beta", "amd64-usr", "1.2.3", None).unwrap();
@@ -326,7 +326,14 @@ fn names_of_files() {
     assert_eq!(url, format!("gs://b/sdk/amd64/717.0.0/{name}"));
     assert_eq!(file_in("https://h/a//", "f"), "https://h/a/f");
     assert_eq!(file_in("https://h/a/?key=x/", "f"), "https://h/a/f?key=x/");
-    assert_eq!(file_in("gs://b/a?", "f"), "gs://b/a?/f");
+    assert_eq!(file_in("https://h/a#x", "1+2/f#?%"), "https://h/a/1%2B2/f%23%3F%25#x");
+    for store in ["gs", "GS", "s3"] {
+        for (folder, file) in
+            [("b/a?", "b/a?/f#?%"), ("b/a#1/", "b/a#1/f#?%"), ("b/a//", "b/a//f#?%"), ("b", "b/f#?%")]
+        {
+            assert_eq!(file_in(&format!("{store}://{folder}"), "f#?%"), format!("{store}://{file}"));
+        }
+    }
 }
 
 /// A plan as text: `*` marks what is done with everything below.

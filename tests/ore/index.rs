@@ -161,6 +161,6 @@ fn a_change_behind_our_back_is_not_overwritten() {
 #[test]
 fn several_places_in_one_go() {
     let bench = Bench::with(&["p/x", "q/y"]);
-    bench.gcloud(&["index", "gs://b/p/", "gs://b//q"]).expect(0);
+    bench.gcloud(&["index", "gs://b/p/", "gs://b/q"]).expect(0);
     assert_eq!(bench.gcs.names("b"), ["p/index.html", "p/x", "q/index.html", "q/y"]);
 }

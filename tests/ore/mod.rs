@@ -82,7 +82,7 @@ fn storage(address: std::net::SocketAddr) -> Storage {
 }
 
 fn object(bucket: &str, name: &str) -> Location {
-    Location { bucket: bucket.into(), name: name.into() }
+    Location::new(bucket, name)
 }
 
 fn runtime() -> tokio::runtime::Runtime {

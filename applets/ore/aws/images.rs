@@ -2,7 +2,7 @@
 
 use ::mantle::applet::Context;
 use ::mantle::cloud::aws::failure::Error;
-use ::mantle::cloud::aws::object::{Location, check_bucket, default_bucket};
+use ::mantle::cloud::aws::object::{check_bucket, default_bucket, location};
 use ::mantle::cloud::aws::{copy, images, initialize};
 use ::mantle::error::{Result, Stop, WrapErr as _, usage};
 use ::mantle::output;
@@ -147,8 +147,8 @@ fn bucket(text: &str) -> Result<String> {
         check_bucket(text).map_err(usage)?;
         return Ok(text.to_owned());
     }
-    let location: Location = text.parse().map_err(|e: String| usage(e))?;
-    if !location.key.is_empty() {
+    let location = location(text).map_err(usage)?;
+    if !location.name.is_empty() {
         return Err(usage(format!("{text} names more than a bucket")));
     }
     Ok(location.bucket)

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use ::mantle::applet::Context;
 use ::mantle::args::{self, path_parser};
 use ::mantle::cloud::aws::images::pv_kernel;
-use ::mantle::cloud::aws::object::{Location, default_bucket};
+use ::mantle::cloud::aws::object::{Location, default_bucket, location};
 use ::mantle::cloud::aws::upload::{self, Request, Source, check_image_name, parse_tag};
 use ::mantle::disk::{self, Content, Format, MAX_GIB};
 use ::mantle::error::{Result, Section as _, WrapErr as _, eyre, usage};
@@ -148,7 +148,7 @@ struct Plan {
 }
 
 fn url(option: &str, value: Option<String>) -> Result<Option<Location>> {
-    given(value).map(|v| v.parse().map_err(|e: String| usage(format!("--{option}: {e}")))).transpose()
+    given(value).map(|v| location(&v).map_err(|e| usage(format!("--{option}: {e}")))).transpose()
 }
 
 impl Plan {
@@ -167,7 +167,7 @@ impl Plan {
         if verb.direct && elsewhere {
             return Err(usage("--direct cannot be used with --source-object or --source-snapshot."));
         }
-        if object.as_ref().is_some_and(|o| o.key.is_empty()) {
+        if object.as_ref().is_some_and(|o| o.name.is_empty()) {
             return Err(usage("--source-object names a bucket, not an object"));
         }
         if let Some(id) = snapshot.as_ref().filter(|s| !s.starts_with("snap-")) {
@@ -218,7 +218,7 @@ impl Plan {
         let request = Request {
             name,
             source,
-            object: object.clone().unwrap_or(Location { bucket: String::new(), key: String::new() }),
+            object: object.clone().unwrap_or_else(|| Location::new("", "")),
             format,
             size_gib,
             force: verb.force,
@@ -245,13 +245,12 @@ impl Plan {
     fn request(self, region: &str) -> Result<Request> {
         let Self { mut request, bucket, object, board, base } = self;
         if object.is_none() {
-            let to =
-                bucket.unwrap_or_else(|| Location { bucket: default_bucket(region), key: String::new() });
-            let folder = match to.key.as_str() {
-                "" => format!("{}/{board}/{}", user()?, request.name),
-                path => path.to_owned(),
+            let to = bucket.unwrap_or_else(|| Location::new(default_bucket(region), ""));
+            let folder = match to.name.as_str() {
+                "" => to.at(format!("{}/{board}/{}", user()?, request.name)),
+                _ => to,
             };
-            request.object = Location { bucket: to.bucket, key: format!("{folder}/{base}") };
+            request.object = folder.join(&base);
         }
         Ok(request)
     }

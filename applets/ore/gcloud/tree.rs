@@ -2,7 +2,7 @@
 
 use ::mantle::applet::Context;
 use ::mantle::bucket::{self, Error, IndexOptions, Summary, SyncOptions};
-use ::mantle::cloud::google::storage::{Error as StorageError, Location};
+use ::mantle::cloud::google::storage::Location;
 use ::mantle::error::{Result, Section as _, WrapErr, usage};
 use ::mantle::{notice, output};
 use clap::Parser;
@@ -151,7 +151,7 @@ impl Verb for Sync {
 
 /// The URLs, all of them read before any is used.
 fn places(urls: &[String]) -> Result<Vec<Location>> {
-    urls.iter().map(|url| Location::prefix(url).map_err(|e: StorageError| usage(e.to_string()))).collect()
+    urls.iter().map(|url| Location::prefix(url).map_err(|e| usage(e.to_string()))).collect()
 }
 
 fn report(at: &str, done: &Summary, dry_run: bool) {

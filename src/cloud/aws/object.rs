@@ -3,11 +3,9 @@
 //! Limits: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
@@ -19,6 +17,7 @@ use super::COMPONENT;
 use super::api::{self, Api};
 use super::failure::{During as _, Error, Result};
 use super::unfinished::{Identity, Record, Slot, Work};
+use crate::cloud::address::{self, Address, Amazon};
 use crate::http::{Class, Transient as _};
 use crate::{info, warning};
 
@@ -33,36 +32,16 @@ const PARALLEL: usize = 5;
 pub type Report<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
 /// An object or a place for objects in S3.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location {
-    /// The bucket.
-    pub bucket: String,
-    /// The key, without slashes around it; empty: the bucket itself.
-    pub key: String,
-}
+pub type Location = Address<Amazon>;
 
-impl FromStr for Location {
-    type Err = String;
-
-    /// Reads `s3://bucket/key`.
-    fn from_str(url: &str) -> Result<Self, String> {
-        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        if scheme != "s3" {
-            return Err(format!("invalid s3 scheme; must be 's3://', not '{scheme}://'"));
-        }
-        let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.is_empty() {
-            return Err(format!("URL missing bucket name {url}"));
-        }
-        check_bucket(bucket)?;
-        Ok(Self { bucket: bucket.into(), key: key.trim_matches('/').into() })
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.key)
-    }
+/// Reads `s3://bucket/key`; the bucket must be one that can be written to today.
+///
+/// # Errors
+/// What is wrong.
+pub fn location(url: &str) -> Result<Location, String> {
+    let at: Location = url.parse().map_err(|e: address::Error| e.to_string())?;
+    check_bucket(&at.bucket)?;
+    Ok(at)
 }
 
 /// Refuses what cannot be the name of a bucket: 3 to 63 lower-case letters, digits, dots and hyphens.
@@ -134,12 +113,12 @@ impl Upload<'_> {
         let opened = Opened { file, identity };
         if opened.identity.size <= MIN_PART {
             let bytes = self.read(&opened, 0, opened.identity.size).await?;
-            let put = api.put_object(&self.to.bucket, &self.to.key, bytes);
+            let put = api.put_object(&self.to.bucket, &self.to.name, bytes);
             self.cancel.run_until_cancelled(put).await.ok_or(Error::Interrupted)??;
             (self.report)(opened.identity.size, opened.identity.size);
             return self.unchanged(&opened);
         }
-        let slot = if self.resume { Slot::open(api.region(), &self.to.to_string())? } else { Slot::none() };
+        let slot = if self.resume { Slot::open(api.region(), &self.to.url())? } else { Slot::none() };
         let begun = self.begin(api, &slot, &opened).await?;
         let upload = &begun.upload;
         let parts = self.send(api, &opened, &begun).await;
@@ -157,7 +136,7 @@ impl Upload<'_> {
                 Err(e)
             }
             Err(e) => {
-                match api.abort_multipart(&self.to.bucket, &self.to.key, upload).await {
+                match api.abort_multipart(&self.to.bucket, &self.to.name, upload).await {
                     Ok(()) => slot.clear(),
                     Err(e) => warning!(COMPONENT, "the parts of {} could not be removed: {e}", self.to),
                 }
@@ -172,7 +151,7 @@ impl Upload<'_> {
 
     /// Finds the upload to go on with, or starts one: its id, the length of its parts, those that are there.
     async fn begin(&self, api: &Api, slot: &Slot, opened: &Opened) -> Result<Begun> {
-        let (bucket, key) = (&self.to.bucket, &self.to.key);
+        let (bucket, key) = (&self.to.bucket, &self.to.name);
         if let Some(record) = slot.load()
             && let Work::Multipart { upload, part, .. } = record.work
         {
@@ -242,7 +221,7 @@ impl Upload<'_> {
             {
                 return Ok((number, etag.clone(), length));
             }
-            let etag = api.upload_part(&self.to.bucket, &self.to.key, upload, number, bytes).await?;
+            let etag = api.upload_part(&self.to.bucket, &self.to.name, upload, number, bytes).await?;
             Ok::<_, Error>((number, etag, length))
         });
         let mut jobs = stream::iter(jobs).buffer_unordered(PARALLEL);
@@ -268,7 +247,7 @@ impl Upload<'_> {
         parts: &[(i64, String)],
     ) -> Result<()> {
         self.unchanged(opened)?;
-        let (bucket, key) = (&self.to.bucket, &self.to.key);
+        let (bucket, key) = (&self.to.bucket, &self.to.name);
         match api.complete_multipart(bucket, key, upload, parts).await {
             Ok(()) => Ok(()),
             // A repetition, the answer to the first try having been lost: the object tells.
@@ -339,7 +318,7 @@ pub(super) fn may_pass(error: &Error) -> bool {
 /// # Errors
 /// When the provider refuses, or another process works on it.
 pub async fn tidy(api: &Api, to: &Location) -> Result<()> {
-    let slot = Slot::open(api.region(), &to.to_string())?;
+    let slot = Slot::open(api.region(), &to.url())?;
     if let Some(record) = slot.load()
         && let Work::Multipart { bucket, key, upload, .. } = record.work
     {
@@ -386,13 +365,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_read_and_shown() {
-        let read = |text: &str| text.parse::<Location>();
-        let is = |bucket: &str, key: &str| Ok(Location { bucket: bucket.into(), key: key.into() });
-        assert_eq!(read("s3://buck/a/b c"), is("buck", "a/b c"));
-        assert_eq!(read("s3://buck"), is("buck", ""));
-        assert_eq!(read("s3://buck//a/"), is("buck", "a"));
-        assert_eq!(read("s3://buck/a/x.vmdk").unwrap().to_string(), "s3://buck/a/x.vmdk");
+    fn buckets_of_locations_are_checked() {
+        assert_eq!(location("s3://buck/a/b c/"), Ok(Location::new("buck", "a/b c/")));
+        assert_eq!(location("s3://buck"), Ok(Location::new("buck", "")));
         for (url, reason) in [
             ("gs://buck", "invalid s3 scheme; must be 's3://', not 'gs://'"),
             ("buck", "not '://'"),
@@ -400,7 +375,7 @@ mod tests {
             ("s3://", "URL missing bucket name"),
             ("s3://Buck/a", "cannot name a bucket"),
         ] {
-            let error = read(url).unwrap_err();
+            let error = location(url).unwrap_err();
             assert!(error.contains(reason), "{error}");
         }
     }

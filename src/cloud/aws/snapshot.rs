@@ -81,7 +81,7 @@ pub async fn import(
     object: &Location,
     cancel: &CancellationToken,
 ) -> Result<String> {
-    let task = api.import_snapshot(name, format.name(), &object.bucket, &object.key).await?;
+    let task = api.import_snapshot(name, format.name(), &object.bucket, &object.name).await?;
     info!(COMPONENT, "created snapshot import task {task}");
     finish(api, name, &task, cancel).await
 }

@@ -108,7 +108,7 @@ pub async fn run(
     work.check()?;
     if request.delete_object && matches!(request.source, Source::File(_)) {
         info!(COMPONENT, "deleting {}", request.object);
-        api.delete_object(&request.object.bucket, &request.object.key)
+        api.delete_object(&request.object.bucket, &request.object.name)
             .await
             .during("unable to delete object")?;
     }
@@ -123,7 +123,7 @@ pub async fn run(
         true => Some(work.image(Kind::Pv, &request.image_name, &snapshot).await?),
         false => None,
     };
-    Ok(Outcome { hvm, pv, snapshot, object: request.object.to_string() })
+    Ok(Outcome { hvm, pv, snapshot, object: request.object.url() })
 }
 
 struct Work<'a> {
@@ -176,7 +176,7 @@ impl Work<'_> {
 
     async fn object(&self, file: &Path) -> Result<()> {
         let Request { object, force, resume, .. } = self.request;
-        if !force && self.api.head_object(&object.bucket, &object.key).await?.is_some() {
+        if !force && self.api.head_object(&object.bucket, &object.name).await?.is_some() {
             info!(COMPONENT, "skipping upload since object exists and force was not set: {object}");
             return object::tidy(self.api, object).await;
         }

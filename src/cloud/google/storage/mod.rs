@@ -5,7 +5,6 @@
 
 mod access;
 mod list;
-mod location;
 mod object;
 mod upload;
 mod write;
@@ -19,14 +18,17 @@ use serde::de::DeserializeOwned;
 use self::access::Door;
 use super::refusal;
 use super::sources::{Choice, Environment};
+use crate::cloud::address::{self, Address};
 use crate::http::{Call, CallError, Calls, Cause, Class, Client, Repeat, Service, Transient};
 use crate::text::percent::encode;
 
 pub use list::Page;
-pub use location::Location;
 pub use object::{Attributes, Object, format_crc32c, parse_crc32c};
 pub use upload::{Fingerprint, fingerprint};
 pub use write::{OnlyIf, Rewrite};
+
+/// An object's place in Cloud Storage, or a prefix of names.
+pub type Location = Address<address::Google>;
 
 /// The API's root.
 const BASE: &str = "https://storage.googleapis.com/storage/v1/";
@@ -34,14 +36,9 @@ const BASE: &str = "https://storage.googleapis.com/storage/v1/";
 /// What can go wrong with stored objects.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not the URL of an object or a bucket.
-    #[error("{what} {url}")]
-    Url {
-        /// What is wrong with it.
-        what: &'static str,
-        /// The URL as given.
-        url: String,
-    },
+    /// Not the address of an object.
+    #[error(transparent)]
+    Address(#[from] address::Error),
     /// A call failed.
     #[error(transparent)]
     Call(CallError),
@@ -282,7 +279,8 @@ impl Storage {
     fn checked_url(&self, at: &Location, path: &[&str]) -> Result<Url, Error> {
         // The service has no such names; as parts of a URL they would lead to another object, or to the bucket.
         if matches!(&*at.name, "." | ".." | "") || matches!(&*at.bucket, "." | "..") {
-            return Err(Error::Url { what: "not the name of an object:", url: at.to_string() });
+            let what = "not the name of an object:";
+            return Err(address::Error::Unusable { what, url: at.to_string() }.into());
         }
         Ok(self.url(path))
     }
@@ -350,7 +348,7 @@ mod tests {
     #[test]
     fn names_are_one_component_of_the_path() {
         let storage = storage(BASE);
-        let at = |name: &str| storage.object_url(&Location { bucket: "b".into(), name: name.into() });
+        let at = |name: &str| storage.object_url(&Location::new("b", name));
         for nowhere in ["", ".", ".."] {
             assert!(at(nowhere).is_err(), "{nowhere}");
         }
