@@ -10,7 +10,7 @@ use super::{Error, IndexOptions, Summary, pages, pool};
 use crate::cloud::google::storage::{self, Attributes, Fingerprint, Location, Object, Storage};
 use crate::natural;
 use crate::progress::Progress;
-use crate::{info, notice};
+use crate::{info, notice, warning};
 
 /// Which objects lie where, without the pages about them.
 struct Tree<'a> {
@@ -71,10 +71,24 @@ impl<'a> Tree<'a> {
 }
 
 /// The names of a folder's pages: `index.html` in it, the page named as it, the redirect to that. The top has but the
-/// first.
+/// first. Of `a//` and of `a/index.html/` the redirect would be named as a page of `a/`: they have none.
 fn names(folder: &str) -> [Option<String>; 3] {
     let short = folder.strip_suffix('/').filter(|s| !s.is_empty());
-    [Some(format!("{folder}{INDEX}")), short.map(|_| folder.to_owned()), short.map(String::from)]
+    let redirect = short.filter(|_| !is_taken(folder));
+    [Some(format!("{folder}{INDEX}")), short.map(|_| folder.to_owned()), redirect.map(String::from)]
+}
+
+/// Whether a folder's name without its slash is that of a page of the folder above.
+fn is_taken(folder: &str) -> bool {
+    !matches!(folder, "" | "/") && matches!(pages::base_name(folder), "" | INDEX)
+}
+
+/// Whether what lies under the name of a page can be one, or is nothing: pages are HTML, and programs that make
+/// folders leave empty objects. The rest is somebody's data.
+fn is_page(old: &Entry) -> bool {
+    let kind = old.attributes.content_type.as_deref().unwrap_or_default();
+    old.size == 0
+        || kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case(pages::CONTENT_TYPE))
 }
 
 /// The pages that all folders below a prefix would get, given the objects there: names and contents. Nothing is asked
@@ -112,7 +126,7 @@ pub async fn run(
         false => listing.prefixes(&at.name).filter(|p| *p == at.name).collect(),
     };
     if folders.is_empty() {
-        crate::warning!("bucket", "there is nothing in {at}");
+        warning!("bucket", "there is nothing in {at}");
         return Ok(());
     }
     let title = title(at, options);
@@ -146,6 +160,10 @@ impl Job<'_> {
     /// The pages of one folder.
     async fn folder(&self, folder: &str) -> Result<Summary, storage::Error> {
         let pages = self.tree.pages(self.title, folder, self.options);
+        if is_taken(folder) && self.options.directories && !pages.is_empty() {
+            let (folder, above) = (self.at(folder), self.at(parent(folder)));
+            warning!("bucket", "{folder} gets no redirect, whose name is that of a page of {above}");
+        }
         let mut done = Summary::default();
         // A page is written before what leads to it, and deleted after: whatever happens in between, no link is dead
         // and what is left can still be told to be pages.
@@ -167,12 +185,15 @@ impl Job<'_> {
 
     async fn write(&self, name: &str, page: &Bytes, done: &mut Summary) -> Result<(), storage::Error> {
         let (at, old) = (self.at(name), self.listing.get(name));
-        let same = old.is_some_and(|o| o.fingerprint() == Some(Fingerprint::of(page))) && !self.options.force;
         let plain = |old: &Entry| {
             let (a, b) = (&old.attributes, &self.attributes);
             a.content_type == b.content_type && a.cache_control == b.cache_control
         };
-        match old.filter(|_| same) {
+        let is_same = |old: &Entry| old.fingerprint() == Some(Fingerprint::of(page));
+        if let Some(old) = old.filter(|old| !is_page(old) && !is_same(old)) {
+            return self.leave(&at, old);
+        }
+        match old.filter(|old| is_same(old) && !self.options.force) {
             Some(old) if plain(old) => {
                 done.unchanged += 1;
                 return Ok(());
@@ -196,9 +217,23 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Says that data lies where a page would.
+    fn leave(&self, at: &Location, old: &Entry) -> Result<(), storage::Error> {
+        let kind = old.attributes.content_type.as_deref().unwrap_or("unknown");
+        warning!(
+            "bucket",
+            "{at} has the name of a page and is none ({} bytes of type {kind}): it stays, and is not listed",
+            old.size
+        );
+        Ok(())
+    }
+
     async fn delete(&self, name: &str, done: &mut Summary) -> Result<(), storage::Error> {
         let Some(old) = self.listing.get(name) else { return Ok(()) };
         let at = self.at(name);
+        if !is_page(old) {
+            return self.leave(&at, old);
+        }
         if self.options.dry_run {
             notice!("bucket", "Would delete {at}");
         } else {

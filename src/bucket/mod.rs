@@ -14,6 +14,7 @@ mod tests;
 use tokio_util::sync::CancellationToken;
 
 use crate::cloud::google::storage::{self, Location, Storage};
+use crate::notice;
 
 pub use index::pages_of;
 use listing::Listing;
@@ -50,6 +51,8 @@ pub struct SyncOptions {
     pub dry_run: bool,
     /// Delete even if that is most of the destination.
     pub allow_mass_delete: bool,
+    /// Go on even if there is nothing in the source.
+    pub allow_empty_source: bool,
     /// Then write pages at the destination.
     pub index: Option<IndexOptions>,
 }
@@ -100,6 +103,14 @@ pub enum Error {
         deleted: usize,
         /// How many there are.
         of: usize,
+    },
+    /// There is nothing to copy, as in a place whose name was mistyped; nothing has been changed.
+    #[error("there is nothing in {source_at}{}", if *.deeper { ", only in folders below it" } else { "" })]
+    EmptySource {
+        /// The source.
+        source_at: String,
+        /// Whether there are folders in it, which the job leaves out.
+        deeper: bool,
     },
     /// The destination is part of the source, or the other way round; nothing has been changed.
     #[error("{source_at} and {at} overlap")]
@@ -154,6 +165,10 @@ pub async fn index(
     cancel: &CancellationToken,
 ) -> Result<Summary, Error> {
     let work = async {
+        if options.delete {
+            // In quotation marks: whoever typed a wrong name should see it, with the blanks at its end.
+            notice!("bucket", "Pages of {at:?} that are not to be will be deleted");
+        }
         let listing = Listing::fetch(storage, at, options.recursive).await?;
         let mut summary = Summary::default();
         index::run(storage, at, &listing, options, &mut summary).await?;

@@ -68,7 +68,8 @@ fn href(name: &str) -> String {
     out
 }
 
-/// Text for HTML. Control characters, which HTML has no place for, become U+FFFD.
+/// Text for HTML: ASCII, because the pages do not say how they are encoded. Control characters, which HTML has no
+/// place for, become U+FFFD.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -78,8 +79,11 @@ fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&#34;"),
             '\'' => out.push_str("&#39;"),
-            c if c.is_control() => out.push('\u{fffd}'),
-            c => out.push(c),
+            c if c.is_control() => out.push_str("&#65533;"),
+            c if c.is_ascii() => out.push(c),
+            c => {
+                let _ = write!(out, "&#{};", u32::from(c));
+            }
         }
     }
     out
@@ -137,12 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn pages_are_ascii() {
+        let text = page("ü/", &["ßu\u{308}"], &["\u{1f980}.bin"]);
+        assert!(text.is_ascii() && text.contains("<title>&#252;/</title>"), "{text}");
+        assert!(text.contains(">&#223;u&#776;</a>") && text.contains(">&#129408;.bin</a>"), "{text}");
+    }
+
+    #[test]
     fn names_cannot_break_out_of_the_page() {
         let name = "<script>alert('1')</script>\"&\u{1}\n";
         let text = page(name, &[name], &[name]);
         assert!(!text.contains("<script") && !text.contains('\u{1}'), "{text}");
         assert!(
-            text.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;\u{fffd}\u{fffd}</a>")
+            text.contains("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;&#65533;&#65533;</a>")
         );
     }
 }

@@ -6,7 +6,7 @@ use super::listing::{Entry, Listing, only_if};
 use super::{Error, Summary, SyncOptions, pool};
 use crate::cloud::google::storage::{self, Location, Rewrite, Storage};
 use crate::progress::Progress;
-use crate::{info, notice};
+use crate::{info, notice, warning};
 
 /// Deleting up to this many objects needs no permission of its own.
 const FEW: usize = 10;
@@ -29,9 +29,22 @@ pub async fn run(
         Listing::fetch(storage, source, options.recursive),
         Listing::fetch(storage, destination, deep)
     )?;
-    let plan = Plan::new(&from, source, &mut to, destination, options)?;
-    if plan.empty {
-        crate::warning!("bucket", "there is nothing in {source}");
+    let plan = Plan::new(&from, source, &mut to, destination, options);
+    if let Some(refusal) = plan.refusal(&from, source, destination, options) {
+        if !options.dry_run {
+            return Err(refusal);
+        }
+        // What would be done is what one wants to see then.
+        warning!("bucket", "without a dry run this is refused: {refusal}");
+    }
+    if options.delete {
+        let (deleted, all) = (plan.deletions.len(), plan.there);
+        let will = if options.dry_run { "would" } else { "will" };
+        // In quotation marks: whoever typed a wrong name should see it, with the blanks at its end.
+        notice!(
+            "bucket",
+            "{deleted} of {all} objects in {destination:?} {will} be deleted, because they are not in {source:?}"
+        );
     }
     summary.unchanged += plan.unchanged;
     let steps = plan.copies.iter().map(Vec::len).sum::<usize>() + plan.deletions.len();
@@ -71,6 +84,8 @@ struct Plan<'a> {
     copies: [Vec<Copy<'a>>; 3],
     deletions: Vec<(String, Entry)>,
     unchanged: u64,
+    /// How many objects there are at the destination.
+    there: usize,
     /// Whether the source has no objects at all.
     empty: bool,
 }
@@ -97,7 +112,7 @@ impl<'a> Plan<'a> {
         to: &mut Listing,
         destination: &Location,
         options: &SyncOptions,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let here = |name: &str, prefix: &str| options.recursive || !name[prefix.len()..].contains('/');
         let wanted: Vec<(&str, &Entry)> = from
             .below(&source.name)
@@ -112,7 +127,7 @@ impl<'a> Plan<'a> {
             .below(&destination.name)
             .filter(|(name, _)| here(name, &destination.name) && !to.is_index(name))
             .collect();
-        let all = rest.len();
+        let there = rest.len();
         let (mut copies, mut unchanged) = ([Vec::new(), Vec::new(), Vec::new()], 0);
         for (name, entry) in &wanted {
             let target = renamed(name);
@@ -131,12 +146,27 @@ impl<'a> Plan<'a> {
             true => rest.into_iter().map(|(name, entry)| (name.to_owned(), entry.clone())).collect(),
             false => Vec::new(),
         };
-        let deleted = deletions.len();
-        if deleted > FEW && deleted * 2 > all && !options.allow_mass_delete {
-            let (at, source_at) = (destination.to_string(), source.to_string());
-            return Err(Error::MassDelete { at, source_at, deleted, of: all });
+        Self { copies, deletions, unchanged, there, empty: wanted.is_empty() }
+    }
+
+    /// Why this is hardly what somebody meant.
+    fn refusal(
+        &self,
+        from: &Listing,
+        source: &Location,
+        destination: &Location,
+        options: &SyncOptions,
+    ) -> Option<Error> {
+        let source_at = source.to_string();
+        if self.empty && !options.allow_empty_source {
+            let deeper = !options.recursive && from.prefixes(&source.name).any(|p| p != source.name);
+            return Some(Error::EmptySource { source_at, deeper });
         }
-        Ok(Self { copies, deletions, unchanged, empty: wanted.is_empty() })
+        let (deleted, of) = (self.deletions.len(), self.there);
+        (deleted > FEW && deleted * 2 > of && !options.allow_mass_delete).then(|| {
+            let at = destination.to_string();
+            Error::MassDelete { at, source_at, deleted, of }
+        })
     }
 }
 

@@ -109,6 +109,10 @@ pub struct Sync {
     #[arg(long)]
     allow_mass_delete: bool,
 
+    /// Go on even if there is nothing to copy in the source; with --delete the destination is emptied
+    #[arg(long)]
+    allow_empty_source: bool,
+
     /// Write pages named as the folders, and redirects named as those without their slash
     #[arg(long, short = 'D')]
     index_dirs: bool,
@@ -131,6 +135,7 @@ impl Verb for Sync {
             force: self.force,
             dry_run: self.shared.dry_run,
             allow_mass_delete: self.allow_mass_delete,
+            allow_empty_source: self.allow_empty_source,
             index: Some(IndexOptions {
                 title: self.shared.html_title,
                 recursive: self.shared.recursive,
@@ -170,6 +175,10 @@ impl Explain for Error {
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Overlap { .. } => Some("name two places of which neither is part of the other"),
+            Self::EmptySource { deeper: true, .. } => Some("pass -r to copy the folders below it"),
+            Self::EmptySource { deeper: false, .. } => {
+                Some("see whether its name is right; pass --allow-empty-source if this is as it should be")
+            }
             Self::MassDelete { .. } => Some(
                 "see whether the source is complete; pass --allow-mass-delete if this is as it should be",
             ),
