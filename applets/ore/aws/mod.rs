@@ -87,6 +87,9 @@ impl Explain for Error {
 
     fn advice(&self) -> Option<&'static str> {
         match self.code() {
+            _ if self.is_difference() => Some(
+                "pass --force to replace what is there, or give this image a name of its own with --name and --ami-name",
+            ),
             Some("BucketAlreadyExists") => Some("another account has this bucket: pass another --bucket"),
             Some("NoSuchBucket") => Some("make the bucket with `ore aws initialize`"),
             // The import of a snapshot, the first call that needs the role.

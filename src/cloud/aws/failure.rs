@@ -39,6 +39,9 @@ pub enum Error {
     /// Something that was asked for, found or answered is not as it should be.
     #[error("{0}")]
     Invalid(String),
+    /// What lies under a name, and would be used again, is not what was to be put there, or cannot be told to be.
+    #[error("{0}")]
+    Different(String),
     /// The work was cancelled.
     #[error("interrupted")]
     Interrupted,
@@ -61,6 +64,11 @@ impl Error {
     /// Whether the work was cancelled.
     pub fn is_interruption(&self) -> bool {
         matches!(self.root(), Self::Interrupted)
+    }
+
+    /// Whether something else lies under a name.
+    pub fn is_difference(&self) -> bool {
+        matches!(self.root(), Self::Different(_))
     }
 
     /// The provider's code for the refusal, such as `InvalidAMIID.NotFound`.

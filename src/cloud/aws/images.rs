@@ -100,10 +100,11 @@ impl Order<'_> {
     }
 }
 
-/// Registers an image and names it; one of that name that is there is taken as it is.
+/// Registers an image and names it; one of that name that is there is taken if it is made of the
+/// same snapshot.
 ///
 /// # Errors
-/// When the provider refuses.
+/// When the provider refuses; [`Error::Different`] for an image of another snapshot.
 pub async fn register(
     api: &Api,
     order: &Order<'_>,
@@ -130,7 +131,9 @@ async fn existing(api: &Api, order: &Order<'_>, cancel: &CancellationToken) -> R
     };
     let image = until(DUPLICATE, format_args!("image {}", order.name), cancel, look).await?;
     if let Some(other) = first_snapshot(&image).filter(|s| *s != order.snapshot) {
-        warning!(COMPONENT, "image {} is made of {other}, not of {}", image.id, order.snapshot);
+        let Image { id, name, .. } = &image;
+        let why = format!("image {id} named {name} is made of {other}, not of {}", order.snapshot);
+        return Err(Error::Different(why));
     }
     info!(COMPONENT, "found existing image {}, reusing", image.id);
     Ok(image.id)

@@ -48,5 +48,8 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
 /// Who speaks in the log.
 const COMPONENT: &str = "aws";
 
+/// Tag of snapshots: the SHA-256 of the image file that they were made of, in hexadecimal digits.
+pub const DIGEST: &str = "mantle:sha256";
+
 /// Tag of everything that mantle makes at AWS, with its value.
 pub const MARK: (&str, &str) = ("CreatedBy", "mantle");

@@ -14,7 +14,7 @@ use openssl::hash::{MessageDigest, hash};
 use tokio_util::sync::CancellationToken;
 
 use super::COMPONENT;
-use super::api::{self, Api};
+use super::api::{self, Api, ObjectHead};
 use super::failure::{During as _, Error, Result};
 use super::unfinished::{Identity, Record, Slot, Work};
 use crate::cloud::address::{self, Address, Amazon};
@@ -69,10 +69,101 @@ fn part_size(size: u64) -> u64 {
     size.div_ceil(MAX_PARTS).next_multiple_of(1 << 20).max(MIN_PART)
 }
 
+/// What is in a file, to be compared with what is stored.
+#[derive(Clone, Debug)]
+pub struct Content {
+    identity: Identity,
+    /// SHA-256 in hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Content {
+    /// Reads a file from end to end.
+    ///
+    /// # Errors
+    /// When it cannot be read or changes meanwhile, or the work is cancelled.
+    pub async fn of(path: &Path, cancel: &CancellationToken) -> Result<Self> {
+        let identity = Identity::of(path)?;
+        let file = Arc::new(File::open(path).map_err(|e| Error::file(path, e))?);
+        let mut sum = openssl::sha::Sha256::new();
+        for start in (0..identity.size).step_by(MIN_PART as usize) {
+            let bytes = read_at(file.clone(), start, MIN_PART.min(identity.size - start));
+            let bytes = cancel.run_until_cancelled(bytes).await.ok_or(Error::Interrupted)?;
+            let bytes = bytes.map_err(|e| Error::file(path, e))?;
+            sum = off_thread(move || {
+                sum.update(&bytes);
+                sum
+            })
+            .await
+            .map_err(|e| Error::file(path, e))?;
+        }
+        if Identity::of(path)? != identity {
+            return Err(Error::Invalid(format!("{} changed while it was read", path.display())));
+        }
+        Ok(Self { identity, sha256: hex(&sum.finish()) })
+    }
+
+    /// Makes sure that an object has this content: by the SHA-256 that was written down with it, else by its tag, if
+    /// it is that of an upload as [`Upload`] makes it.
+    ///
+    /// # Errors
+    /// [`Error::Different`], also when it cannot be told.
+    pub async fn compare(&self, path: &Path, at: &Location, head: &ObjectHead) -> Result<()> {
+        let file = path.display();
+        let size = self.identity.size;
+        if head.size != size {
+            let why = format!("{at} has {} bytes, {file} has {size}", head.size);
+            return Err(Error::Different(why));
+        }
+        match &head.sha256 {
+            Some(sha256) if *sha256 == self.sha256 => Ok(()),
+            Some(_) => Err(Error::Different(format!("{at} has another content than {file}"))),
+            None if self.tag(path).await? == head.etag.trim_matches('"') => Ok(()),
+            None => Err(Error::Different(format!(
+                "{at} cannot be told to have the content of {file}, only its length"
+            ))),
+        }
+    }
+
+    /// The tag that S3 gives to this content when [`Upload`] sends it unencrypted, or encrypted with S3's own keys:
+    /// the MD5, or that of the parts' MD5s and the number of parts.
+    async fn tag(&self, path: &Path) -> Result<String> {
+        let fail = |e| Error::file(path, e);
+        let file = Arc::new(File::open(path).map_err(fail)?);
+        let size = self.identity.size;
+        let part = if size <= MIN_PART { MIN_PART } else { part_size(size) };
+        let mut sums = Vec::new();
+        for start in (0..size.max(1)).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
+            let bytes = read_at(file.clone(), start, part.min(size - start)).await.map_err(fail)?;
+            sums.push(off_thread(move || md5(&bytes)).await.map_err(fail)??);
+        }
+        match &sums[..] {
+            [one] if size <= MIN_PART => Ok(hex(one)),
+            parts => Ok(format!("{}-{}", hex(&md5(&parts.concat())?), parts.len())),
+        }
+    }
+}
+
+fn md5(bytes: &[u8]) -> Result<Vec<u8>> {
+    let sum = hash(MessageDigest::md5(), bytes);
+    Ok(sum.map_err(|e| Error::Invalid(format!("MD5 cannot be computed: {e}")))?.to_vec())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Computes on a thread that may block.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)
+}
+
 /// An upload of a file.
 pub struct Upload<'a> {
     /// The file.
     pub file: &'a Path,
+    /// What was found in it.
+    pub content: &'a Content,
     /// Where to.
     pub to: &'a Location,
     /// Whether to go on where an earlier upload stopped, and to leave the parts if this one stops.
@@ -111,9 +202,10 @@ impl Upload<'_> {
         let identity = Identity::of(self.file)?;
         let file = Arc::new(File::open(self.file).map_err(|e| Error::file(self.file, e))?);
         let opened = Opened { file, identity };
+        self.unchanged(&opened)?;
         if opened.identity.size <= MIN_PART {
             let bytes = self.read(&opened, 0, opened.identity.size).await?;
-            let put = api.put_object(&self.to.bucket, &self.to.name, bytes);
+            let put = api.put_object(&self.to.bucket, &self.to.name, bytes, &self.content.sha256);
             self.cancel.run_until_cancelled(put).await.ok_or(Error::Interrupted)??;
             (self.report)(opened.identity.size, opened.identity.size);
             return self.unchanged(&opened);
@@ -187,7 +279,7 @@ impl Upload<'_> {
         };
         slot.save(&record(None))?;
         // Not cancelled halfway: an upload whose id is lost is hard to find.
-        let upload = match api.create_multipart(bucket, key).await {
+        let upload = match api.create_multipart(bucket, key, &self.content.sha256).await {
             Ok(upload) => upload,
             Err(e) if e.is_certain() => {
                 slot.clear();
@@ -275,7 +367,7 @@ impl Upload<'_> {
 
     /// Refuses to finish with a mixture of two images.
     fn unchanged(&self, opened: &Opened) -> Result<()> {
-        if Identity::of(self.file)? == opened.identity {
+        if Identity::of(self.file)? == opened.identity && opened.identity == self.content.identity {
             return Ok(());
         }
         Err(Error::Invalid(format!("{} changed while it was uploaded", self.file.display())))
@@ -289,16 +381,14 @@ pub(super) async fn read_at(file: Arc<File>, start: u64, length: u64) -> std::io
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, start).map(|()| Bytes::from(bytes))
     };
-    tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other)?
+    off_thread(read).await?
 }
 
 /// Whether the provider has exactly these bytes. With encryption by KMS its tags are no checksums: then never.
 async fn is_md5_of(etag: &str, bytes: &Bytes) -> bool {
     let bytes = bytes.clone();
-    let sum = tokio::task::spawn_blocking(move || hash(MessageDigest::md5(), &bytes)).await;
-    let Ok(Ok(sum)) = sum else { return false };
-    let text: String = sum.iter().map(|b| format!("{b:02x}")).collect();
-    etag.trim_matches('"').eq_ignore_ascii_case(&text)
+    let Ok(Ok(sum)) = off_thread(move || md5(&bytes)).await else { return false };
+    etag.trim_matches('"').eq_ignore_ascii_case(&hex(&sum))
 }
 
 /// Whether repeating the command may help: it was interrupted, or the provider was not to be reached or in trouble.

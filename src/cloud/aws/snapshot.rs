@@ -9,11 +9,11 @@ use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
 
 use super::COMPONENT;
-use super::MARK;
-use super::api::{Api, ImportTask};
+use super::api::{self, Api, ImportTask};
 use super::failure::{During as _, Error, Result};
 use super::object::Location;
 use super::wait::{settled, until};
+use super::{DIGEST, MARK};
 use crate::disk::Format;
 use crate::info;
 use crate::poll::{Answer, Poll};
@@ -30,6 +30,8 @@ pub enum Found {
         id: String,
         /// When it was begun.
         started: Option<DateTime<Utc>>,
+        /// SHA-256 of the file it was made of, if that was written down.
+        sha256: Option<String>,
     },
     /// The task that makes one, or has just done so.
     Task(String),
@@ -46,7 +48,8 @@ pub async fn find(api: &Api, name: &str) -> Result<Option<Found>> {
         return Err(Error::Invalid(format!("found multiple matching snapshots: {}", ids.join(", "))));
     }
     if let Some(snapshot) = snapshots.pop() {
-        return Ok(Some(Found::Snapshot { id: snapshot.id, started: snapshot.started }));
+        let sha256 = api::tag(&snapshot.tags, DIGEST).map(str::to_owned);
+        return Ok(Some(Found::Snapshot { id: snapshot.id, started: snapshot.started, sha256 }));
     }
     let mut tasks = Vec::new();
     for task in api.import_tasks().await? {
@@ -79,18 +82,25 @@ pub async fn import(
     name: &str,
     format: Format,
     object: &Location,
+    sha256: Option<&str>,
     cancel: &CancellationToken,
 ) -> Result<String> {
     let task = api.import_snapshot(name, format.name(), &object.bucket, &object.name).await?;
     info!(COMPONENT, "created snapshot import task {task}");
-    finish(api, name, &task, cancel).await
+    finish(api, name, &task, sha256, cancel).await
 }
 
-/// Waits for a task's snapshot and names it.
+/// Waits for a task's snapshot and names it; the SHA-256 of what is in it, if known, is written down.
 ///
 /// # Errors
 /// When the task fails, or is not done within two hours.
-pub async fn finish(api: &Api, name: &str, task: &str, cancel: &CancellationToken) -> Result<String> {
+pub async fn finish(
+    api: &Api,
+    name: &str,
+    task: &str,
+    sha256: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<String> {
     let shown = Mutex::new(String::new());
     let look = || async {
         let Some(task) = api.import_task(task).await? else {
@@ -107,7 +117,8 @@ pub async fn finish(api: &Api, name: &str, task: &str, cancel: &CancellationToke
     };
     let what = format!("import task {task}");
     let snapshot = until(IMPORT, &what, cancel, look).await.during(&*what)?;
-    tag(api, &snapshot, name, &[], cancel).await?;
+    let digest: Vec<_> = sha256.into_iter().map(digest).collect();
+    tag(api, &snapshot, name, &digest, cancel).await?;
     Ok(snapshot)
 }
 
@@ -124,6 +135,11 @@ pub async fn tag(
 ) -> Result<()> {
     let tags = tags(name, more);
     settled(cancel, || async { api.create_tags(&[id], &tags).await }).await
+}
+
+/// The tag that says what is in a snapshot.
+pub(super) fn digest(sha256: &str) -> (String, String) {
+    (DIGEST.to_owned(), sha256.to_owned())
 }
 
 /// The tags of something of ours with a name.

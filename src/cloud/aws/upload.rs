@@ -11,7 +11,7 @@ use super::api::Api;
 use super::direct::{self, Direct};
 use super::failure::{During as _, Error, Result};
 use super::images::{self, Kind, Order};
-use super::object::{self, Location, Report, Upload};
+use super::object::{self, Content, Location, Report, Upload};
 use super::snapshot::{self, Found};
 use super::wait::settled;
 use crate::disk::Format;
@@ -141,52 +141,81 @@ impl Work<'_> {
 
     async fn snapshot(&self) -> Result<String> {
         let Request { name, source, object, .. } = self.request;
+        if let Source::Snapshot(id) = source {
+            return Ok(id.clone());
+        }
+        let content = match source.file() {
+            Some(file) => Some(Content::of(file, self.cancel).await.during("Error uploading")?),
+            None => None,
+        };
+        let sha256 = match &content {
+            Some(content) => Some(content.sha256.clone()),
+            None => self.recorded().await,
+        };
+        let sha256 = sha256.as_deref();
         let found = match source {
-            Source::Snapshot(id) => return Ok(id.clone()),
             _ if self.request.force => None,
             _ => snapshot::find(self.api, name).await.during("failed finding snapshot")?,
         };
         match found {
-            Some(Found::Snapshot { id, started }) => {
+            Some(Found::Snapshot { id, started, sha256: there }) => {
+                compare(&format!("snapshot {id} of the name {name:?}"), there.as_deref(), sha256)?;
                 info!(COMPONENT, "found existing snapshot {id}");
-                warn_of_newer(source, &id, started);
+                if there.is_none() {
+                    check_age(source, &id, started)?;
+                }
                 if let Source::Direct(_) = source {
                     direct::forget(self.api, name, &id)?;
                 }
                 return Ok(id);
             }
             Some(Found::Task(task)) => {
+                // The object that it imports is removed only after the snapshot has its name.
+                let there = self.recorded().await;
+                compare(&format!("{object}, which import task {task} imports,"), there.as_deref(), sha256)?;
                 info!(COMPONENT, "found existing snapshot import task {task}");
-                return snapshot::finish(self.api, name, &task, self.cancel)
+                return snapshot::finish(self.api, name, &task, there.as_deref(), self.cancel)
                     .await
                     .during("unable to create snapshot");
             }
             None => self.check()?,
         }
-        match source {
-            Source::Direct(file) => return self.direct(file).await.during("unable to create snapshot"),
-            Source::File(file) => self.object(file).await.during("Error uploading")?,
-            Source::Object | Source::Snapshot(_) => {}
+        match (source, &content) {
+            (Source::Direct(file), Some(content)) => {
+                return self.direct(file, content).await.during("unable to create snapshot");
+            }
+            (Source::File(file), Some(content)) => {
+                self.object(file, content).await.during("Error uploading")?
+            }
+            _ => {}
         }
         self.check()?;
-        snapshot::import(self.api, name, self.request.format, object, self.cancel)
+        snapshot::import(self.api, name, self.request.format, object, sha256, self.cancel)
             .await
             .during("unable to create snapshot")
     }
 
-    async fn object(&self, file: &Path) -> Result<()> {
+    /// The SHA-256 that was written down with the object. One that may be imported need not be one that we may look at.
+    async fn recorded(&self) -> Option<String> {
+        let Request { object, .. } = self.request;
+        self.api.head_object(&object.bucket, &object.name).await.ok().flatten()?.sha256
+    }
+
+    async fn object(&self, file: &Path, content: &Content) -> Result<()> {
         let Request { object, force, resume, .. } = self.request;
-        if !force && self.api.head_object(&object.bucket, &object.name).await?.is_some() {
+        if !force && let Some(head) = self.api.head_object(&object.bucket, &object.name).await? {
+            content.compare(file, object, &head).await?;
             info!(COMPONENT, "skipping upload since object exists and force was not set: {object}");
             return object::tidy(self.api, object).await;
         }
         info!(COMPONENT, "uploading {object}");
         let (report, cancel) = (self.report, self.cancel);
-        Upload { file, to: object, resume: *resume, report, cancel }.run(self.api).await
+        Upload { file, content, to: object, resume: *resume, report, cancel }.run(self.api).await
     }
 
-    async fn direct(&self, file: &Path) -> Result<String> {
+    async fn direct(&self, file: &Path, content: &Content) -> Result<String> {
         let Request { name, size_gib, tags, resume, .. } = self.request;
+        let tags: &Vec<_> = &tags.iter().cloned().chain([snapshot::digest(&content.sha256)]).collect();
         info!(COMPONENT, "writing {} into a snapshot", file.display());
         let (report, cancel) = (self.report, self.cancel);
         let direct = Direct { file, name, size_gib: *size_gib, tags, resume: *resume, report, cancel };
@@ -217,13 +246,31 @@ impl Work<'_> {
     }
 }
 
-/// Two uploads of one name and different content: the second gets the first's snapshot.
-fn warn_of_newer(source: &Source, id: &str, started: Option<DateTime<Utc>>) {
+/// Refuses what is known to have another content; where either is unknown, that is said.
+fn compare(what: &str, there: Option<&str>, wanted: Option<&str>) -> Result<()> {
+    match (there, wanted) {
+        (Some(there), Some(wanted)) if there != wanted => {
+            Err(Error::Different(format!("{what} was made of another image: SHA-256 {there}, not {wanted}")))
+        }
+        (Some(_), Some(_)) => Ok(()),
+        _ => {
+            warning!(
+                COMPONENT,
+                "{what} is used, though it cannot be told whether it is made of the same image"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Of a snapshot whose content is unknown: refuses one that was there before the file was written.
+fn check_age(source: &Source, id: &str, started: Option<DateTime<Utc>>) -> Result<()> {
     let modified = source.file().and_then(|f| f.metadata().ok()).and_then(|m| m.modified().ok());
-    if let (Some(modified), Some(started)) = (modified, started)
-        && DateTime::<Utc>::from(modified) > started
-    {
-        warning!(COMPONENT, "snapshot {id} of {started} is older than the file, and is used all the same");
+    match (modified, started) {
+        (Some(modified), Some(started)) if DateTime::<Utc>::from(modified) > started => {
+            Err(Error::Different(format!("snapshot {id} of {started} is older than the file")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! S3: buckets and objects, the latter also in parts.
 
+use std::collections::HashMap;
+
 use hyper::body::Bytes;
 use rusoto_core::{ByteStream, RusotoError};
 use rusoto_s3::{
@@ -10,10 +12,16 @@ use rusoto_s3::{
 };
 
 use super::super::endpoints::Service;
+use super::types::DIGEST;
 use super::{Api, ObjectHead, Repeat, Result, required};
 
 /// The region whose buckets must not name their location.
 const FIRST_REGION: &str = "us-east-1";
+
+/// What is written down with an object.
+fn metadata(sha256: &str) -> Option<HashMap<String, String>> {
+    Some(HashMap::from([(DIGEST.to_owned(), sha256.to_owned())]))
+}
 
 /// A body in one piece.
 fn stream(bytes: Bytes) -> ByteStream {
@@ -65,22 +73,24 @@ impl Api {
             Ok(head) => Ok(Some(ObjectHead {
                 size: required(call, "size", head.content_length.and_then(|l| l.try_into().ok()))?,
                 etag: head.e_tag.unwrap_or_default(),
+                sha256: head.metadata.and_then(|mut m| m.remove(DIGEST)),
             })),
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// Stores a small object.
+    /// Stores a small object, with the SHA-256 of its content.
     ///
     /// # Errors
     /// Any [`super::Error`].
-    pub async fn put_object(&self, bucket: &str, key: &str, content: Bytes) -> Result<()> {
+    pub async fn put_object(&self, bucket: &str, key: &str, content: Bytes, sha256: &str) -> Result<()> {
         let once = |c: S3Client| {
             let request = PutObjectRequest {
                 bucket: bucket.to_owned(),
                 key: key.to_owned(),
                 body: Some(stream(content.clone())),
+                metadata: metadata(sha256),
                 ..Default::default()
             };
             async move { c.put_object(request).await }
@@ -89,17 +99,18 @@ impl Api {
         Ok(())
     }
 
-    /// Begins an object in parts; returns the upload's id.
+    /// Begins an object in parts, with the SHA-256 of the whole; returns the upload's id.
     ///
     /// # Errors
     /// Any [`super::Error`].
-    pub async fn create_multipart(&self, bucket: &str, key: &str) -> Result<String> {
+    pub async fn create_multipart(&self, bucket: &str, key: &str, sha256: &str) -> Result<String> {
         let call = "CreateMultipartUpload";
         let once = |client, region| {
             let c = S3Client::new_with_client(client, region);
             let request = CreateMultipartUploadRequest {
                 bucket: bucket.to_owned(),
                 key: key.to_owned(),
+                metadata: metadata(sha256),
                 ..Default::default()
             };
             async move { c.create_multipart_upload(request).await }

@@ -271,7 +271,12 @@ pub struct ObjectHead {
     pub size: u64,
     /// With its quotation marks.
     pub etag: String,
+    /// SHA-256 of the content, if whoever stored it wrote it down: see [`DIGEST`].
+    pub sha256: Option<String>,
 }
+
+/// The metadata of objects that holds the SHA-256 of their content, in hexadecimal digits.
+pub const DIGEST: &str = "mantle-sha256";
 
 /// A private network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
