@@ -1,5 +1,6 @@
 //! `ore`, with Google Storage of our own and other people's.
 
+mod addresses;
 mod command;
 mod emulators;
 mod faults;

@@ -129,6 +129,32 @@ fn objects_and_snapshots_that_are_there_are_used() {
     assert_eq!(cloud.actions(), expected);
 }
 
+/// "It exists" was taken for "it is the same": five bytes of somebody else became an image.
+#[test]
+fn what_differs_is_not_used_again() {
+    let Some(cloud) = Cloud::initialized(&[("MANTLE_IMPORT_POLLS", "1")]) else { return };
+    let other = cloud.disk("disk.raw", 700);
+    cloud.ore(&upload(other.to_str().unwrap(), &["--delete-object=false"])).expect(0);
+    // same length, other bytes
+    std::fs::write(&other, [7; 700]).unwrap();
+    let refused = |more: &[&str], why: &str| {
+        cloud.actions();
+        let outcome = cloud.ore(&upload(other.to_str().unwrap(), more)).expect(1);
+        assert!(outcome.stderr.contains(why) && outcome.stderr.contains("--force"), "{}", outcome.stderr);
+        let actions = cloud.actions();
+        assert!(!actions.iter().any(|a| a == "ImportSnapshot"), "{actions:?}");
+    };
+    refused(&[], "was made of another image: SHA-256");
+    refused(&["--name=n2"], "has another content than");
+    std::fs::write(&other, [7; 701]).unwrap();
+    refused(&["--name=n2"], "has 700 bytes, ");
+    cloud.ore(&upload(other.to_str().unwrap(), &["--force", "--delete-object=false"])).expect(0);
+    cloud.ore(&upload(other.to_str().unwrap(), &["--delete-object=false"])).expect(0);
+    // an image of the name, made of another snapshot
+    let outcome = cloud.ore(&upload(other.to_str().unwrap(), &["--name=n3"])).expect(1);
+    assert!(outcome.stderr.contains("is made of snap-") && outcome.stderr.contains("--force"));
+}
+
 #[test]
 fn a_running_import_is_waited_for() {
     let Some(cloud) = Cloud::initialized(&[("MANTLE_IMPORT_POLLS", "2")]) else { return };
@@ -149,7 +175,7 @@ fn a_running_import_is_waited_for() {
         outcome.stderr
     );
     let actions = cloud.actions();
-    assert!(!actions.iter().any(|a| a.starts_with("HEAD") || a == "ImportSnapshot"), "{actions:?}");
+    assert!(!actions.iter().any(|a| a.starts_with("PUT") || a == "ImportSnapshot"), "{actions:?}");
 }
 
 #[test]
