@@ -306,6 +306,7 @@ complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcomma
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s f -l force -d 'Copy and write even what is there already'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l delete -d 'Delete what the source does not have, and pages that are not to be'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l allow-mass-delete -d 'Let --delete delete more than ten objects even if they are more than half of what is there'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l allow-empty-source -d 'Go on even if there is nothing to copy in the source; with --delete the destination is emptied'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s D -l index-dirs -d 'Write pages named as the folders, and redirects named as those without their slash'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s I -l index-html -d 'Write an index.html into every folder'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s v -l verbose -d 'Alias for --log-level=INFO'

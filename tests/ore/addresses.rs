@@ -4,8 +4,8 @@ use super::Bench;
 
 /// What readers of web URLs cut off, decode or tidy up.
 const ODD: [&str; 16] = [
-    "rel#1", "rel?a=b", "rel%20x", "rel%2Fx", "rel%", "r+l", "r;l", "r&l", "rel ", " rel", "./rel", "../rel",
-    "/rel", "a//rel", "ü\\rel",
+    "rel#1", "rel?a=b", "rel%20x", "rel%2Fx", "rel%", "r+l", "r;l", "r&l", "rel ", "rel\r", " rel", "./rel",
+    "../rel", "/rel", "a//rel", "ü\\rel",
 ];
 
 /// What is listed, copied and deleted is what was named; its neighbours stay as they are.
