@@ -159,7 +159,7 @@ fn wrong_command_lines() {
         &["gs://bucket"],
         &["gs://bucket/folder/"],
         &["https://host/"],
-        &["gs://b/o%zz"],
+        &["gs://b%zz/o"],
         &["gs://b/.."],
     ] {
         let args = [&["gangue", "get"], args].concat();

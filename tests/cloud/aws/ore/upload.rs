@@ -119,7 +119,8 @@ fn objects_and_snapshots_that_are_there_are_used() {
     let snapshot = json(&outcome)["SnapshotID"].as_str().unwrap().to_owned();
     assert_eq!(json(&outcome)["S3Object"], "s3://images/path/disk.raw");
     let actions = cloud.actions();
-    assert_eq!(actions[1..4], ["DescribeSnapshots", "DescribeImportSnapshotTasks", "ImportSnapshot"]);
+    let expected = ["DescribeSnapshots", "DescribeImportSnapshotTasks", "ImportSnapshot"];
+    assert_eq!((&*actions[1], &actions[2..5]), (&*format!("HEAD {FILE}"), &expected.map(String::from)[..]));
     assert!(cloud.object_exists(FILE), "somebody else's object stays");
     let outcome =
         from(&[&format!("--source-snapshot={snapshot}"), "--ami-name=from-snapshot", "--create-pv"])
