@@ -17,11 +17,11 @@
 //! | `sdk` | where things lie in the Container Linux SDK |
 //! | `release` | what is released where: the channel table, index plans, version files |
 //! | `bucket` | trees of stored objects: copies between buckets, index pages |
-//! | `compress`, `disk` | streams that are packed; images of disks by their headers |
 //! | `http` | the HTTP client with its time limits and retries |
 //! | `poll` | waits for what others do in their own time |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
 //! | `badness` | signs of trouble in consoles and journals |
+//! | `compress`, `disk` | streams that are packed; images of disks by their headers |
 //! | `progress`, `terminal` | how far long work is: bars and lines |
 //! | `secret` | values that must not be shown |
 //! | `glob`, `natural`, `text` | patterns, the order in which people expect names, words for people and for URLs |

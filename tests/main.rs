@@ -17,7 +17,7 @@ mod support;
 use std::path::Path;
 
 /// Folders that hold data, not modules.
-const DATA: [&str; 3] = ["fixtures", "guest", "snapshots"];
+const DATA: [&str; 4] = ["corpora", "fixtures", "guest", "snapshots"];
 
 #[test]
 fn every_file_is_listed_as_a_module() {

@@ -4,7 +4,9 @@ use clap::{ArgMatches, FromArgMatches as _};
 use color_eyre::Section as _;
 use color_eyre::eyre::{Result, eyre};
 use mantle::platform::distribution::DISTRIBUTIONS;
+use mantle::text::tabbed;
 use mantle::{output, terminal};
+
 use serde::Serialize;
 
 use super::options::{General, known_distribution, known_platform};
@@ -118,34 +120,33 @@ fn print_json(tests: &[&Test]) -> Result<()> {
             description: &t.description,
         })
         .collect();
+    print_tabbed_json(&rows)
+}
+
+/// Prints JSON as upstream's lists are: indented by tabs.
+///
+/// # Errors
+/// When stdout fails.
+pub fn print_tabbed_json(value: &impl Serialize) -> Result<()> {
     let mut text = Vec::new();
     let mut writer = serde_json::Serializer::with_formatter(
         &mut text,
         serde_json::ser::PrettyFormatter::with_indent(b"\t"),
     );
-    rows.serialize(&mut writer)?;
+    value.serialize(&mut writer)?;
     text.push(b'\n');
     Ok(output::write(&text)?)
 }
 
-/// Columns aligned by tabs at stops of 8, as Go's tabwriter does it.
 fn print_table(tests: &[&Test]) -> Result<()> {
-    let mut rows = vec![HEAD.map(str::to_owned), [const { String::new() }; 4]];
-    for t in tests {
-        let [platforms, architectures, distros] = cells(t);
-        rows.push([t.name.to_string(), platforms, architectures, distros]);
-    }
-    let stops: Vec<usize> =
-        (0..3).map(|c| rows.iter().map(|r| r[c].chars().count()).max().unwrap_or(0) / 8 + 1).collect();
-    let mut text = String::new();
-    for row in &rows {
-        for (cell, stop) in row.iter().zip(&stops) {
-            text.push_str(cell);
-            text.push_str(&"\t".repeat(stop - cell.chars().count() / 8));
-        }
-        text.push_str(&row[3]);
-        text.push('\n');
-    }
+    let rows: Vec<[String; 4]> = tests
+        .iter()
+        .map(|t| {
+            let [platforms, architectures, distros] = cells(t);
+            [t.name.to_string(), platforms, architectures, distros]
+        })
+        .collect();
+    let text = tabbed(HEAD, &rows);
     Ok(output::write(text.as_bytes())?)
 }
 

@@ -61,6 +61,7 @@ const MANUAL: Manual = Manual {
         ),
         ("kola run --qemu-firmware uefi -b fcos --qemu-image fcos.qcow2 fcos.basic", "Test another image."),
         ("kola spawn -k --remove=false", "Start a machine that stays, open to your own SSH keys."),
+        ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
     ],
     ..Manual::DEFAULT
@@ -96,10 +97,9 @@ fn command() -> Command {
         )
         .subcommand(spawn::Options::augment_args(Command::new("spawn")).about("Spawn machines and open a shell"))
         .subcommand(
-            Command::new("check-console")
+            check_console::Options::augment_args(Command::new("check-console"))
                 .about("Check console output for badness")
-                .arg(switch("check-verbose").long("verbose").short('v').help("Say when reading stdin"))
-                .arg(Arg::new("file").value_name("FILE").num_args(0..).help("Console output; - or none: stdin")),
+                .long_about(check_console::ABOUT),
         )
         .subcommand(
             Command::new("bootchart")
@@ -131,9 +131,8 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
         Some(("list", m)) => list::run(m, &run::patterns(m)?, args::flag(m, "json"))?,
         Some(("spawn", m)) => spawn::run(m, spawn::Options::from_arg_matches(m)?, &context).await?,
         Some(("check-console", m)) => {
-            let files: Vec<String> = m.get_many("file").map(|v| v.cloned().collect()).unwrap_or_default();
-            let verbose = args::flag(m, "check-verbose");
-            return tokio::task::spawn_blocking(move || check_console::run(&files, verbose)).await?;
+            let options = check_console::Options::from_arg_matches(m)?;
+            return tokio::task::spawn_blocking(move || check_console::run(&options)).await?;
         }
         Some(("bootchart", m)) => bootchart::run(m, &context).await?,
         Some(("mkimage", m)) => {

@@ -1,24 +1,40 @@
 //! Looks for signs of trouble in consoles and journals, in one pass and little memory.
 //!
-//! All starts of all checks are searched for at once; only where one occurs, the check looks at the rest of that
-//! line. So a text is read about as fast as memory.
+//! All starts of all checks are searched for at once; only where one occurs, the checks look at the rest of that
+//! line. So a text is read about as fast as memory. Escape sequences and carriage returns are taken out before.
 
 mod checks;
+mod input;
 #[cfg(test)]
 mod tests;
+mod watch;
 
+use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Read};
+use std::io;
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::{Captures, Regex, RegexBuilder};
+
+use crate::text::Stripper;
 
 pub use checks::{CHECKS, Check, Flag, Severity, Source};
+pub use input::{Examined, Unread, examine};
+pub use watch::Watch;
 
 /// How much of a line after a start is looked at, and shown at most.
 const WINDOW: usize = 4096;
 /// How much is read and searched at once.
 const CHUNK: usize = 256 * 1024;
+/// Lines around a finding that are kept with it, on each side.
+const CONTEXT: usize = 2;
+/// How much of a line is kept with a finding.
+const SHOWN: usize = 400;
+/// How far around a finding lines are looked for.
+const AROUND: usize = 2 * CONTEXT * SHOWN;
+/// The search is fast for so many starts at once: that many fit into the vector algorithm of the regex crate (Teddy).
+const GROUP: usize = 48;
 
 /// A check that found something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +45,16 @@ pub struct Finding {
     pub capture: Option<String>,
     /// What it means for the test.
     pub severity: Severity,
+    /// The machine will not get any further.
+    pub fatal: bool,
+    /// Number of its line, from 1.
+    pub line: u64,
+    /// The line, without escape sequences and shortened; in a text that still grows perhaps only its beginning.
+    pub text: String,
+    /// Up to two lines before it.
+    pub before: Vec<String>,
+    /// Up to two lines after it.
+    pub after: Vec<String>,
 }
 
 impl fmt::Display for Finding {
@@ -41,41 +67,58 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The compiled table: one search for all starts, and each check's rest.
-struct Table {
-    starts: Regex,
-    /// Longest start.
-    longest: usize,
-    /// Each start and the place of its check.
-    owners: Vec<(&'static [u8], usize)>,
-    rests: Vec<Option<Regex>>,
+/// One way in which a check matches, after its start.
+struct Rest {
+    /// Place of the check.
+    check: usize,
+    pattern: &'static str,
+    /// Compiled when it is needed first: most never are.
+    compiled: OnceLock<(Regex, Option<Regex>)>,
 }
 
-impl Table {
-    fn owner(&self, start: &[u8]) -> usize {
-        let owner = self.owners.iter().find(|(s, _)| *s == start);
-        owner.expect("the search finds nothing but starts").1
+impl Rest {
+    /// The match in what follows the start.
+    fn captures<'t>(&self, line: &'t [u8]) -> Option<Captures<'t>> {
+        let compile = |pattern: &str| compile(&format!("^(?:{pattern})"));
+        let (rest, unless) =
+            self.compiled.get_or_init(|| (compile(self.pattern), CHECKS[self.check].unless.map(compile)));
+        rest.captures(line).filter(|_| !unless.as_ref().is_some_and(|unless| unless.is_match(line)))
     }
+}
+
+/// The compiled table: few searches for all starts, and what must follow each.
+struct Table {
+    searches: Vec<Regex>,
+    /// Longest start.
+    longest: usize,
+    /// What belongs to each start.
+    rests: HashMap<&'static [u8], Vec<Rest>>,
+}
+
+fn compile(pattern: &str) -> Regex {
+    let built = RegexBuilder::new(pattern).unicode(false).build();
+    built.expect("the table's patterns are constants that the tests compile")
 }
 
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let compile = |pattern: &str| {
-            let built = RegexBuilder::new(pattern).unicode(false).build();
-            built.expect("the table's patterns are constants that the tests compile")
-        };
-        let literals = || CHECKS.iter().flat_map(|c| c.starts);
-        let all: Vec<String> = literals().map(|s| regex::escape(s)).collect();
+        let mut rests: HashMap<&[u8], Vec<Rest>> = HashMap::new();
+        for (check, c) in CHECKS.iter().enumerate() {
+            for &(start, pattern) in c.looks {
+                let rest = Rest { check, pattern, compiled: OnceLock::new() };
+                rests.entry(start.as_bytes()).or_default().push(rest);
+            }
+        }
+        let mut starts: Vec<&str> = CHECKS.iter().flat_map(|c| c.looks).map(|(start, _)| *start).collect();
+        // Neighbours share prefixes, which keeps each search's alphabet small.
+        starts.sort_unstable();
+        starts.dedup();
+        let any = |group: &[&str]| group.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
         Table {
-            starts: compile(&all.join("|")),
-            longest: literals().map(|s| s.len()).max().unwrap_or(0),
-            owners: CHECKS
-                .iter()
-                .enumerate()
-                .flat_map(|(i, c)| c.starts.iter().map(move |s| (s.as_bytes(), i)))
-                .collect(),
-            rests: CHECKS.iter().map(|c| c.rest.map(|rest| compile(&format!("^(?:{rest})")))).collect(),
+            searches: starts.chunks(GROUP).map(|group| compile(&any(group))).collect(),
+            longest: starts.iter().map(|s| s.len()).max().unwrap_or(0),
+            rests,
         }
     })
 }
@@ -84,11 +127,20 @@ fn table() -> &'static Table {
 #[derive(Debug)]
 pub struct Scanner {
     source: Source,
-    /// What has not been dealt with: the end of the text so far.
-    pending: Vec<u8>,
+    stripper: Stripper,
+    /// The end of the text so far: some that is done with, as context, and what is not.
+    text: Vec<u8>,
+    /// Where in `text` the search goes on.
+    from: usize,
+    /// Ends of lines in front of `text`.
+    newlines: u64,
+    /// Nothing but white space so far.
+    blank: bool,
     /// For each check how many more matches make a finding; `None`: off, or found already.
     missing: Vec<Option<u32>>,
     findings: Vec<Finding>,
+    /// Findings whose lines are not complete: their place, and where in `text` the match starts.
+    open: Vec<(usize, usize)>,
 }
 
 impl Scanner {
@@ -96,13 +148,25 @@ impl Scanner {
     pub fn new(source: Source, flags: &[Flag]) -> Self {
         let on = |c: &Check| c.severity(source).is_some() && c.off_by.is_none_or(|f| !flags.contains(&f));
         let missing = CHECKS.iter().map(|c| on(c).then_some(c.times)).collect();
-        Self { source, pending: Vec::new(), missing, findings: Vec::new() }
+        Self {
+            source,
+            stripper: Stripper::default(),
+            text: Vec::new(),
+            from: 0,
+            newlines: 0,
+            blank: true,
+            missing,
+            findings: Vec::new(),
+            open: Vec::new(),
+        }
     }
 
     /// Adds the next piece of the text.
     pub fn push(&mut self, data: &[u8]) {
         for piece in data.chunks(CHUNK) {
-            self.pending.extend_from_slice(piece);
+            let old = self.text.len();
+            self.stripper.strip(piece, &mut self.text);
+            self.blank = self.blank && self.text[old..].trim_ascii().is_empty();
             self.advance(false);
         }
     }
@@ -110,6 +174,16 @@ impl Scanner {
     /// What was found so far, in the order of the text; for those who watch a text grow.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// Whether nothing that can be seen has come yet.
+    pub fn is_blank(&self) -> bool {
+        self.blank
+    }
+
+    /// How many lines have ended so far.
+    pub fn lines(&self) -> u64 {
+        self.newlines + newlines(&self.text)
     }
 
     /// Ends the text. Findings are in the order of [`CHECKS`].
@@ -121,45 +195,125 @@ impl Scanner {
     }
 
     fn advance(&mut self, end: bool) {
-        let text = std::mem::take(&mut self.pending);
-        let done = self.search(&text, end);
-        self.pending = text;
-        self.pending.drain(..done);
+        let text = std::mem::take(&mut self.text);
+        self.from = self.search(&text, end);
+        self.open.retain(|&(finding, at)| {
+            let complete = fill(&mut self.findings[finding], &text, at);
+            !complete && !end
+        });
+        let needed = self.open.iter().map(|(_, at)| *at).fold(self.from, usize::min);
+        let keep = needed.saturating_sub(AROUND);
+        self.newlines += newlines(&text[..keep]);
+        self.from -= keep;
+        self.open.iter_mut().for_each(|(_, at)| *at -= keep);
+        self.text = text;
+        self.text.drain(..keep);
     }
 
     /// Searches `text` and returns how much of it is done with: the remainder may hold the beginning of a match.
     fn search(&mut self, text: &[u8], end: bool) -> usize {
         let table = table();
-        let mut newlines = Newlines::default();
-        let mut from = 0;
-        while let Some(hit) = table.starts.find_at(text, from) {
-            from = hit.start() + 1;
-            // Starts are unique, so there is one check; it may be off or done.
-            let i = table.owner(hit.as_bytes());
-            let Some(missing) = self.missing[i] else { continue };
-            let mut capture = None;
-            if let Some(rest) = &table.rests[i] {
-                let limit = text.len().min(hit.end() + WINDOW);
-                let line = match newlines.first(text, hit.end(), limit) {
-                    Some(newline) => &text[hit.end()..newline],
-                    None if limit == text.len() && !end => return hit.start(),
-                    None => &text[hit.end()..limit],
-                };
-                let line = line.strip_suffix(b"\r").unwrap_or(line);
-                let Some(found) = rest.captures(line) else { continue };
-                let text = |c: regex::bytes::Match<'_>| {
-                    String::from_utf8_lossy(c.as_bytes().trim_ascii_end()).into_owned()
-                };
-                capture = found.get(1).map(text);
+        let mut ends = Newlines::default();
+        let mut from = self.from;
+        let first = |search: &Regex, from| search.find_at(text, from).map(|m| m.range());
+        let mut next: Vec<Option<Range<usize>>> = table.searches.iter().map(|s| first(s, from)).collect();
+        // The searches' matches, merged in the order of the text.
+        while let Some((group, hit)) = next
+            .iter()
+            .enumerate()
+            .filter_map(|(i, hit)| Some((i, hit.clone()?)))
+            .min_by_key(|(_, hit)| hit.start)
+        {
+            from = hit.start + 1;
+            next[group] = first(&table.searches[group], from);
+            let rests = table.rests.get(&text[hit.clone()]).map(Vec::as_slice).unwrap_or_default();
+            if rests.iter().all(|rest| self.missing[rest.check].is_none()) {
+                continue;
             }
-            self.missing[i] = Some(missing - 1).filter(|&m| m > 0);
-            let check = &CHECKS[i];
-            if let (None, Some(severity)) = (self.missing[i], check.severity(self.source)) {
-                self.findings.push(Finding { label: check.label, capture, severity });
+            let line = if rests.iter().all(|rest| rest.pattern.is_empty()) {
+                &text[hit.end..hit.end]
+            } else {
+                let limit = text.len().min(hit.end + WINDOW);
+                match ends.first(text, hit.end, limit) {
+                    Some(newline) => &text[hit.end..newline],
+                    None if limit == text.len() && !end => return hit.start,
+                    None => &text[hit.end..limit],
+                }
+            };
+            for rest in rests {
+                let Some(missing) = self.missing[rest.check] else { continue };
+                let Some(found) = rest.captures(line) else { continue };
+                self.missing[rest.check] = Some(missing - 1).filter(|&m| m > 0);
+                let check = &CHECKS[rest.check];
+                if let (None, Some(severity)) = (self.missing[rest.check], check.severity(self.source)) {
+                    let shown = |c: regex::bytes::Match<'_>| {
+                        String::from_utf8_lossy(c.as_bytes().trim_ascii_end()).into_owned()
+                    };
+                    self.open.push((self.findings.len(), hit.start));
+                    self.findings.push(Finding {
+                        label: check.label,
+                        capture: found.get(1).map(shown),
+                        severity,
+                        fatal: check.fatal && self.source == Source::Console,
+                        line: self.newlines + newlines(&text[..hit.start]) + 1,
+                        text: String::new(),
+                        before: before(text, hit.start),
+                        after: Vec::new(),
+                    });
+                }
             }
         }
         if end { text.len() } else { from.max(text.len().saturating_sub(table.longest - 1)) }
     }
+}
+
+/// How many lines end in `text`.
+fn newlines(text: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', text).count() as u64
+}
+
+/// Where the line of `at` begins, as far as it is looked at.
+fn line_start(text: &[u8], at: usize) -> usize {
+    let earliest = at.saturating_sub(AROUND);
+    memchr::memrchr(b'\n', &text[earliest..at]).map_or(earliest, |newline| earliest + newline + 1)
+}
+
+/// The lines before that of `at`.
+fn before(text: &[u8], at: usize) -> Vec<String> {
+    let end = line_start(text, at);
+    let above = &text[at.saturating_sub(AROUND)..end];
+    let Some(above) = above.strip_suffix(b"\n") else { return Vec::new() };
+    let mut lines: Vec<String> = above.rsplit(|b| *b == b'\n').take(CONTEXT).map(show).collect();
+    lines.reverse();
+    lines
+}
+
+/// Puts the line of the match that starts at `at` and those after it into a finding, as far as they are there; returns
+/// whether all of them are.
+fn fill(finding: &mut Finding, text: &[u8], at: usize) -> bool {
+    // In a giant line what leads to the match.
+    let start = line_start(text, at).max(at.saturating_sub(SHOWN / 4));
+    let ahead = &text[start..text.len().min(at + AROUND)];
+    let mut lines = ahead.split(|b| *b == b'\n');
+    finding.text = lines.next().map(show).unwrap_or_default();
+    let mut after: Vec<&[u8]> = lines.collect();
+    // The last one has no end yet.
+    let complete = after.len() > CONTEXT || at + AROUND <= text.len();
+    if after.last().is_some_and(|line| line.is_empty()) {
+        after.pop();
+    }
+    finding.after = after.into_iter().take(CONTEXT).map(show).collect();
+    complete
+}
+
+/// A line as it is kept with a finding.
+fn show(line: &[u8]) -> String {
+    let line = line.trim_ascii_end();
+    if line.len() <= SHOWN {
+        return String::from_utf8_lossy(line).into_owned();
+    }
+    let cut = (0..=SHOWN).rev().find(|&i| line[i] & 0xc0 != 0x80).unwrap_or(SHOWN);
+    format!("{}...", String::from_utf8_lossy(&line[..cut]))
 }
 
 /// Finds ends of lines for rising positions, and looks at no byte twice: a giant line full of starts stays cheap.
@@ -175,7 +329,7 @@ impl Newlines {
     fn first(&mut self, text: &[u8], from: usize, to: usize) -> Option<usize> {
         if self.found.is_none_or(|newline| newline < from) {
             let start = self.seen.max(from);
-            self.found = (start..to).find(|&i| text[i] == b'\n');
+            self.found = text.get(start..to).and_then(|t| memchr::memchr(b'\n', t)).map(|i| start + i);
             self.seen = self.found.map_or(to.max(start), |newline| newline + 1);
         }
         self.found.filter(|&newline| newline < to)
@@ -186,7 +340,7 @@ impl Newlines {
 ///
 /// # Errors
 /// Those of the reader.
-pub fn scan(mut reader: impl Read, source: Source, flags: &[Flag]) -> io::Result<Vec<Finding>> {
+pub fn scan(mut reader: impl io::Read, source: Source, flags: &[Flag]) -> io::Result<Vec<Finding>> {
     let mut scanner = Scanner::new(source, flags);
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -197,18 +351,4 @@ pub fn scan(mut reader: impl Read, source: Source, flags: &[Flag]) -> io::Result
             Err(e) => return Err(e),
         }
     }
-}
-
-/// Searches a file without blocking the runtime.
-///
-/// # Errors
-/// When the file cannot be opened or read.
-pub async fn check_file(
-    path: impl Into<std::path::PathBuf>,
-    source: Source,
-    flags: &[Flag],
-) -> io::Result<Vec<Finding>> {
-    let (path, flags) = (path.into(), flags.to_vec());
-    let task = tokio::task::spawn_blocking(move || scan(std::fs::File::open(path)?, source, &flags));
-    task.await.map_err(io::Error::other)?
 }

@@ -1,10 +1,13 @@
-//! Texts for people and for URLs: chains of causes, mistakes in JSON, the nearest name, console excerpts,
-//! percent-encoding.
+//! Texts for people and for URLs: chains of causes, mistakes in JSON, the nearest name, console excerpts, encodings,
+//! tables.
 
+pub mod encoding;
 mod escapes;
 pub mod percent;
+mod table;
 
-pub use escapes::{last_lines, strip_escapes};
+pub use escapes::{Stripper, last_lines, strip_escapes};
+pub use table::tabbed;
 
 /// An error with all its causes in one line; a cause that its effect has already quoted is not said twice.
 pub fn chain(error: &dyn std::error::Error) -> String {
