@@ -8,10 +8,11 @@ use clap::ArgMatches;
 use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
-use mantle::conf::{self, Additions, IgnitionVersion, UserData};
+use mantle::conf::{self, Additions, Kind, UserData};
 use mantle::output;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Guest;
+use mantle::platform::image::ignition_versions;
 use mantle::platform::{Disk, MachineOptions};
 use mantle::ssh;
 use serde::Deserialize;
@@ -70,7 +71,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
     if options.qemu_options.is_some() && !setup.driver.name.starts_with("qemu") {
         mantle::warning!("kola", "--qemu-options means nothing on platform {}", setup.driver.name);
     }
-    let user_data = user_data(&options, setup.target.distribution.ignition)?;
+    let user_data = user_data(&options, &setup)?;
     let out = setup.output_dir().wrap_err("Setup failed")?;
     let flight = Flight::new(&setup, &out, context).await?;
     let departures =
@@ -148,14 +149,21 @@ fn tell_how_to_reach(cluster: &Deployment) -> Result<()> {
     Ok(())
 }
 
-fn user_data(options: &Options, default: IgnitionVersion) -> Result<Option<UserData>> {
+/// The userdata of the machines, refused here if it cannot work: a machine would tell so only after its boot, or never.
+fn user_data(options: &Options, setup: &Setup) -> Result<Option<UserData>> {
+    let default = setup.target.distribution.ignition;
     let mut data = match &options.userdata {
         None => None,
         Some(path) => {
             let read = std::fs::read(path).map_err(color_eyre::Report::from).and_then(|bytes| {
                 let data = UserData::detect(&bytes)?;
-                // What no machine can be given must not be noticed only when one is made.
-                conf::render(Some(&data), default, "192.0.2.1", "192.0.2.1", &Additions::default())?;
+                let conf =
+                    conf::render(Some(&data), default, "192.0.2.1", "192.0.2.1", &Additions::default())?;
+                let versions = ignition_versions(setup.facts.as_ref(), &setup.features())?;
+                if !versions.is_empty() {
+                    conf.check_readable(&versions)?;
+                }
+                reachable(&data, setup)?;
                 Ok(data)
             });
             Some(read.wrap_err_with(|| path.display().to_string()).wrap_err("Reading userdata failed")?)
@@ -169,6 +177,24 @@ fn user_data(options: &Options, default: IgnitionVersion) -> Result<Option<UserD
         data = Some(with_keys);
     }
     Ok(data)
+}
+
+/// Refuses userdata with which nobody could log in: the wait for sshd would last until its limit.
+fn reachable(data: &UserData, setup: &Setup) -> Result<()> {
+    if setup.driver.metadata {
+        return Ok(());
+    }
+    let reads_cloud_config = setup.features().iter().any(|f| f == "cloudinit");
+    let cause = match data.kind() {
+        Kind::CloudConfig | Kind::Script | Kind::Multipart if !reads_cloud_config => {
+            "the image reads Ignition configs only".to_owned()
+        }
+        _ if data.takes_keys() => return Ok(()),
+        Kind::Empty => "the userdata is empty, and a key cannot be added to nothing".to_owned(),
+        _ => "the script has no line @SSH_KEYS@ where keys could go".to_owned(),
+    };
+    Err(eyre!("no SSH key can reach the machine on platform {}: {cause}", setup.driver.name)
+        .suggestion("without --userdata a machine gets a config that does nothing but let kola in"))
 }
 
 /// The keys of `--key`, else those of the agent and of `~/.ssh`.

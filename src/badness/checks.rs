@@ -130,6 +130,9 @@ impl Check {
     }
 }
 
+/// Label of the check for configs that Ignition could not carry out; it has more to say about them.
+pub const IGNITION_FAILURE: &str = "Ignition failure";
+
 /// All checks. What v0.12.0 looks for comes first; it never got to scan journals, whose checks begin with those of the
 /// kernel and the initramfs.
 ///
@@ -360,7 +363,7 @@ pub static CHECKS: &[Check] = &[
     Check::new("no space left", &[("No space left on device", "")]).warns(),
     // Initramfs.
     Check::new(
-        "Ignition failure",
+        IGNITION_FAILURE,
         &[("CRITICAL : ", "(.+)"), ("Ignition has failed", ""), ("Ignition failed (stage ", r"([^)]+)\)")],
     )
     .off_by(Flag::NoEmergencyShellCheck)

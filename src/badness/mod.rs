@@ -19,7 +19,7 @@ use regex::bytes::{Captures, Regex, RegexBuilder};
 
 use crate::text::Stripper;
 
-pub use checks::{CHECKS, Check, Flag, Severity, Source};
+pub use checks::{CHECKS, Check, Flag, IGNITION_FAILURE, Severity, Source};
 pub use input::{Examined, Unread, examine};
 pub use watch::Watch;
 

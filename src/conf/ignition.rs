@@ -46,6 +46,10 @@ pub(super) fn add(text: &str, add: &Additions, keys: &[String]) -> Result<(Strin
     tree::check(&root, RULES)?;
     tree::check(&root, if dialect == Dialect::V1 { RULES_V1 } else { RULES_V2 })?;
     check_sources(&root)?;
+    if dialect == Dialect::V3 {
+        tree::check_unique(&root, UNIQUE)?;
+        check_v3(&root)?;
+    }
 
     for unit in &add.units {
         add_unit(&mut root, dialect, unit)?;
@@ -163,6 +167,64 @@ const RULES_V2: &[Rule] = &[
     ("storage.links[]", Want::Object),
     ("storage.links[].path", Want::Path),
 ];
+
+/// What Ignition 3 refuses to see twice: lists that are counted as one, and what tells their elements apart.
+const UNIQUE: &[tree::Unique] = &[
+    (&["passwd.users[]"], "name"),
+    (&["passwd.groups[]"], "name"),
+    (&["systemd.units[]"], "name"),
+    (&["systemd.units[].dropins[]"], "name"),
+    (&["storage.disks[]"], "device"),
+    (&["storage.raid[]"], "name"),
+    (&["storage.luks[]"], "name"),
+    (&["storage.filesystems[]"], "device"),
+    // One path is one thing.
+    (&["storage.files[]", "storage.directories[]", "storage.links[]"], "path"),
+];
+
+/// Kinds of systemd units (systemd.unit(5)).
+const UNIT_KINDS: [&str; 11] = [
+    ".service",
+    ".socket",
+    ".device",
+    ".mount",
+    ".automount",
+    ".swap",
+    ".target",
+    ".path",
+    ".timer",
+    ".slice",
+    ".scope",
+];
+
+/// Values that Ignition 3 refuses and that are not wrong in themselves.
+fn check_v3(root: &Value) -> Result<(), Error> {
+    let elements = |list: &Value| list.as_array().cloned().unwrap_or_default().into_iter().enumerate();
+    for (i, unit) in elements(&root["systemd"]["units"]) {
+        let name = unit["name"].as_str().unwrap_or_default();
+        if !UNIT_KINDS.iter().any(|kind| name.ends_with(kind)) {
+            let path = format!("systemd.units[{i}].name");
+            return Err(Error::invalid(
+                &path,
+                format!("{name:?} does not end in a kind of unit, such as .service"),
+            ));
+        }
+    }
+    for list in ["files", "directories"] {
+        for (i, node) in elements(&root["storage"][list]) {
+            let mode = node["mode"].as_f64().unwrap_or_default();
+            if !(0.0..=4095.0).contains(&mode) {
+                let path = format!("storage.{list}[{i}].mode");
+                return Err(Error::invalid(&path, format!("{mode} is no mode; the largest is 4095 (07777)")));
+            }
+        }
+    }
+    tree::each_member(root, "", &mut |path, key, value| match value.as_str().and_then(scheme).as_deref() {
+        _ if key != "source" => Ok(()),
+        None | Some("http" | "https" | "tftp" | "s3" | "arn" | "gs" | "data") => Ok(()),
+        Some(other) => Err(Error::invalid(path, format!("Ignition cannot fetch {other}: URLs"))),
+    })
+}
 
 /// Every `source` is a string or null, and a `data:` URL among them can be decoded.
 fn check_sources(root: &Value) -> Result<(), Error> {

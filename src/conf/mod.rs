@@ -7,6 +7,7 @@
 mod cloudinit;
 mod ignition;
 mod keys;
+mod kinds;
 mod multipart;
 #[cfg(test)]
 mod tests;
@@ -19,12 +20,13 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use semver::Version;
 
+use crate::compress::Compression;
+use crate::text::encoding::{Decoder, Encoding};
 use crate::{debug, error, warning};
 
 const LOG: &str = "platform/conf";
 /// More than any platform delivers; bounds what a small gzip stream may grow to.
 const MAX_SIZE: usize = 16 << 20;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Why userdata cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,20 @@ pub enum Error {
         what: String,
         /// Why not.
         reason: &'static str,
+    },
+    /// Nothing that a machine can be configured with.
+    #[error(
+        "userdata is not recognised: it is no Ignition config, cloud-config, script or Container Linux Config; it looks \
+         most like {0}"
+    )]
+    Unrecognised(String),
+    /// A version that the image's Ignition cannot read.
+    #[error("config is not valid: ignition.version: the image's Ignition reads {readable}, not {version}")]
+    Unreadable {
+        /// What the config declares.
+        version: Version,
+        /// What the image takes.
+        readable: String,
     },
     /// A kind that must be translated first.
     #[error("{kind} is not supported yet; convert it to Ignition first, for example with {tool}")]
@@ -151,31 +167,49 @@ impl UserData {
         Self::new(Kind::Multipart, text)
     }
 
-    /// Guesses the kind from the content, which may be compressed with gzip (it is kept uncompressed).
+    /// Guesses the kind from the content, which may be compressed with gzip, have a byte order mark or be UTF-16 (it is
+    /// kept as plain UTF-8).
     ///
     /// In this order: no bytes at all, a first line `#cloud-config`, a first line starting with `#!`, a header
-    /// `Content-Type: multipart/mixed`, JSON; whatever is left is taken for a Container Linux Config.
+    /// `Content-Type: multipart/mixed`, JSON (what begins with a brace or bracket: whether it is right is seen by
+    /// [`render`]), YAML with a key of Container Linux Config or Butane.
     ///
     /// # Errors
-    /// A broken gzip stream, more than 16 MiB, or bytes that are not UTF-8.
+    /// A broken gzip stream, more than 16 MiB, bytes that are no text, or a text of none of these kinds.
     pub fn detect(bytes: &[u8]) -> Result<Self, Error> {
         let unpacked;
-        let bytes = if bytes.starts_with(&GZIP_MAGIC) {
-            unpacked = gunzip(bytes)?;
-            &unpacked
-        } else {
-            bytes
+        let bytes = match Compression::of_content(bytes) {
+            _ if bytes.starts_with(&[0x1f, 0x8b]) => {
+                unpacked = gunzip(bytes)?;
+                &unpacked
+            }
+            Some(other) => {
+                return Err(Error::Unrecognised(format!("{} data; unpack it first", other.name())));
+            }
+            None => bytes,
         };
         if bytes.len() > MAX_SIZE {
             return Err(Error::TooLarge);
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| Error::NotText)?;
-        Ok(Self::new(guess(text), text))
+        let (encoding, mark) = Encoding::detect(bytes);
+        let mut decoded = Vec::new();
+        Decoder::new(encoding).decode(&bytes[mark..], &mut decoded);
+        let text = String::from_utf8(decoded).map_err(|_| Error::NotText)?;
+        Ok(Self::new(kinds::recognise(&text)?, text))
     }
 
     /// The format.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether keys that are added reach the machine.
+    pub fn takes_keys(&self) -> bool {
+        match self.kind {
+            Kind::Empty => false,
+            Kind::Script => self.contains(cloudinit::KEYS_MARK),
+            Kind::CloudConfig | Kind::Ignition | Kind::ContainerLinuxConfig | Kind::Multipart => true,
+        }
     }
 
     /// The text, as given or changed by [`UserData::subst`].
@@ -209,23 +243,6 @@ fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     let mut out = Vec::new();
     MultiGzDecoder::new(bytes).take(MAX_SIZE as u64 + 1).read_to_end(&mut out).map_err(Error::Gzip)?;
     Ok(out)
-}
-
-fn guess(text: &str) -> Kind {
-    let first = text.lines().next().unwrap_or_default();
-    if text.is_empty() {
-        Kind::Empty
-    } else if first.trim_end() == cloudinit::HEADER {
-        Kind::CloudConfig
-    } else if first.starts_with("#!") {
-        Kind::Script
-    } else if multipart::is_multipart(text) {
-        Kind::Multipart
-    } else if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        Kind::Ignition
-    } else {
-        Kind::ContainerLinuxConfig
-    }
 }
 
 /// What the flight puts into every machine's configuration.
@@ -328,6 +345,19 @@ impl Conf {
         self.ignition.as_ref().map(|facts| facts.version.clone())
     }
 
+    /// Whether an Ignition that reads these versions, as [semver] requirements, reads this; other kinds always pass.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn check_readable(&self, versions: &[semver::VersionReq]) -> Result<(), Error> {
+        let Some(version) = self.ignition_version() else { return Ok(()) };
+        if versions.iter().any(|range| range.matches(&version)) {
+            return Ok(());
+        }
+        let ranges: Vec<String> = versions.iter().map(ToString::to_string).collect();
+        Err(Error::Unreadable { version, readable: ranges.join(" and ") })
+    }
+
     /// Whether Ignition must work on disks or kernel arguments: `disks`, `raid`, `filesystems` or `luks` of
     /// `storage`, or `kernelArguments`, are there and not empty.
     pub fn needs_disks(&self) -> bool {
@@ -398,14 +428,8 @@ pub fn render(
     }
 }
 
-/// Says what to do with YAML that only a transpiler understands, or with what was taken for it.
+/// Says what to do with YAML that only a transpiler understands.
 fn not_translated(text: &str) -> Error {
-    if text.trim_start().starts_with('{')
-        && let Err(fault) = serde_json::from_str::<serde::de::IgnoredAny>(text)
-        && yaml::parse(text, &[]).is_err()
-    {
-        return Error::Json(fault);
-    }
     if text.lines().any(|line| line.starts_with("variant:")) {
         return Error::Unsupported { kind: "Butane config", tool: "butane" };
     }

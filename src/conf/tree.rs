@@ -1,5 +1,7 @@
 //! Checking and changing a JSON tree in place, with the path of what is wrong.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 
 use super::Error;
@@ -86,6 +88,44 @@ fn visit(value: &Value, path: &str, pattern: &str, want: Want) -> Result<(), Err
     }
     let elements = member.as_array().into_iter().flatten().enumerate();
     elements.into_iter().try_for_each(|(i, element)| visit(element, &format!("{path}[{i}]"), rest, want))
+}
+
+/// Lists (as in [`Rule`], each ending in `[]`) that are counted as one, and the member that tells their elements apart.
+pub(super) type Unique = (&'static [&'static str], &'static str);
+
+/// Checks that no two elements have the same; the error names the second one.
+pub(super) fn check_unique(root: &Value, rules: &[Unique]) -> Result<(), Error> {
+    for (lists, key) in rules {
+        let mut elements = Vec::new();
+        lists.iter().for_each(|list| collect(root, String::new(), list, &mut elements));
+        // Of each group of lists: elements of one parent are compared, which have all but the last index in common.
+        let mut seen: HashMap<(String, &str), String> = HashMap::new();
+        for (parent, path, element) in elements {
+            let Some(id) = element.get(key).and_then(Value::as_str) else { continue };
+            if let Some(first) = seen.insert((parent, id), path.clone()) {
+                return Err(Error::invalid(
+                    &join(&path, key),
+                    format!("{id:?} is also the {key} of {first}"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The elements of a list: the path of the element that the list is in, their own, and they.
+fn collect<'a>(value: &'a Value, path: String, pattern: &str, out: &mut Vec<(String, String, &'a Value)>) {
+    let (list, rest) = pattern.split_once("[]").unwrap_or((pattern, ""));
+    let list = list.trim_start_matches('.');
+    let found = list.split('.').try_fold(value, |at, key| at.get(key)).and_then(Value::as_array);
+    for (i, element) in found.into_iter().flatten().enumerate() {
+        let own = format!("{}[{i}]", join(&path, list));
+        if rest.is_empty() {
+            out.push((path.clone(), own, element));
+        } else {
+            collect(element, own, rest, out);
+        }
+    }
 }
 
 /// Calls `see` with the path and value of every member named `key`, at any depth.

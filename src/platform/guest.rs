@@ -12,7 +12,7 @@ use crate::badness;
 use crate::journal;
 use crate::ledger::Leftover;
 use crate::ssh;
-use crate::text::{chain, last_lines};
+use crate::text::{chain, last_lines, strip_escapes};
 
 /// How a guest is treated.
 #[derive(Clone)]
@@ -29,6 +29,16 @@ pub struct Settings {
     pub ignored_badness: Vec<badness::Flag>,
 }
 
+/// How long the words that explain a failure may take to follow it on the console.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What a start or a reboot is waiting for, and what was last seen of it.
+#[derive(Clone, Debug, Default)]
+struct Waiting {
+    what: &'static str,
+    last: String,
+}
+
 /// A machine with its SSH connections and its journal.
 pub struct Guest {
     machine: Arc<dyn Machine>,
@@ -39,6 +49,9 @@ pub struct Guest {
     /// The journal stream of the present boot.
     following: Mutex<Option<journal::Following>>,
     prepared: OnceCell<()>,
+    /// How far the console has been looked at, for all who ask.
+    watch: Mutex<badness::Watch>,
+    waiting: std::sync::Mutex<Waiting>,
 }
 
 /// How long the connections to a machine may take to close before it is ended all the same.
@@ -62,6 +75,7 @@ impl Guest {
         let journal = journal::Recorder::create(dir)
             .during(|| format!("cannot make journal files in {}", dir.display()))?;
         let ssh = machine.client(login, settings.limits.connect);
+        let watch = Mutex::new(badness::Watch::new(&settings.ignored_badness));
         Ok(Self {
             machine,
             dir: dir.to_owned(),
@@ -70,6 +84,8 @@ impl Guest {
             settings,
             following: Mutex::new(None),
             prepared: OnceCell::new(),
+            watch,
+            waiting: std::sync::Mutex::default(),
         })
     }
 
@@ -123,6 +139,7 @@ impl Guest {
             biased; // who is doomed did not start, even if it answered
             cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to start: {cause}", self.id()))),
             done = self.bring_up(deadline, None) => done,
+            never = self.narrate() => match never {},
         }
     }
 
@@ -141,29 +158,82 @@ impl Guest {
         Ok(())
     }
 
-    /// Resolves, with the reason, once it is certain that the machine will not come up.
-    async fn doomed(&self) -> String {
-        let console = async {
-            let mut pause = Duration::from_millis(250);
-            loop {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(2));
-                let Some(text) = self.machine.console().await else { continue };
-                let fatal = |f: &badness::Finding| f.label == "emergency shell" || f.label == "kernel panic";
-                let found =
-                    badness::scan(&text[..], badness::Source::Console, &self.settings.ignored_badness)
-                        .unwrap_or_default();
-                if let Some(finding) = found.iter().find(|f| fatal(f)) {
-                    return format!("{finding} on the console:\n{}", last_lines(&text, 15));
-                }
-                if let Some(stage) = ignition_failure(&text) {
-                    return format!("Ignition failed ({stage}):\n{}", last_lines(&text, 15));
-                }
-            }
-        };
+    /// Resolves, with the reason, once nothing more is to be expected of the machine: it ended without being told to, or
+    /// its console says something [fatal](badness::Check::fatal).
+    ///
+    /// To be raced against whatever waits for the machine, by any number of waits at once: each look at the console goes
+    /// on where the last one ended, and what was fatal once stays so.
+    pub async fn doomed(&self) -> String {
         tokio::select! {
-            cause = self.machine.died() => cause,
-            cause = console => cause,
+            // The console often says why a machine ended.
+            cause = self.machine.died() => match self.look().await {
+                Some(finding) => self.explain(&finding).await,
+                None => cause,
+            },
+            cause = self.fatal_console() => cause,
+        }
+    }
+
+    async fn fatal_console(&self) -> String {
+        let mut pause = Duration::from_millis(250);
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+            if let Some(finding) = self.look().await {
+                tokio::time::sleep(LAST_WORDS).await;
+                return self.explain(&finding).await;
+            }
+        }
+    }
+
+    /// Looks at what is new on the console; returns what was fatal on it, now or before.
+    async fn look(&self) -> Option<badness::Finding> {
+        let mut watch = self.watch.lock().await;
+        watch.see(&self.machine.console().await?);
+        watch.fatal().cloned()
+    }
+
+    /// A fatal finding with the lines of the console that explain it.
+    async fn explain(&self, finding: &badness::Finding) -> String {
+        let text = self.machine.console().await.unwrap_or_default();
+        let last = last_lines(&text, 15);
+        if finding.label != badness::IGNITION_FAILURE {
+            return format!("{finding} on the console:\n{last}");
+        }
+        let stage = ignition_failure(&text).unwrap_or_else(|| "see the console".to_owned());
+        match ignition_reports(&text).join("\n") {
+            none if none.is_empty() => format!("Ignition failed ({stage}):\n{last}"),
+            reports => format!("Ignition failed ({stage}):\n{reports}\nlast console lines:\n{last}"),
+        }
+    }
+
+    fn wait_for(&self, what: &'static str, last: &str) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *waiting = Waiting { what, last: last.to_owned() };
+    }
+
+    /// Says what a long wait is for, every 30 s on bare hardware; never resolves.
+    async fn narrate(&self) -> std::convert::Infallible {
+        let begun = Instant::now();
+        // The limit of a connection is 20 s, and scaled as this must be.
+        let every = self.settings.limits.connect.mul_f64(1.5);
+        loop {
+            tokio::time::sleep(every).await;
+            let Waiting { what, last } =
+                self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            let console = self.machine.console().await.map(|c| last_lines(&c, 1)).unwrap_or_default();
+            let console = if console.is_empty() {
+                String::new()
+            } else {
+                format!("; its console's last line: {console}")
+            };
+            crate::notice!(
+                "platform",
+                "machine {}: waiting for {what} since {} s of at most {} s; last seen: {last}{console}",
+                self.id(),
+                begun.elapsed().as_secs(),
+                self.settings.limits.boot.as_secs(),
+            );
         }
     }
 
@@ -172,6 +242,7 @@ impl Guest {
         let mut pause = Duration::from_millis(50);
         let mut last = "no answer".to_owned();
         while Instant::now() < deadline {
+            self.wait_for("sshd", &last);
             let left = deadline.saturating_duration_since(Instant::now());
             match tokio::time::timeout(left, self.boot_id()).await {
                 Ok(Ok(id)) if old != Some(&id) => return Ok(()),
@@ -258,6 +329,7 @@ impl Guest {
         let mut command = "sudo timeout 20 systemctl is-system-running --wait";
         let mut last = "no answer".to_owned();
         while Instant::now() < deadline {
+            self.wait_for("the end of its boot", &last);
             let left = deadline.saturating_duration_since(Instant::now());
             let answer = match tokio::time::timeout(left, self.ssh.output(command)).await {
                 Err(_) => break,
@@ -322,6 +394,7 @@ impl Guest {
         tokio::select! {
             cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to reboot: {cause}", self.id()))),
             done = self.bring_up(deadline, Some(old)) => done,
+            never = self.narrate() => match never {},
         }
     }
 
@@ -375,9 +448,29 @@ fn ignition_failure(console: &[u8]) -> Option<String> {
     )
 }
 
+/// What Ignition says about the config: its reports with their places, and its errors.
+fn ignition_reports(console: &[u8]) -> Vec<String> {
+    let text = strip_escapes(&String::from_utf8_lossy(console));
+    let report =
+        |l: &&str| ["error at ", "warning at ", "ERROR    : ", "CRITICAL : "].iter().any(|m| l.contains(m));
+    let mut reports: Vec<String> = text.lines().filter(report).map(|l| l.trim().to_owned()).collect();
+    reports.dedup();
+    let old = reports.len().saturating_sub(20);
+    reports.split_off(old)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_of_ignition_are_picked_out() {
+        let text = b"ignition[7]: Stage: fetch\r\nignition[7]: error at $.passwd.users.1: duplicate entry defined\r\n\
+            ignition[7]: CRITICAL : Ignition failed: config is not valid\r\nbye\r\n";
+        let reports = ignition_reports(text);
+        assert_eq!(reports.len(), 2, "{reports:?}");
+        assert!(reports[0].ends_with("duplicate entry defined"));
+    }
 
     #[test]
     fn the_console_tells_of_ignition() {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use semver::VersionReq;
 use serde::Deserialize;
 
 use super::{Error, Result, ResultExt, distribution::Distribution};
@@ -22,6 +23,10 @@ pub struct Facts {
     /// What the image can do; tests name what they need.
     #[serde(default)]
     pub features: Vec<String>,
+    /// Versions of the Ignition specification that it reads, as ranges such as `>=3.0.0, <=3.3.0`; without them the
+    /// features `ign1`, `ign2` and `ign3` stand for all versions of that number.
+    #[serde(default)]
+    pub ignition: Vec<String>,
     /// Kernel for direct boot, beside the image.
     #[serde(default)]
     pub kernel: Option<String>,
@@ -73,6 +78,25 @@ impl Image {
     }
 }
 
+/// The versions of Ignition configs that an image with these facts and features reads; empty: nobody knows.
+///
+/// # Errors
+/// When the feature file names a range that is none.
+pub fn ignition_versions(facts: Option<&Facts>, features: &[String]) -> Result<Vec<VersionReq>> {
+    let named = facts.map(|f| f.ignition.as_slice()).unwrap_or_default();
+    let by_feature = [("ign1", "=1.0.0"), ("ign2", ">=2.0.0, <3.0.0"), ("ign3", ">=3.0.0, <4.0.0")];
+    let all: Vec<&str> = if named.is_empty() {
+        let has = |feature: &str| features.iter().any(|f| f == feature);
+        by_feature.iter().filter(|(feature, _)| has(feature)).map(|(_, range)| *range).collect()
+    } else {
+        named.iter().map(String::as_str).collect()
+    };
+    let parse = |range: &&str| {
+        VersionReq::parse(range).during(|| format!("the feature file names no range of versions: {range:?}"))
+    };
+    all.iter().map(parse).collect()
+}
+
 /// Where `tests/guest/build.sh` puts mantle's own guest images.
 pub fn guest_dir() -> PathBuf {
     use crate::folders::{cache, variable};
@@ -103,4 +127,29 @@ pub fn default_image(board: &str) -> Result<PathBuf> {
 pub fn guest_folder(image: &Path) -> Option<PathBuf> {
     let dir = image.canonicalize().ok()?.parent()?.to_owned();
     dir.join("root").is_dir().then_some(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feature_files_say_which_configs_are_read() {
+        let facts = |extra: &str| -> Facts {
+            let text = format!(r#"{{"distro": "debian", "board": "amd64-usr", "version": "1"{extra}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let reads = |facts: &Facts, features: &[&str], version: &str| {
+            let features: Vec<String> = features.iter().map(|f| f.to_string()).collect();
+            let ranges = ignition_versions(Some(facts), &features).unwrap();
+            ranges.iter().any(|r| r.matches(&version.parse().unwrap()))
+        };
+        let plain = facts("");
+        assert!(reads(&plain, &["ign3"], "3.9.0") && !reads(&plain, &["ign3"], "2.3.0"));
+        assert!(reads(&plain, &["ign1", "ign2"], "1.0.0") && reads(&plain, &["ign1", "ign2"], "2.3.0"));
+        let exact = facts(r#", "ignition": [">=3.0.0, <=3.3.0"]"#);
+        assert!(reads(&exact, &["ign3"], "3.3.0") && !reads(&exact, &["ign3"], "3.4.0"));
+        assert!(ignition_versions(Some(&plain), &[]).unwrap().is_empty());
+        assert!(ignition_versions(Some(&facts(r#", "ignition": ["new"]"#)), &[]).is_err());
+    }
 }

@@ -52,6 +52,8 @@ pub trait Platform: 'static {
     const INTERNET: bool;
     /// Key of the platform's values in properties.json; platforms may share one, with the same options.
     const PROPERTIES: &'static str;
+    /// Whether the flight's key reaches machines besides their userdata, by the platform's metadata.
+    const METADATA: bool = false;
     /// Not shown in help, generated pages and lists of platforms: for tests of kola itself.
     const HIDDEN: bool = false;
     /// The platform whose tests run here too, where this is a variant of another.
@@ -114,6 +116,8 @@ pub struct Driver {
     pub internet: bool,
     /// Its key in properties.json.
     pub properties_key: &'static str,
+    /// Whether keys reach machines besides their userdata.
+    pub metadata: bool,
     /// Not shown to people.
     pub hidden: bool,
     /// The platform whose tests run here too.
@@ -192,6 +196,7 @@ impl Driver {
             about: P::ABOUT,
             internet: P::INTERNET,
             properties_key: P::PROPERTIES,
+            metadata: P::METADATA,
             hidden: P::HIDDEN,
             variant_of: P::VARIANT_OF,
             augment: <P::Options as clap::Args>::augment_args,

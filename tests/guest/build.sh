@@ -137,6 +137,7 @@ write_features() {
 		  "version": "$version",
 		  "user": "core",
 		  "features": [${list%, }],
+		  "ignition": [">=3.0.0, <=3.3.0"],
 		  "kernel": "vmlinuz",
 		  "initrd": "initrd.zst",
 		  "kernel_arguments": "$kernel_arguments guest.firstboot=auto"

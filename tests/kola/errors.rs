@@ -229,7 +229,29 @@ fn userdata_is_checked_before_a_machine_is_made() {
     env.write("new.ign", r#"{"ignition": {"version": "9.0.0"}}"#);
     env.write("config.yaml", "storage:\n  files:\n    - path: /x\n");
     let mut pages = Pages::new(&env);
-    for file in ["missing.ign", ".", "cut.ign", "type.ign", "new.ign", "config.yaml"] {
+    env.write("old.ign", r#"{"ignition": {"version": "2.3.0"}}"#);
+    env.write("comma.ign", r#"{"ignition": {"version": "3.2.0"},}"#);
+    let users = r#"{"ignition": {"version": "3.2.0"}, "passwd": {"users": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}}"#;
+    env.write("users.ign", users);
+    env.write("bom.yaml", "\u{feff}#cloud-config\nhostname: x\n");
+    env.write("blank", "\n\n");
+    env.write("empty", "");
+    env.write("mistyped.yaml", "strorage:\n  files: []\n");
+    for file in [
+        "missing.ign",
+        ".",
+        "cut.ign",
+        "type.ign",
+        "new.ign",
+        "config.yaml",
+        "old.ign",
+        "comma.ign",
+        "users.ign",
+        "bom.yaml",
+        "blank",
+        "empty",
+        "mistyped.yaml",
+    ] {
         pages.kola(&["spawn", "-p", "scripted", "-b", "debian", "-u", file]);
     }
     env.write("disks.json", r#"{"AdditionalDisk": []}"#);

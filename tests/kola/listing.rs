@@ -101,11 +101,11 @@ fn nobody_needs_to_read_the_list_to_its_end() {
 }
 
 /// Runs `kola check-console` with this stdin.
-fn check(env: &Env, args: &[&str], input: &str) -> Outcome {
+fn check(env: &Env, args: &[&str], input: impl AsRef<[u8]>) -> Outcome {
     let mut command = env.command(env!("CARGO_BIN_EXE_mantle"));
     command.args([&["kola", "check-console"], args].concat()).stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(input.as_ref()).unwrap();
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Outcome {
@@ -140,4 +140,86 @@ fn consoles_are_checked_in_files_and_stdin() {
     assert!(lines[0].contains("missing: No such file or directory"), "{}", lines[0]);
     assert!(lines[1].contains(".: Is a directory"), "{}", lines[1]);
     check(&env, &["good"], "").expect(0);
+}
+
+/// The objects that `check-console --json` prints.
+fn objects(outcome: &Outcome) -> Vec<Value> {
+    outcome.stdout.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn packed_and_foreign_consoles_are_read_or_refused() {
+    let env = Env::new();
+    let log = "[ 0.1] Linux\r\n[ 1] Kernel panic - not syncing: x\r\n";
+    env.write("log", log);
+    // By other people's programs; two members after each other.
+    let script = "for p in gzip xz bzip2 zstd; do command -v $p >/dev/null || continue; \
+        { $p -c <log; echo more | $p -c; } >log.$p; echo log.$p; done";
+    let packed = env.start("/bin/sh".as_ref(), &["-c", script]).finish().expect(0).stdout;
+    assert!(packed.lines().count() > 0, "no compressor is installed");
+    for file in packed.lines() {
+        let found = check(&env, &[file], "").expect(1);
+        assert_eq!(
+            (found.stdout.as_str(), found.stderr.as_str()),
+            (&*format!("{file}: kernel panic (x)\n"), "")
+        );
+    }
+    let utf16: Vec<u8> = log.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(check(&env, &[], &utf16).expect(1).stdout, "stdin: kernel panic (x)\n");
+    let harmless: Vec<u8> = "all is well\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let clean = check(&env, &["--json"], &harmless).expect(0);
+    assert_eq!(objects(&clean)[0]["type"], "examined");
+    assert_eq!(objects(&clean)[0]["encoding"], "UTF-16BE");
+    // What was not looked at is never clean.
+    let cut = std::fs::read(env.home().join("log.gzip")).unwrap_or_default();
+    let cases: &[(&[u8], &str)] = &[
+        (b"", "empty"),
+        (b" \r\n", "empty"),
+        (&[0x80; 4000], "binary"),
+        (&cut[..cut.len().min(40)], if cut.is_empty() { "empty" } else { "damaged" }),
+    ];
+    for (bytes, reason) in cases {
+        let said = check(&env, &[], bytes).expect(1);
+        assert!(said.stderr.contains("stdin was not checked: "), "{}", said.stderr);
+        let told = check(&env, &["--json"], bytes).expect(1);
+        let last = objects(&told).pop().unwrap();
+        assert_eq!((last["type"].as_str(), last["reason"].as_str()), (Some("unread"), Some(*reason)));
+    }
+}
+
+#[test]
+fn findings_are_told_to_programs_with_their_place() {
+    let env = Env::new();
+    let log = "one\ntwo\n\x1b[0mavc:  denied  { read } for x\r\nfour\nfive\nsix\n";
+    let warned = check(&env, &[], log).expect(0);
+    assert_eq!(warned.stdout, "stdin: warning: SELinux denial ({ read } for x)\n");
+    let told = check(&env, &["--json"], log).expect(0);
+    let object = &objects(&told)[0];
+    assert_eq!(
+        object,
+        &serde_json::json!({
+            "type": "finding", "file": "stdin", "line": 3, "check": "SELinux denial", "severity": "warn",
+            "capture": "{ read } for x", "text": "avc:  denied  { read } for x",
+            "before": ["one", "two"], "after": ["four", "five"],
+        })
+    );
+}
+
+#[test]
+fn the_checks_are_listed() {
+    let env = Env::new();
+    let table = env.mantle(&["kola", "check-console", "--list"]).expect(0).stdout;
+    let rows: Value =
+        serde_json::from_str(&env.mantle(&["kola", "check-console", "--list", "--json"]).expect(0).stdout)
+            .unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(table.lines().count(), rows.len() + 2);
+    for row in rows {
+        let label = row["check"].as_str().unwrap();
+        assert!(table.lines().any(|l| l.starts_with(label)), "{label}");
+        for pattern in row["patterns"].as_array().unwrap() {
+            regex::Regex::new(pattern.as_str().unwrap()).unwrap();
+        }
+    }
+    env.mantle(&["kola", "check-console", "--list", "file"]).expect(2);
 }

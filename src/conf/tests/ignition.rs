@@ -368,3 +368,62 @@ fn ignition_itself_accepts_what_we_write() {
         assert!(output.status.success() && output.stderr.is_empty(), "{}\n{output:?}", conf.text());
     }
 }
+
+#[test]
+fn what_ignition_3_refuses_is_refused_with_its_path() {
+    let table = [
+        (
+            json!({"passwd": {"users": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}}),
+            "passwd.users[2].name: \"a\" is also the name of passwd.users[0]",
+        ),
+        (
+            json!({"storage": {"files": [{"path": "/x"}], "links": [{"path": "/x", "target": "/y"}]}}),
+            "storage.links[0].path: \"/x\" is also the path of storage.files[0]",
+        ),
+        (
+            json!({"systemd": {"units": [{"name": "a.service", "dropins": [{"name": "x.conf"}, {"name": "x.conf"}]}]}}),
+            "systemd.units[0].dropins[1].name: \"x.conf\" is also the name of systemd.units[0].dropins[0]",
+        ),
+        (
+            json!({"systemd": {"units": [{"name": "a"}]}}),
+            "systemd.units[0].name: \"a\" does not end in a kind of unit, such as .service",
+        ),
+        (
+            json!({"storage": {"files": [{"path": "/x", "mode": 7777}]}}),
+            "storage.files[0].mode: 7777 is no mode; the largest is 4095 (07777)",
+        ),
+        (
+            json!({"storage": {"files": [{"path": "/x", "contents": {"source": "ftp://h/x"}}]}}),
+            "storage.files[0].contents.source: Ignition cannot fetch ftp: URLs",
+        ),
+    ];
+    for (mut config, message) in table {
+        config["ignition"] = json!({"version": "3.2.0"});
+        let error = show(&UserData::ignition(config.to_string()), &Additions::default()).unwrap_err();
+        assert_eq!(report(error), format!("config is not valid: {message}"));
+        // Version 2 takes most of them.
+        config["ignition"] = json!({"version": "2.2.0"});
+        show(&UserData::ignition(config.to_string()), &Additions::default()).unwrap();
+    }
+    // The same drop-in of different units is none twice.
+    let config = json!({"ignition": {"version": "3.0.0"}, "systemd": {"units": [
+        {"name": "a.service", "dropins": [{"name": "x.conf"}]}, {"name": "b.service", "dropins": [{"name": "x.conf"}]}]}});
+    show(&UserData::ignition(config.to_string()), &Additions::default()).unwrap();
+}
+
+#[test]
+fn versions_that_an_image_cannot_read_are_refused() {
+    let conf = |version| {
+        let text = json!({"ignition": {"version": version}}).to_string();
+        show(&UserData::ignition(text), &Additions::default()).unwrap()
+    };
+    let ranges = [semver::VersionReq::parse(">=3.0.0, <=3.3.0").unwrap()];
+    conf("3.3.0").check_readable(&ranges).unwrap();
+    for version in ["2.3.0", "3.9.0"] {
+        let error = conf(version).check_readable(&ranges).unwrap_err().to_string();
+        assert!(
+            error.ends_with(&format!("the image's Ignition reads >=3.0.0, <=3.3.0, not {version}")),
+            "{error}"
+        );
+    }
+}

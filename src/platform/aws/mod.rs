@@ -41,6 +41,7 @@ impl Platform for AwsPlatform {
     const NAME: &'static str = NAME;
     const ABOUT: &'static str = "virtual machines at Amazon";
     const INTERNET: bool = true;
+    const METADATA: bool = true;
     const PROPERTIES: &'static str = NAME;
     type Options = Options;
     type Prepared = Options;
