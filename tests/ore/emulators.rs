@@ -24,9 +24,13 @@ async fn bucket(storage: &Storage, emulator: &Emulator, name: &str) {
 }
 
 async fn put(storage: &Storage, bucket: &str, name: &str, body: &str) -> Object {
+    put_as(storage, bucket, name, body, "application/octet-stream").await
+}
+
+async fn put_as(storage: &Storage, bucket: &str, name: &str, body: &str, kind: &str) -> Object {
     let body = Bytes::copy_from_slice(body.as_bytes());
     let at = object(bucket, name);
-    storage.insert(&at, body, &attributes("application/octet-stream"), None, OnlyIf::Any).await.unwrap()
+    storage.insert(&at, body, &attributes(kind), None, OnlyIf::Any).await.unwrap()
 }
 
 async fn texts(storage: &Storage, bucket: &str) -> BTreeMap<String, String> {
@@ -122,7 +126,7 @@ fn jobs(emulator: &Emulator, folders: bool) {
         }
         let pages = ["dst/old/index.html", "dst/old", "dst/old/"];
         for name in &pages[..if folders { 3 } else { 1 }] {
-            put(&storage, "bkt-c", name, "an old page").await;
+            put_as(&storage, "bkt-c", name, "an old page", "text/html").await;
         }
     });
     let mut env = Env::new();
