@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use mantle::badness::{self, CHECKS, Check, Examined, Flag, Severity, Source};
+use mantle::badness::{self, CHECKS, Check, Examined, Flag, Severity, Source, Unread};
 use mantle::error::{FAILURE, Result, SUCCESS};
 use mantle::output;
 use mantle::text::tabbed;
@@ -93,8 +93,10 @@ fn print(name: &str, examined: &Examined) -> io::Result<bool> {
 
 /// Says what could not be looked at.
 fn tell_unread(name: &str, examined: &Examined) -> bool {
-    if let Some(reason) = &examined.unread {
-        mantle::warning!("cli", "{name} was not checked: {reason}");
+    match &examined.unread {
+        Some(Unread::Read { bytes: 0, source }) => mantle::error!("cli", "cannot read {name}: {source}"),
+        Some(reason) => mantle::warning!("cli", "{name} was not checked: {reason}"),
+        None => {}
     }
     examined.unread.is_none()
 }

@@ -204,7 +204,7 @@ fn configs_to_be_translated_say_what_to_do() {
         ("{\"ignition\": {\"version\": \"2.0.0\"}", "config is not valid JSON: EOF"),
         (
             "{\"ignition\":{\"version\":\"2.2.0\"},}",
-            "config is not valid JSON: trailing comma at line 1 column 34",
+            "config is not valid JSON: trailing comma at line 1 column 33",
         ),
         ("{a: b}", "config is not valid JSON: key must be a string at line 1 column 2"),
     ];

@@ -306,7 +306,6 @@ fn what_ignition_needs() {
             false,
             false,
         ),
-        (json!({"storage": {"files": [{"path": "/x", "contents": {"source": "oem:///x"}}]}}), false, false),
         (json!({"storage": {"files": [{"path": "/x", "contents": {"source": "HTTPS://x"}}]}}), false, true),
         (json!({"storage": {"files": [{"path": "/x", "append": [{"source": "s3://x"}]}]}}), false, true),
         (json!({"ignition": {"config": {"append": [{"source": "http://x"}]}}}), false, true),
