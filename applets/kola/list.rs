@@ -6,7 +6,6 @@ use color_eyre::eyre::{Result, eyre};
 use mantle::platform::distribution::DISTRIBUTIONS;
 use mantle::text::tabbed;
 use mantle::{output, terminal};
-
 use serde::Serialize;
 
 use super::options::{General, known_distribution, known_platform};

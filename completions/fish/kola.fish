@@ -278,6 +278,8 @@ INFO\t''
 DEBUG\t''
 TRACE\t''"
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c kola -n "__fish_kola_using_subcommand check-console" -l list -d 'List what is looked for'
+complete -c kola -n "__fish_kola_using_subcommand check-console" -l json -d 'Print JSON: for files one object a line, with line numbers and context'
 complete -c kola -n "__fish_kola_using_subcommand check-console" -s v -l verbose -d 'Say when reading stdin'
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l qemu-skip-mangle -d 'Do not make the serial port the console of a raw Container Linux image'
 complete -c kola -n "__fish_kola_using_subcommand check-console" -s d -l debug -d 'Alias for --log-level=DEBUG'
