@@ -12,7 +12,7 @@ use mantle::platform::deployment::{ClusterSettings, Deployment};
 use mantle::platform::guest::Settings;
 use mantle::platform::{self, FlightBase, Limits};
 use mantle::ssh;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use super::options::Setup;
 
@@ -28,6 +28,7 @@ pub struct Flight {
     ledger: Arc<Ledger>,
     /// The command that removes what is left.
     remedy: String,
+    ended: OnceCell<()>,
 }
 
 /// How a cluster departs from the usual.
@@ -76,7 +77,16 @@ impl Flight {
                     let socket = agent.inner.socket().to_owned();
                     let agent = Mutex::new(Some(agent));
                     let setup = setup.clone();
-                    Ok::<_, color_eyre::Report>(Self { driver, key, agent, socket, setup, ledger, remedy })
+                    Ok::<_, color_eyre::Report>(Self {
+                        driver,
+                        key,
+                        agent,
+                        socket,
+                        setup,
+                        ledger,
+                        remedy,
+                        ended: OnceCell::new(),
+                    })
                 }
                 Err(e) => {
                     agent.close().await;
@@ -134,12 +144,21 @@ impl Flight {
     /// # Errors
     /// When something is left, of the flight or of its machines: each was said.
     pub async fn destroy(&self) -> Result<()> {
-        for leftover in platform::end_flight(&*self.driver).await {
-            mantle::error!("kola", "{leftover}");
-            self.ledger.keep(&leftover);
-        }
-        self.close_agent().await;
+        self.end().await;
         nothing_left(&self.ledger, &self.remedy)
+    }
+
+    /// Frees everything, once; returns what is left, a line each.
+    pub async fn end(&self) -> Vec<String> {
+        let end = || async {
+            for leftover in platform::end_flight(&*self.driver).await {
+                mantle::error!("kola", "{leftover}");
+                self.ledger.keep(&leftover);
+            }
+            self.close_agent().await;
+        };
+        self.ended.get_or_init(end).await;
+        self.ledger.left().iter().map(Leftover::to_string).collect()
     }
 }
 

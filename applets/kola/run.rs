@@ -88,7 +88,7 @@ impl Run {
             progress: harness::Progress::detect(),
         };
         let cases = chosen.tests.into_iter().map(|test| self.case(test, flight, out)).collect();
-        let suite = harness::run(cases, &options, cancel.clone()).await;
+        let suite = harness::run_then(cases, &options, cancel.clone(), async || flight.end().await).await;
         let copied =
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
         if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {

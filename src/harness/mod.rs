@@ -180,7 +180,21 @@ impl Suite {
 /// # Errors
 /// [`Error`].
 pub async fn run(cases: Vec<Case>, options: &Options, cancel: CancellationToken) -> Result<Summary, Error> {
-    run_to(cases, options, cancel, Box::new(crate::output::write)).await
+    run_then(cases, options, cancel, async || Vec::new()).await
+}
+
+/// As [`run`]; when all tests have ended, `clean_up` takes away what they shared and returns what is left of it, a
+/// line each: those are in the reports, and the run has failed if there is one.
+///
+/// # Errors
+/// [`Error`].
+pub async fn run_then(
+    cases: Vec<Case>,
+    options: &Options,
+    cancel: CancellationToken,
+    clean_up: impl AsyncFnOnce() -> Vec<String>,
+) -> Result<Summary, Error> {
+    run_to(cases, options, cancel, Box::new(crate::output::write), clean_up).await
 }
 
 async fn run_to(
@@ -188,6 +202,7 @@ async fn run_to(
     options: &Options,
     cancel: CancellationToken,
     out: Out,
+    clean_up: impl AsyncFnOnce() -> Vec<String>,
 ) -> Result<Summary, Error> {
     output_dir::ensure(&options.output_dir)?;
     cases.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
@@ -234,6 +249,11 @@ async fn run_to(
             crate::error!("harness", "a test's supervisor ended: {e}");
             suite.fail_late();
         }
+    }
+    let left = clean_up().await;
+    if !left.is_empty() {
+        suite.fail_late();
+        suite.recorder.leave(left);
     }
     conclude(&suite, cancel.is_cancelled()).await
 }

@@ -43,6 +43,10 @@ fn a_flight_that_cannot_be_destroyed() {
     let outcome = planned(&env, plan, &["--output-dir", "out", "selftest.pass"]).expect(1);
     assert!(outcome.stdout.contains("--- PASS: selftest.pass"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("(scripted) is left: its key stays"), "{}", outcome.stderr);
+    let said = r#""left":["flight kola-"#;
+    assert!(report(&env).contains(said), "{}", report(&env));
+    let junit = std::fs::read_to_string(env.home().join("out/reports/junit.xml")).unwrap();
+    assert!(junit.contains("type=\"left\""), "{junit}");
     let record = std::fs::read_to_string(env.home().join("out/resources.jsonl")).unwrap();
     assert!(record.contains(r#""kind":"flight""#), "{record}");
 }

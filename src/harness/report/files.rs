@@ -46,6 +46,9 @@ struct JsonReport<'a> {
     result: &'a str,
     platform: &'a str,
     version: &'a str,
+    /// Ours: what is left of what the tests shared.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    left: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -70,6 +73,7 @@ pub fn json(snapshot: &Snapshot) -> String {
         result: snapshot.result,
         platform: &snapshot.platform,
         version: &snapshot.version,
+        left: &snapshot.left,
     };
     let mut line = serde_json::to_string(&report).expect("strings and numbers are always JSON");
     line.push('\n');
@@ -84,6 +88,12 @@ pub fn junit(snapshot: &Snapshot) -> Result<String, SerializeError> {
     suite.set_timestamp(snapshot.began).set_time(snapshot.lasted);
     suite.add_property(("version", snapshot.version.as_str()));
     suite.add_test_cases(snapshot.records.iter().map(|r| case(r)));
+    if !snapshot.left.is_empty() {
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        status.set_type("left").set_message(snapshot.left.join("\n"));
+        let mut case = TestCase::new("clean-up", status);
+        suite.add_test_case(case.set_classname("clean-up").set_time(std::time::Duration::ZERO).clone());
+    }
     let mut report = Report::new(env!("CARGO_PKG_NAME"));
     report.set_time(snapshot.lasted).add_test_suite(suite);
     let text = report.to_string()?;
@@ -164,6 +174,7 @@ mod tests {
             began: chrono::DateTime::UNIX_EPOCH,
             lasted: Duration::from_secs(2),
             result: "FAIL",
+            left: Vec::new(),
         }
     }
 

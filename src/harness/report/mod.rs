@@ -87,6 +87,8 @@ struct Snapshot {
     lasted: Duration,
     /// `PASS`, `FAIL`, or nothing if there was no test.
     result: &'static str,
+    /// What is left of what the tests shared, a line each.
+    left: Vec<String>,
 }
 
 /// Why results could not be written.
@@ -146,6 +148,7 @@ impl Recorder {
             began: Utc::now(),
             lasted: Duration::ZERO,
             result: "",
+            left: Vec::new(),
         };
         let bars = progress.bars.then(|| progress::Bars::new(heading.planned));
         let text = text::Text::new(out, progress.color);
@@ -194,6 +197,11 @@ impl Recorder {
     /// that it failed.
     pub fn checkpoint(&self) -> Result<(), Error> {
         self.write("FAIL")
+    }
+
+    /// Notes what is left of what the tests shared.
+    pub fn leave(&self, left: Vec<String>) {
+        self.lock().snapshot.left = left;
     }
 
     /// Writes the final files and takes the progress display away.

@@ -133,7 +133,11 @@ async fn reports_that_cannot_be_written_are_errors() {
         progress: Progress::default(),
     };
     let full: Out = Box::new(|_| Err(std::io::Error::other("disk full")));
-    let error = run_to(vec![case("a", async |_| Ok(()))], &options, CancellationToken::new(), full).await;
+    let error =
+        run_to(vec![case("a", async |_| Ok(()))], &options, CancellationToken::new(), full, async || {
+            Vec::new()
+        })
+        .await;
     let error = eyre::Report::new(error.unwrap_err());
     assert_eq!(format!("{error:#}"), "harness: reports are incomplete: cannot write test results: disk full");
     assert!(dir.join("new").join(output_dir::MARKER).exists());
@@ -156,7 +160,7 @@ async fn live_display_takes_all_events() {
         sink.lock().unwrap().extend_from_slice(data);
         Ok(())
     });
-    let ended = run_to(mixed(), &options, CancellationToken::new(), out).await;
+    let ended = run_to(mixed(), &options, CancellationToken::new(), out, async || Vec::new()).await;
     let Err(Error::Failed(summary)) = ended else { panic!("{ended:?}") };
     assert_eq!(summary.to_string(), "3 run: 1 passed, 1 failed, 1 skipped");
     let text = String::from_utf8(text.lock().unwrap().clone()).unwrap();

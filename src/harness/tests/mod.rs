@@ -65,7 +65,7 @@ async fn run_until(cases: Vec<Case>, parallel: usize, cancel: CancellationToken)
         version: "1.2.3".into(),
         progress: Progress::default(),
     };
-    let result = run_to(cases, &options, cancel, out).await;
+    let result = run_to(cases, &options, cancel, out, async || Vec::new()).await;
     let text = without_line_numbers(std::str::from_utf8(&text.lock().unwrap()).unwrap());
     Ran { result, text, dir }
 }
