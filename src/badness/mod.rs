@@ -15,6 +15,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use aho_corasick::{AhoCorasick, Input, MatchKind, Span, packed};
 use regex::bytes::{Captures, Regex, RegexBuilder};
 
 use crate::text::Stripper;
@@ -33,8 +34,8 @@ const CONTEXT: usize = 2;
 const SHOWN: usize = 400;
 /// How far around a finding lines are looked for.
 const AROUND: usize = 2 * CONTEXT * SHOWN;
-/// The search is fast for so many starts at once: that many fit into the vector algorithm of the regex crate (Teddy).
-const GROUP: usize = 48;
+/// So many starts at once are found by vector instructions (the Teddy algorithm of the crate aho-corasick).
+const GROUP: usize = 32;
 
 /// A check that found something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +87,38 @@ impl Rest {
     }
 }
 
+/// A search for some of the starts.
+enum Search {
+    Vector(packed::Searcher),
+    /// Where there are no such instructions.
+    Automaton(AhoCorasick),
+}
+
+impl Search {
+    fn new(starts: &[&str]) -> Self {
+        match packed::Config::new().builder().extend(starts).build() {
+            Some(search) => Self::Vector(search),
+            None => {
+                let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(starts);
+                Self::Automaton(built.expect("the table's starts are few and short"))
+            }
+        }
+    }
+
+    /// The first start in `text[from..]`.
+    fn first(&self, text: &[u8], from: usize) -> Option<Range<usize>> {
+        let span = Span::from(from..text.len());
+        let found = match self {
+            Self::Vector(search) => search.find_in(text, span),
+            Self::Automaton(search) => search.find(Input::new(text).span(span)),
+        };
+        found.map(|hit| hit.range())
+    }
+}
+
 /// The compiled table: few searches for all starts, and what must follow each.
 struct Table {
-    searches: Vec<Regex>,
+    searches: Vec<Search>,
     /// Longest start.
     longest: usize,
     /// What belongs to each start.
@@ -114,9 +144,8 @@ fn table() -> &'static Table {
         // Neighbours share prefixes, which keeps each search's alphabet small.
         starts.sort_unstable();
         starts.dedup();
-        let any = |group: &[&str]| group.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
         Table {
-            searches: starts.chunks(GROUP).map(|group| compile(&any(group))).collect(),
+            searches: starts.chunks(GROUP).map(Search::new).collect(),
             longest: starts.iter().map(|s| s.len()).max().unwrap_or(0),
             rests,
         }
@@ -215,8 +244,8 @@ impl Scanner {
         let table = table();
         let mut ends = Newlines::default();
         let mut from = self.from;
-        let first = |search: &Regex, from| search.find_at(text, from).map(|m| m.range());
-        let mut next: Vec<Option<Range<usize>>> = table.searches.iter().map(|s| first(s, from)).collect();
+        let mut next: Vec<Option<Range<usize>>> =
+            table.searches.iter().map(|s| s.first(text, from)).collect();
         // The searches' matches, merged in the order of the text.
         while let Some((group, hit)) = next
             .iter()
@@ -225,7 +254,7 @@ impl Scanner {
             .min_by_key(|(_, hit)| hit.start)
         {
             from = hit.start + 1;
-            next[group] = first(&table.searches[group], from);
+            next[group] = table.searches[group].first(text, from);
             let rests = table.rests.get(&text[hit.clone()]).map(Vec::as_slice).unwrap_or_default();
             if rests.iter().all(|rest| self.missing[rest.check].is_none()) {
                 continue;
