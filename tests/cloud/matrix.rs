@@ -306,6 +306,19 @@ pub fn trouble_all_the_way<D: Double>(cloud: &D) {
     nothing_left(cloud, &before, "trouble");
 }
 
+/// The end of a machine is never answered: kola goes on without the answer and says so; clean-up removes what is left.
+pub fn an_end_that_hangs<D: Double>(cloud: &D, end: &'static str) {
+    let (image, mut env, before) = (cloud.image(), cloud.env(), cloud.census());
+    env.set("MANTLE_PATIENCE", "0.01");
+    cloud.proxy().rule(move |request| if D::action(request) == end { Fault::Stall } else { Fault::None });
+    let outcome = kola(cloud, &env, &image, "spawn", &[]).expect(1);
+    assert!(outcome.stderr.contains("is left: it was not gone after 300 s"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("one thing is left over; `kola cleanup "), "{}", outcome.stderr);
+    cloud.proxy().calm();
+    env.mantle(&["kola", "cleanup", "out"]).expect(0);
+    nothing_left(cloud, &before, "an end that hangs");
+}
+
 /// Interrupts kola at the first request for each of these actions; at the `last` there may be nothing left to
 /// interrupt.
 pub fn interrupts_leave_nothing<D: Double>(cloud: &D, actions: &[&'static str], last: &'static str) {

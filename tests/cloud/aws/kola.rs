@@ -131,6 +131,12 @@ fn trouble_all_the_way() {
 }
 
 #[test]
+fn an_end_that_hangs() {
+    let Some(ec2) = pretended() else { return };
+    matrix::an_end_that_hangs(&ec2, "TerminateInstances");
+}
+
+#[test]
 fn interrupts_leave_nothing() {
     let Some(ec2) = pretended() else { return };
     let actions = ["ImportKeyPair", "CreateRouteTable", "RunInstances", "DescribeInstances"];
