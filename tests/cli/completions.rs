@@ -44,7 +44,9 @@ zpty shell zsh -f -i
 zpty -w shell 'PS1=; fpath=({0} $fpath); autoload -Uz compinit; compinit -u -D; stty -echo'
 # Every match on a line of its own, between marks, instead of a menu.
 zpty -w shell 'compadd() {{ local -a found; builtin compadd -O found "$@"; print -rl -- @$^found@ }}'
-zpty -w shell 'tab() {{ print START; _main_complete; print FINISH }}; zle -C tab complete-word tab; bindkey "^I" tab; print RE''ADY'
+zpty -w shell 'tab() {{ print START; _main_complete; print FINISH }}; zle -C tab complete-word tab; bindkey "^I" tab'
+# Only once the line editor is there: what is typed earlier may be lost.
+zpty -w shell 'zle-line-init() {{ print RE''ADY }}; zle -N zle-line-init'
 while zpty -r shell text; do [[ $text == *READY* ]] && break; done
 zpty -w -n shell '{line}'$'\t'
 while zpty -r shell text; do print -rn -- $text; [[ $text == *FINISH* ]] && break; done
