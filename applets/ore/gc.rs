@@ -93,7 +93,10 @@ pub async fn run<G: Garbage>(options: Options, command: &str, account: &G, conte
     let age = chrono::TimeDelta::from_std(options.duration).map_err(|e| usage(format!("--duration: {e}")))?;
     let api = account.api().await?;
     let who = account.preflight(&api, context).await?;
-    let cloud = G::collector(api, who);
+    if !options.dry_run {
+        who.tell();
+    }
+    let cloud = G::collector(api, who.account);
     let failed = |e: gc::Error<<G::Collector as Collect>::Error>| e.explain("Couldn't gc");
     let outcome = match earlier {
         Some(plan) => gc::apply(&cloud, &plan, &context.cancel).await.map_err(failed)?,
@@ -111,7 +114,7 @@ pub async fn run<G: Garbage>(options: Options, command: &str, account: &G, conte
 
 /// Removes what the ledger of a run names and never struck, newest first.
 async fn recorded<G: Garbage>(dir: &Path, account: &G, context: &Context) -> Result<()> {
-    let api = account.sign_in(context).await?;
+    let api = account.sign_in_to_remove(context).await?;
     let tell = |resource: &Resource, done: std::result::Result<(), &Leftover>| match done {
         Ok(()) => info!("ore", "removed {resource}"),
         Err(leftover) => ::mantle::error!("ore", "{leftover}"),

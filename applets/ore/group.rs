@@ -2,6 +2,7 @@
 
 use ::mantle::applet::{Context, Terms};
 use ::mantle::error::{Result, Section as _, Stop, eyre, usage};
+use ::mantle::info;
 use clap::{ArgMatches, Command, Parser};
 use color_eyre::eyre::Report;
 use futures_util::future::LocalBoxFuture;
@@ -101,11 +102,11 @@ pub trait Account: clap::Args {
     /// The API. No request is sent.
     async fn api(&self) -> Result<Self::Api>;
 
-    /// Asks the cloud who we are; the name that it has for the account.
-    async fn who(api: &Self::Api) -> Result<String>;
+    /// Asks the cloud who we are.
+    async fn who(api: &Self::Api) -> Result<Who>;
 
     /// Asks who we are, before anything else is asked.
-    async fn preflight(&self, api: &Self::Api, context: &Context) -> Result<String> {
+    async fn preflight(&self, api: &Self::Api, context: &Context) -> Result<Who> {
         unless_cancelled(context, Self::who(api)).await
     }
 
@@ -114,6 +115,33 @@ pub trait Account: clap::Args {
         let api = self.api().await?;
         self.preflight(&api, context).await?;
         Ok(api)
+    }
+
+    /// As [`Account::sign_in`], for what removes things: says whose they are first.
+    async fn sign_in_to_remove(&self, context: &Context) -> Result<Self::Api> {
+        let api = self.api().await?;
+        self.preflight(&api, context).await?.tell();
+        Ok(api)
+    }
+}
+
+/// Whom a cloud takes us for.
+pub struct Who {
+    /// The name that the cloud has for the account.
+    pub account: String,
+    /// The name that it has for us.
+    pub identity: String,
+    /// Where things are, such as a region.
+    pub location: String,
+    /// Where the keys come from.
+    pub origin: String,
+}
+
+impl Who {
+    /// Says it to people, who may have meant somebody else.
+    pub fn tell(&self) {
+        let Self { account, identity, location, origin } = self;
+        info!("ore", "account {account}, {location}, as {identity}, with keys from {origin}");
     }
 }
 

@@ -41,7 +41,7 @@ complete -c kola -n "__fish_kola_needs_command" -l update-payload -d 'Update pay
 complete -c kola -n "__fish_kola_needs_command" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_needs_command" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_needs_command" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_needs_command" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_needs_command" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_needs_command" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_needs_command" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_needs_command" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -98,7 +98,7 @@ complete -c kola -n "__fish_kola_using_subcommand run" -l update-payload -d 'Upd
 complete -c kola -n "__fish_kola_using_subcommand run" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand run" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand run" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand run" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand run" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand run" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand run" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand run" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -145,7 +145,7 @@ complete -c kola -n "__fish_kola_using_subcommand list" -l update-payload -d 'Up
 complete -c kola -n "__fish_kola_using_subcommand list" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand list" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand list" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand list" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand list" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand list" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand list" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand list" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -197,7 +197,7 @@ complete -c kola -n "__fish_kola_using_subcommand spawn" -l update-payload -d 'U
 complete -c kola -n "__fish_kola_using_subcommand spawn" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand spawn" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand spawn" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand spawn" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand spawn" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand spawn" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand spawn" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand spawn" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -248,7 +248,7 @@ complete -c kola -n "__fish_kola_using_subcommand check-console" -l update-paylo
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand check-console" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand check-console" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand check-console" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -297,7 +297,7 @@ complete -c kola -n "__fish_kola_using_subcommand bootchart" -l update-payload -
 complete -c kola -n "__fish_kola_using_subcommand bootchart" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand bootchart" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand bootchart" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand bootchart" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand bootchart" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand bootchart" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand bootchart" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand bootchart" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -344,7 +344,7 @@ complete -c kola -n "__fish_kola_using_subcommand mkimage" -l update-payload -d 
 complete -c kola -n "__fish_kola_using_subcommand mkimage" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand mkimage" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand mkimage" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand mkimage" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand mkimage" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand mkimage" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand mkimage" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand mkimage" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -391,7 +391,7 @@ complete -c kola -n "__fish_kola_using_subcommand cleanup" -l update-payload -d 
 complete -c kola -n "__fish_kola_using_subcommand cleanup" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand cleanup" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand cleanup" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand cleanup" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand cleanup" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand cleanup" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand cleanup" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand cleanup" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -438,7 +438,7 @@ complete -c kola -n "__fish_kola_using_subcommand version" -l update-payload -d 
 complete -c kola -n "__fish_kola_using_subcommand version" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand version" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand version" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand version" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand version" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand version" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand version" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand version" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r
@@ -485,7 +485,7 @@ complete -c kola -n "__fish_kola_using_subcommand help" -l update-payload -d 'Up
 complete -c kola -n "__fish_kola_using_subcommand help" -l boot-timeout -d 'How long a machine may take from start to usable, and for a reboot' -r
 complete -c kola -n "__fish_kola_using_subcommand help" -l board -d 'Target board: amd64-usr or arm64-usr [default: the SDK\'s, else this machine\'s]' -r
 complete -c kola -n "__fish_kola_using_subcommand help" -l aws-region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c kola -n "__fish_kola_using_subcommand help" -l aws-profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c kola -n "__fish_kola_using_subcommand help" -l aws-profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c kola -n "__fish_kola_using_subcommand help" -l aws-credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c kola -n "__fish_kola_using_subcommand help" -l aws-endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c kola -n "__fish_kola_using_subcommand help" -l aws-ami -d 'AWS AMI ID, or (alpha|beta|stable) to use the latest image' -r

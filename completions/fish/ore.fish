@@ -47,7 +47,7 @@ complete -c ore -n "__fish_ore_needs_command" -f -a "gcloud" -d 'GCloud image cr
 complete -c ore -n "__fish_ore_needs_command" -f -a "version" -d 'Print the version number and exit'
 complete -c ore -n "__fish_ore_needs_command" -f -a "help" -d 'Print help'
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l access-id -d 'AWS access key id' -r
@@ -73,7 +73,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcomm
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -f -a "upload" -d 'Create AWS images'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l image -d 'Image to copy, in the region of --region' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l access-id -d 'AWS access key id' -r
@@ -93,7 +93,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l ami -d 'Image to deregister' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l snapshot -d 'Snapshot to delete' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l access-id -d 'AWS access key id' -r
@@ -115,7 +115,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l ledger -d 'Remove what the record of a run of kola in this folder names, whatever its age, and nothing else' -r -f -a "(__fish_complete_directories)"
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l apply -d 'Remove what a plan of --dry-run names, as far as it still may be removed; - is standard input' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l access-id -d 'AWS access key id' -r
@@ -135,7 +135,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l bucket -d 'The bucket to import through, or its s3:// URL [default: coreos-dev-ami-import-<region>]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l access-id -d 'AWS access key id' -r
@@ -153,7 +153,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -s h -l help -d 'Print help'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l access-id -d 'AWS access key id' -r
@@ -172,7 +172,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l access-id -d 'AWS access key id' -r
@@ -204,7 +204,7 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l grant-user -d 'Accounts that may start machines of the AMI, by number' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l tags -d 'Tags of AMI and snapshot' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l region -d 'AWS region [default: that of the profile, else us-west-2]' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l profile -d 'Profile of the AWS credentials file [default: $AWS_PROFILE, else default]' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l access-id -d 'AWS access key id' -r

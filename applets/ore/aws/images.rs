@@ -116,7 +116,7 @@ impl Verb for Delete {
         if image.is_none() && snapshot.is_none() {
             return Err(usage("Specify --ami, --snapshot or both."));
         }
-        let api = account.sign_in(context).await?;
+        let api = account.sign_in_to_remove(context).await?;
         let deleted = images::delete(&api, image.as_deref(), snapshot.as_deref(), self.allow_missing).await;
         deleted.map_err(|e| e.explain(""))
     }

@@ -10,7 +10,7 @@ use ::mantle::cloud::aws::{self, Keys};
 use ::mantle::error::{Result, Section as _, WrapErr as _};
 use clap::Args as _;
 
-use super::group::{Account, Entry, Explain, Group};
+use super::group::{Account, Entry, Explain, Group, Who};
 
 /// The group's record.
 pub const GROUP: Group = Group {
@@ -75,8 +75,10 @@ impl Account for Options {
         )
     }
 
-    async fn who(api: &Api) -> Result<String> {
-        api.caller_account().await.wrap_err("could not complete AWS preflight check")
+    async fn who(api: &Api) -> Result<Who> {
+        let caller = api.caller().await.wrap_err("could not complete AWS preflight check")?;
+        let (location, origin) = (api.region().to_owned(), api.origin());
+        Ok(Who { account: caller.account, identity: caller.arn, location, origin })
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Account {
     #[serde(rename = "region", serialize_with = "region_or_default")]
     pub aws_region: Option<String>,
 
-    /// Profile of the AWS credentials file [default: $AWS_PROFILE, else default]
+    /// AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]
     #[arg(long, value_name = "NAME")]
     #[serde(skip)]
     pub aws_profile: Option<String>,

@@ -15,17 +15,30 @@ use super::types::time;
 use super::{Api, Connection, Repeat, Result, required};
 use crate::secret::Secret;
 
+/// Whom requests are made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The number of the account.
+    pub account: String,
+    /// The ARN of the user or the role that was taken on.
+    pub arn: String,
+}
+
 impl Api {
-    /// The number of the account that the credentials belong to.
+    /// Who the credentials belong to.
     ///
     /// # Errors
     /// Any [`Error`].
-    pub async fn caller_account(&self) -> Result<String> {
+    pub async fn caller(&self) -> Result<Caller> {
         let call = "GetCallerIdentity";
         let once = |client, region| async move {
             StsClient::new_with_client(client, region).get_caller_identity(GetCallerIdentityRequest {}).await
         };
-        required(call, "Account", self.call(Service::Sts, call, Repeat::Freely, once).await?.account)
+        let answer = self.call(Service::Sts, call, Repeat::Freely, once).await?;
+        Ok(Caller {
+            account: required(call, "Account", answer.account)?,
+            arn: required(call, "Arn", answer.arn)?,
+        })
     }
 
     async fn iam<R: Clone, T, E, F>(

@@ -23,7 +23,7 @@ pub use self::ebs::BLOCK;
 pub(super) use self::iam::{assume_role, assume_role_with_web_identity};
 pub use self::types::*;
 use super::COMPONENT;
-use super::account::{Account, DEFAULT_REGION};
+use super::account::Account;
 use super::credentials::{self, Credentials};
 use super::endpoints::{Endpoint, Endpoints, Partition, Service};
 use super::environment::Environment;
@@ -77,13 +77,7 @@ impl Api {
 
     fn open(account: &Account, env: &Environment) -> Result<Self> {
         let profiles = credentials::Profiles::load(account, env).map_err(credentials::no_credentials)?;
-        let region = account
-            .region()
-            .or_else(|| env.get("AWS_REGION"))
-            .or_else(|| env.get("AWS_DEFAULT_REGION"))
-            .or_else(|| profiles.value("region"))
-            .unwrap_or(DEFAULT_REGION)
-            .to_owned();
+        let region = profiles.region(account, env).to_owned();
         let partition = partition(&region)?;
         let endpoints = Endpoints::new(account.aws_endpoint.as_deref(), env, profiles.value("endpoint_url"));
         for url in Service::ALL.into_iter().filter_map(|s| endpoints.overridden(s)) {
@@ -131,6 +125,11 @@ impl Api {
     /// The region of the calls.
     pub fn region(&self) -> &str {
         &self.0.region
+    }
+
+    /// Where the keys come from, in words.
+    pub fn origin(&self) -> String {
+        self.0.credentials.origin()
     }
 
     /// `aws`, `aws-cn` or `aws-us-gov`.

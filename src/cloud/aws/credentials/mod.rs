@@ -1,5 +1,7 @@
 //! Credentials, found where the AWS CLI finds them, and renewed before they expire.
 
+#[cfg(test)]
+mod botocore;
 mod ini;
 mod profiles;
 mod sources;
@@ -173,6 +175,11 @@ impl Credentials {
             current: Renewing::new(SLACK, LAST),
         };
         Ok(Self(Arc::new(inner)))
+    }
+
+    /// Where they come from, in words.
+    pub fn origin(&self) -> String {
+        self.0.source.place()
     }
 
     /// Keys that are valid for some time yet.

@@ -1,12 +1,13 @@
 //! The shared files with profiles: `~/.aws/credentials` and `~/.aws/config`.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::environment::Environment;
-use super::super::{Account, COMPONENT};
+use super::super::{Account, COMPONENT, DEFAULT_REGION};
 use super::Error;
-use super::ini::{self, Sections};
+use super::ini::{self, Section, Sections};
 use crate::secret::Secret;
 
 /// The content of the shared files, and the profile that was chosen.
@@ -16,12 +17,63 @@ pub struct Profiles {
     pub(super) name: String,
     /// Somebody named it; it is not just the default.
     pub(super) named: bool,
+    /// It was named on the command line, which is meant more than what the environment holds.
+    pub(super) explicit: bool,
     /// The files, those that do not exist too.
     pub(super) files: Vec<PathBuf>,
-    /// The file that has keys only: its sections are named as the profiles.
-    credentials: Sections,
+    /// The file that has keys: its sections are named as the profiles.
+    pub(super) credentials: File,
     /// The other file: its sections are named `profile <name>`, but for `default`.
-    config: Sections,
+    pub(super) config: File,
+}
+
+/// The profiles of a file.
+#[derive(Default)]
+pub(super) struct File {
+    path: PathBuf,
+    sections: BTreeMap<String, Section>,
+}
+
+impl File {
+    /// A file of keys.
+    fn of_credentials(path: PathBuf, sections: Sections) -> Self {
+        let loose = sections.iter().map(|(name, values)| (name.trim().to_owned(), values.clone())).collect();
+        Self { path, sections: preferred(sections, loose) }
+    }
+
+    /// A file of configuration.
+    fn of_config(path: PathBuf, sections: Sections) -> Self {
+        let named = |tidy: fn(&str) -> &str| {
+            let name = |name: &str| match name {
+                "default" => Some(name.to_owned()),
+                _ if name.starts_with("profile") => {
+                    <[String; 2]>::try_from(ini::words(name)?).ok().map(|[_, name]| name)
+                }
+                _ => None,
+            };
+            let profiles = sections.iter().filter_map(|(n, values)| Some((name(tidy(n))?, values.clone())));
+            profiles.collect::<Sections>()
+        };
+        Self { path, sections: preferred(named(|name| name), named(str::trim)) }
+    }
+
+    /// A value that is not empty.
+    pub(super) fn of(&self, profile: &str, key: &str) -> Option<&str> {
+        let value = self.sections.get(profile).and_then(|s| s.get(key));
+        value.map(Secret::expose).filter(|v| !v.is_empty())
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Sections by name, the last of a name; those of `loose`, with blanks in the brackets, where there is no other.
+fn preferred(exact: Sections, loose: Sections) -> BTreeMap<String, Section> {
+    let mut sections: BTreeMap<_, _> = loose.into_iter().collect();
+    sections.extend(exact);
+    sections
 }
 
 impl Profiles {
@@ -31,17 +83,22 @@ impl Profiles {
     /// When a file is there and cannot be read, or makes no sense, or the one that was named is not there.
     pub fn load(account: &Account, env: &Environment) -> Result<Self, Error> {
         let set = |name: &Option<String>| name.clone().filter(|n| !n.is_empty());
-        let wanted = set(&account.aws_profile).or_else(|| env.get("AWS_PROFILE").map(str::to_owned));
+        let explicit = set(&account.aws_profile);
+        let is_explicit = explicit.is_some();
+        let variable = || env.first(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]).map(str::to_owned);
+        let wanted = explicit.or_else(variable);
         let mut profiles = Self {
+            explicit: is_explicit,
             named: wanted.is_some(),
             name: wanted.unwrap_or_else(|| "default".into()),
             ..Self::default()
         };
         if let Some(file) = &account.aws_credentials_file {
-            profiles.credentials = read(file)?.ok_or_else(|| Error::Read {
+            let sections = read(file)?.ok_or_else(|| Error::Read {
                 path: file.clone(),
                 source: std::io::ErrorKind::NotFound.into(),
             })?;
+            profiles.credentials = File::of_credentials(file.clone(), sections);
             profiles.files = vec![file.clone()];
             return Ok(profiles);
         }
@@ -55,37 +112,39 @@ impl Profiles {
         };
         let credentials = place("AWS_SHARED_CREDENTIALS_FILE", "credentials");
         let config = place("AWS_CONFIG_FILE", "config");
-        for (file, sections) in [(credentials, &mut profiles.credentials), (config, &mut profiles.config)] {
-            if let Some(file) = file {
-                *sections = read(&file)?.unwrap_or_default();
-                profiles.files.push(file);
-            }
+        if let Some(path) = credentials {
+            let sections = read(&path)?.unwrap_or_default();
+            profiles.files.push(path.clone());
+            profiles.credentials = File::of_credentials(path, sections);
+        }
+        if let Some(path) = config {
+            let sections = read(&path)?.unwrap_or_default();
+            profiles.files.push(path.clone());
+            profiles.config = File::of_config(path, sections);
         }
         Ok(profiles)
     }
 
     /// Whether any file has this profile.
     pub(super) fn has(&self, profile: &str) -> bool {
-        self.credentials.contains_key(profile) || self.config.contains_key(&config_section(profile))
+        [&self.credentials, &self.config].iter().any(|file| file.sections.contains_key(profile))
     }
 
     /// A value of a profile that is not empty; keys win over configuration.
     pub(super) fn of(&self, profile: &str, key: &str) -> Option<&str> {
-        let own = self.credentials.get(profile).and_then(|s| s.get(key));
-        let config = || self.config.get(&config_section(profile)).and_then(|s| s.get(key));
-        own.map(Secret::expose)
-            .filter(|v| !v.is_empty())
-            .or_else(|| config().map(Secret::expose).filter(|v| !v.is_empty()))
+        self.credentials.of(profile, key).or_else(|| self.config.of(profile, key))
     }
 
     /// A value of the chosen profile.
     pub fn value(&self, key: &str) -> Option<&str> {
         self.of(&self.name, key)
     }
-}
 
-fn config_section(profile: &str) -> String {
-    if profile == "default" { profile.to_owned() } else { format!("profile {profile}") }
+    /// The region: the one that was asked for, that of the environment, that of the profile.
+    pub fn region<'a>(&'a self, account: &'a Account, env: &'a Environment) -> &'a str {
+        let environment = || env.first(&["AWS_REGION", "AWS_DEFAULT_REGION"]);
+        account.region().or_else(environment).or_else(|| self.value("region")).unwrap_or(DEFAULT_REGION)
+    }
 }
 
 /// The sections of a file; `None` when there is no such file.
@@ -98,7 +157,7 @@ fn read(path: &Path) -> Result<Option<Sections>, Error> {
         Err(e) => return Err(unreadable(e)),
     };
     let sections = ini::parse(&text).map_err(|reason| Error::File { path: path.to_owned(), reason })?;
-    let secret = sections.values().any(|s| s.contains_key("aws_secret_access_key"));
+    let secret = sections.iter().any(|(_, s)| s.contains_key("aws_secret_access_key"));
     let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
     if secret && mode & 0o077 != 0 {
         crate::warning!(

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::super::api::{self, Connection};
 use super::super::environment::Environment;
 use super::super::{Account, COMPONENT};
+use super::profiles::File;
 use super::{Error, Keys, Profiles};
 use crate::http::Client;
 use crate::process::{self, Command};
@@ -76,20 +77,33 @@ pub(super) fn find(account: &Account, env: &Environment, profiles: &Profiles) ->
         return of_profile(profiles, &profiles.name, env, &mut Vec::new())?
             .ok_or_else(|| Error::Profile { name: profiles.name.clone(), reason: "it has no keys".into() });
     }
-    if let Some(source) = of_environment(env)? {
+    // A profile that somebody named must be there, even where its keys are not asked for: its region is.
+    if profiles.named && !profiles.has(&profiles.name) {
+        return Err(Error::NoProfile { name: profiles.name.clone(), files: profiles.files.clone() });
+    }
+    // As Amazon's CLI does: variables with keys win over the one with a profile, and not over a profile that was named
+    // with the command.
+    if !profiles.explicit
+        && let Some(source) = of_environment(env)?
+    {
         return Ok(source);
     }
-    // A profile that somebody named must be there, and is meant.
-    if profiles.named {
-        return of_profile(profiles, &profiles.name, env, &mut Vec::new())?
-            .ok_or_else(|| Error::Profile { name: profiles.name.clone(), reason: "it has no keys".into() });
-    }
-    if let (Some(token_file), Some(arn)) = (env.get("AWS_WEB_IDENTITY_TOKEN_FILE"), env.get("AWS_ROLE_ARN")) {
+    let variables = (env.get("AWS_WEB_IDENTITY_TOKEN_FILE"), env.get("AWS_ROLE_ARN"));
+    let assumes = profiles.value("role_arn").is_some() && profiles.value("web_identity_token_file").is_none();
+    if let (Some(token_file), Some(arn)) = variables
+        && !profiles.explicit
+        && !assumes
+    {
         return Ok(Source::WebIdentity {
             token_file: token_file.into(),
             arn: arn.to_owned(),
             session: session(env.get("AWS_ROLE_SESSION_NAME")),
         });
+    }
+    // It is meant, so nothing takes its place.
+    if profiles.named {
+        return of_profile(profiles, &profiles.name, env, &mut Vec::new())?
+            .ok_or_else(|| Error::Profile { name: profiles.name.clone(), reason: "it has no keys".into() });
     }
     if profiles.has(&profiles.name)
         && let Some(source) = of_profile(profiles, &profiles.name, env, &mut Vec::new())?
@@ -126,7 +140,7 @@ fn of_environment(env: &Environment) -> Result<Option<Source>, Error> {
     let keys = pair(
         ("AWS_ACCESS_KEY_ID", env.first(&["AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY"])),
         ("AWS_SECRET_ACCESS_KEY", env.first(&["AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY"])),
-        env.get("AWS_SESSION_TOKEN"),
+        env.first(&["AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"]),
     )?;
     Ok(keys.map(|keys| Source::Static { origin: "the environment".into(), keys }))
 }
@@ -144,23 +158,28 @@ fn of_profile(
     let wrong = |reason: &str| Error::Profile { name: name.to_owned(), reason: reason.to_owned() };
     let value = |key: &str| profiles.of(name, key);
     let again = visited.iter().any(|v| v == name);
-    let own_keys = || {
+    // Both halves are of one file.
+    let keys_of = |file: &File| {
         let keys = pair(
-            ("aws_access_key_id", value("aws_access_key_id")),
-            ("aws_secret_access_key", value("aws_secret_access_key")),
-            value("aws_session_token"),
+            ("aws_access_key_id", file.of(name, "aws_access_key_id")),
+            ("aws_secret_access_key", file.of(name, "aws_secret_access_key")),
+            file.of(name, "aws_security_token").or_else(|| file.of(name, "aws_session_token")),
         )
-        .map_err(|e| wrong(&e.to_string()))?;
-        Ok::<_, Error>(keys.map(|keys| Source::Static { origin: format!("profile {name:?}"), keys }))
+        .map_err(|e| wrong(&format!("{}: {e}", file.path().display())))?;
+        let origin = || format!("profile {name:?} in {}", file.path().display());
+        Ok::<_, Error>(keys.map(|keys| Source::Static { origin: origin(), keys }))
     };
-    // A profile may be its own source: then it is its keys that are meant.
+    // A profile may be its own source: then it is its keys that are meant, as in any source that has both.
+    let keys = ["aws_access_key_id", "aws_secret_access_key"].into_iter().any(|key| value(key).is_some());
     if again && visited.last().is_some_and(|v| v == name) {
-        return own_keys()?.map(Some).ok_or_else(|| wrong("it is its own source, and has no keys"));
-    }
-    if again || visited.len() >= MAX_CHAIN {
+        if !keys {
+            return Err(wrong("it is its own source, and has no keys"));
+        }
+    } else if again || visited.len() >= MAX_CHAIN {
         return Err(wrong("its sources lead back to it"));
     }
-    if let Some(arn) = value("role_arn") {
+    let source_with_keys = keys && !visited.is_empty() && value("web_identity_token_file").is_none();
+    if let Some(arn) = value("role_arn").filter(|_| !source_with_keys) {
         if value("mfa_serial").is_some() {
             return Err(wrong(
                 "its role asks for an MFA code, which mantle cannot give; export temporary keys",
@@ -208,19 +227,19 @@ fn of_profile(
             duration,
         }));
     }
-    if let Some(keys) = own_keys()? {
+    if value("sso_account_id").or(value("sso_role_name")).is_some() {
+        return Err(wrong(
+            "single sign-on is not supported; set credential_process = aws configure export-credentials --profile …",
+        ));
+    }
+    if let Some(keys) = keys_of(&profiles.credentials)? {
         return Ok(Some(keys));
     }
     if let Some(command) = value("credential_process") {
         let command = command.to_owned().into();
         return Ok(Some(Source::Process { profile: name.to_owned(), command }));
     }
-    match value("sso_session").or(value("sso_start_url")) {
-        Some(_) => Err(wrong(
-            "single sign-on is not supported; set credential_process = aws configure export-credentials --profile …",
-        )),
-        None => Ok(None),
-    }
+    keys_of(&profiles.config)
 }
 
 fn session(named: Option<&str>) -> String {
@@ -271,6 +290,16 @@ impl Source {
             Self::Role { arn, .. } | Self::WebIdentity { arn, .. } => format!("role {arn}"),
             Self::Container { .. } => "the container's agent".into(),
             Self::Instance { endpoint, .. } => format!("the metadata service {endpoint}"),
+        }
+    }
+
+    /// What it is, and what that in turn has its keys from.
+    pub(super) fn place(&self) -> String {
+        match self {
+            Self::Role { source, .. } => {
+                format!("{}, taken on with those of {}", self.origin(), source.place())
+            }
+            other => other.origin(),
         }
     }
 
@@ -380,7 +409,13 @@ impl Source {
         if json.is_none_or(|j| j["Version"] != 1) {
             return Err(self.wrong("its output is not JSON of version 1"));
         }
-        self.keys(&output.stdout, "SessionToken")
+        let keys = self.keys(&output.stdout, "SessionToken")?;
+        match keys.expires {
+            Some(end) if end <= Utc::now() => {
+                Err(self.wrong(&format!("its keys expired at {}", end.format("%Y-%m-%dT%H:%M:%SZ"))))
+            }
+            _ => Ok(keys),
+        }
     }
 
     /// Keys in JSON, as all of these servers and programs give them.

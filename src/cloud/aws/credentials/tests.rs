@@ -29,12 +29,16 @@ fn environment(home: &Path, values: &[(&str, &str)]) -> Environment {
 /// Where the keys come from, or what is wrong.
 fn find(account: &Account, env: &Environment) -> String {
     let found = Profiles::load(account, env).and_then(|p| sources::find(account, env, &p));
+    // Which file it was differs from run to run.
+    let short = |origin: &str| origin.split(" in /").next().unwrap_or_default().to_owned();
     let text = match &found {
-        Ok(Source::Static { origin, keys }) => format!("{}:{} from {origin}", keys.id, keys.secret.expose()),
-        Ok(Source::Role { source, arn, .. }) => format!("role {arn} by {}", source.origin()),
+        Ok(Source::Static { origin, keys }) => {
+            format!("{}:{} from {}", keys.id, keys.secret.expose(), short(origin))
+        }
+        Ok(Source::Role { source, arn, .. }) => format!("role {arn} by {}", short(&source.origin())),
         Ok(Source::WebIdentity { arn, .. }) => format!("web {arn}"),
         Ok(other) => other.origin(),
-        Err(e) => format!("error: {e}"),
+        Err(e) => format!("error: {e}").replace(&env.home().unwrap().display().to_string(), "~"),
     };
     let tells = |text: &str| text.replace("AWS_SECRET_ACCESS_KEY", "").contains("SECRET");
     assert!(matches!(found, Ok(Source::Static { .. })) || !tells(&text), "{text}");
@@ -55,7 +59,7 @@ const CONFIG: &str = "[default]\nregion = eu-west-1\n[profile conf]\naws_access_
     [profile instance]\nrole_arn=arn:i\ncredential_source=Ec2InstanceMetadata\n\
     [profile strange]\nrole_arn=arn:x\ncredential_source=SECRET\n[profile alone]\nrole_arn=arn:a\n\
     [profile process]\ncredential_process=print SECRET\n[profile web]\nrole_arn=arn:w\nweb_identity_token_file=/t\n\
-    [profile sso]\nsso_start_url=https://x\n[profile nothing]\nregion=us-east-1\n";
+    [profile sso]\nsso_start_url=https://x\nsso_account_id=1\nsso_role_name=r\n[profile nothing]\nregion=us-east-1\n";
 
 /// Options, home folder, environment; where the keys come from.
 type Case<'a> = (&'a Account, &'a Path, &'a [(&'a str, &'a str)], &'a str);
@@ -84,7 +88,15 @@ fn the_first_place_that_has_keys_wins() {
         (&file(".aws/credentials", Some("two")), dir.path(), &keys, "TWO:SECRET-two from profile \"two\""),
         (&file(".aws/credentials", None), empty.path(), &[], "DEF:SECRET-def from profile \"default\""),
         (&none, dir.path(), &keys, "ENV:SECRET-env from the environment"),
-        (&profile("two"), dir.path(), &keys, "ENV:SECRET-env from the environment"),
+        (&profile("two"), dir.path(), &keys, "TWO:SECRET-two from profile \"two\""),
+        (
+            &none,
+            dir.path(),
+            &[keys[0], keys[1], ("AWS_PROFILE", "two")],
+            "ENV:SECRET-env from the environment",
+        ),
+        (&profile("env"), dir.path(), &keys, "role arn:e by the environment"),
+        (&none, dir.path(), &[("AWS_DEFAULT_PROFILE", "two")], "TWO:SECRET-two from profile \"two\""),
         (
             &none,
             dir.path(),
@@ -104,7 +116,7 @@ fn the_first_place_that_has_keys_wins() {
             &profile("half"),
             dir.path(),
             &[],
-            "error: profile \"half\": aws_access_key_id is given, aws_secret_access_key is not",
+            "error: profile \"half\": ~/.aws/credentials: aws_access_key_id is given, aws_secret_access_key is not",
         ),
         (&profile("role"), dir.path(), &[], "role arn:r by profile \"two\""),
         (&profile("role-of-role"), dir.path(), &[], "role arn:rr by role arn:r"),
@@ -151,7 +163,7 @@ fn the_first_place_that_has_keys_wins() {
         assert_eq!(find(account, &environment(home, env)), *expected, "case {i}");
     }
     let error = find(&profile("absent"), &environment(dir.path(), &[]));
-    assert!(error.starts_with("error: no profile \"absent\" in /") && error.ends_with("config"), "{error}");
+    assert!(error.starts_with("error: no profile \"absent\" in ~/") && error.ends_with("config"), "{error}");
     let error = find(&profile("mfa"), &environment(dir.path(), &[]));
     assert!(error.contains("MFA"), "{error}");
     let error = find(&profile("sso"), &environment(dir.path(), &[]));
@@ -159,7 +171,7 @@ fn the_first_place_that_has_keys_wins() {
     let error = find(&none, &environment(empty.path(), &[("AWS_EC2_METADATA_DISABLED", "TRUE")]));
     assert!(error.starts_with("error: NoCredentialProviders: no valid providers in chain"), "{error}");
     let error = find(&file("absent", None), &environment(dir.path(), &[]));
-    assert!(error.starts_with("error: cannot read /"), "{error}");
+    assert!(error.starts_with("error: cannot read ~/"), "{error}");
     std::fs::write(dir.path().join("bad"), "[default]\nSECRET\n").unwrap();
     let error = find(&file("bad", None), &environment(dir.path(), &[]));
     assert!(error.ends_with("bad: line 2: neither a section nor `key = value`"), "{error}");
@@ -183,7 +195,7 @@ async fn regions_come_from_flag_environment_profile() {
 }
 
 const CALLER: &str = "<GetCallerIdentityResponse><GetCallerIdentityResult><Account>123456789012</Account>\
-    </GetCallerIdentityResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></GetCallerIdentityResponse>";
+    <Arn>arn:aws:iam::123456789012:user/u</Arn></GetCallerIdentityResult><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></GetCallerIdentityResponse>";
 
 fn assumed(id: &str, minutes: i64) -> String {
     let end = (Utc::now() + chrono::TimeDelta::minutes(minutes)).to_rfc3339();
@@ -223,8 +235,8 @@ async fn roles_are_assumed_in_a_chain_and_renewed() {
     })
     .await;
     let api = api(dir.path(), &fake, "role-of-role", &[]).await;
-    assert_eq!(api.caller_account().await.unwrap(), "123456789012");
-    api.caller_account().await.unwrap();
+    assert_eq!(api.caller().await.unwrap().account, "123456789012");
+    api.caller().await.unwrap();
     let seen: Vec<String> = fake
         .journal()
         .iter()
@@ -257,8 +269,8 @@ async fn web_identities_are_not_signed_and_keys_are_kept() {
     let token = dir.path().join("token").display().to_string();
     let env = [("AWS_WEB_IDENTITY_TOKEN_FILE", token.as_str()), ("AWS_ROLE_ARN", "arn:w")];
     let api = api(dir.path(), &fake, "", &env).await;
-    api.caller_account().await.unwrap();
-    api.caller_account().await.unwrap();
+    api.caller().await.unwrap();
+    api.caller().await.unwrap();
     let journal = fake.journal();
     assert_eq!(fake.actions(), ["AssumeRoleWithWebIdentity", "GetCallerIdentity", "GetCallerIdentity"]);
     assert_eq!((signer(&journal[0]).as_str(), journal[0].get("WebIdentityToken")), ("nobody", "SECRET-jwt"));
@@ -292,13 +304,13 @@ async fn instances_and_containers_give_keys() {
     })
     .await;
     let metadata = [("AWS_EC2_METADATA_SERVICE_ENDPOINT", fake.url.as_str())];
-    api(dir.path(), &fake, "", &metadata).await.caller_account().await.unwrap();
+    api(dir.path(), &fake, "", &metadata).await.caller().await.unwrap();
     let (token, url) = (dir.path().join("token").display().to_string(), format!("{}/v2/agent", fake.url));
     let container = [
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.as_str()),
     ];
-    api(dir.path(), &fake, "", &container).await.caller_account().await.unwrap();
+    api(dir.path(), &fake, "", &container).await.caller().await.unwrap();
     let signers: Vec<String> = fake.journal().iter().map(signer).filter(|s| s != "nobody").collect();
     assert_eq!(signers, ["IMDS", "ECS"]);
 }
@@ -335,6 +347,10 @@ async fn programs_give_keys_and_their_failures_show_no_secret() {
             r#"echo '{"Version":1,"AccessKeyId":"A","SecretAccessKey":"s","Expiration":"SECRET"}'"#,
             "its Expiration is no time",
         ),
+        (
+            r#"echo '{"Version":1,"AccessKeyId":"A","SecretAccessKey":"SECRET","Expiration":"2020-01-01T01:00:00+01:00"}'"#,
+            "its keys expired at 2020-01-01T00:00:00Z",
+        ),
     ] {
         let e = run(command).await.unwrap_err();
         assert_eq!(e.to_string(), format!("no keys from the credential_process of profile \"p\": {reason}"));
@@ -351,7 +367,7 @@ async fn refusals_of_sts_name_the_role_and_hide_the_token() {
         (403, body.into())
     })
     .await;
-    let e = api(dir.path(), &fake, "role", &[]).await.caller_account().await.unwrap_err();
+    let e = api(dir.path(), &fake, "role", &[]).await.caller().await.unwrap_err();
     assert!(matches!(e, ApiError::Credentials { .. }));
     assert_eq!(
         crate::text::chain(&e),

@@ -3,6 +3,7 @@
 mod changes;
 mod direct;
 mod gc;
+mod identity;
 mod killed;
 mod upload;
 mod usage;
