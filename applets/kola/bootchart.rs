@@ -15,7 +15,7 @@ use super::options::Setup;
 /// Whatever went wrong first.
 pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
     let setup = Setup::read(matches)?;
-    let out = setup.output_dir().wrap_err("Setup failed")?;
+    let out = setup.output_dir(context).await.wrap_err("Setup failed")?;
     let flight = Flight::new(&setup, &out, context).await?;
     let result = match flight.new_cluster(out, Departures::default()) {
         Err(e) => Err(e),

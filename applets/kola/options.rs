@@ -6,12 +6,15 @@ use std::time::Duration;
 use clap::{ArgMatches, FromArgMatches as _};
 use color_eyre::Section as _;
 use color_eyre::eyre::Result;
+use mantle::applet::Context;
 use mantle::conf::DropIn;
-use mantle::error::{refused, refused_choice};
+use mantle::error::{Stop, refused, refused_choice};
 use mantle::harness::output_dir;
+use mantle::ledger::{Leftover, Resource};
 use mantle::platform::distribution::{DISTRIBUTIONS, Distribution};
 use mantle::platform::image::Facts;
 use mantle::platform::{Driver, Prepared, Target};
+use mantle::ssh::quote;
 use mantle::text::chain;
 
 /// Flags that do not belong to one platform.
@@ -123,21 +126,34 @@ impl Setup {
         Ok(Self { general, driver, target, facts, prepared, matches: matches.clone() })
     }
 
-    /// Makes the folder for the results.
+    /// Makes the folder for the results. What a former run in it left on this machine is removed first.
     ///
     /// # Errors
-    /// When it cannot be made, or is somebody else's.
-    pub fn output_dir(&self) -> Result<PathBuf> {
+    /// When it cannot be made, is somebody else's, or its record names what only `kola cleanup` can remove.
+    pub async fn output_dir(&self, context: &Context) -> Result<PathBuf> {
         let made = match &self.general.output_dir {
-            Some(dir) => output_dir::prepare(dir),
+            Some(dir) => {
+                let tell = |resource: &Resource, done: std::result::Result<(), &Leftover>| match done {
+                    Ok(()) => mantle::notice!("kola", "removed {resource}, left by a former run"),
+                    Err(leftover) => mantle::error!("kola", "{leftover}"),
+                };
+                match output_dir::clean_up(dir, &context.cancel, tell).await {
+                    Ok(()) if context.cancel.is_cancelled() => return Err(Stop::Interrupted.into()),
+                    cleaned => cleaned.and_then(|()| output_dir::prepare(dir)),
+                }
+            }
             None => output_dir::default(self.driver.name),
         };
-        let foreign = matches!(made, Err(output_dir::Error::Refused(_) | output_dir::Error::Current));
-        let made = made.map_err(color_eyre::Report::from);
-        if foreign {
-            return made.suggestion("name a folder that does not exist yet, or that of a former run");
-        }
-        made
+        let advice = match &made {
+            Err(output_dir::Error::Refused(_) | output_dir::Error::Current) => {
+                "name a folder that does not exist yet, an empty one, or that of a former run".to_owned()
+            }
+            Err(output_dir::Error::LeftOver { path, .. }) => {
+                format!("`kola cleanup {}` removes what is left", quote(&path.display().to_string()))
+            }
+            _ => return Ok(made?),
+        };
+        made.map_err(color_eyre::Report::from).suggestion(advice)
     }
 
     /// The drop-ins of `--debug-systemd-unit`.

@@ -41,7 +41,7 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     };
     // Decide before anything is made: most mistakes end here.
     let chosen = run.choose()?;
-    let out = run.setup.output_dir()?;
+    let out = run.setup.output_dir(context).await?;
     let flight = Arc::new(Flight::new(&run.setup, &out, context).await?);
     let result = run.on_flight(&flight, chosen, &out, &context.cancel).await;
     let properties = write_properties(&out, &run.setup, &flight, context);

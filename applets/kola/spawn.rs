@@ -72,7 +72,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
         mantle::warning!("kola", "--qemu-options means nothing on platform {}", setup.driver.name);
     }
     let user_data = user_data(&options, &setup)?;
-    let out = setup.output_dir().wrap_err("Setup failed")?;
+    let out = setup.output_dir(context).await.wrap_err("Setup failed")?;
     let flight = Flight::new(&setup, &out, context).await?;
     let departures =
         Departures { allow_failed_units: true, survive: !options.remove, ..Departures::default() };

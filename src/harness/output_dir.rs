@@ -5,6 +5,10 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{self, Leftover, Resource};
+
 /// The file that marks a folder as ours to empty.
 pub const MARKER: &str = ".harness_temp";
 
@@ -20,6 +24,15 @@ pub enum Error {
     /// The folder exists and nothing says that it may be emptied.
     #[error("harness: refused to remove existing output directory: {}", .0.display())]
     Refused(PathBuf),
+    /// Its record names what is left of a former run: without the record nobody would find it.
+    #[error("harness: refused to empty {}: its {} names {} left over, the first is {}", .path.display(), ledger::FILE,
+        things(.left.len()), .left[0])]
+    LeftOver {
+        /// The folder.
+        path: PathBuf,
+        /// What is left, at least one thing.
+        left: Vec<Resource>,
+    },
     /// Something else sits where the link to the newest run belongs.
     #[error("{} exists and is not a symlink", .0.display())]
     NotSymlink(PathBuf),
@@ -34,6 +47,10 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+fn things(count: usize) -> String {
+    if count == 1 { "one thing".into() } else { format!("{count} things") }
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + use<'a> {
@@ -57,11 +74,11 @@ fn clean(path: &Path) -> PathBuf {
 
 /// Makes `path` an empty folder with our [`MARKER`] in it and returns the path, cleaned.
 ///
-/// An existing folder is emptied only if its name is like `_foo_temp` or it holds the marker; its own inode,
-/// owner and mode stay. Parents are not created.
+/// An existing folder is used only if it is empty or holds the marker, whatever its name; its own inode, owner and
+/// mode stay. Parents are not created.
 ///
 /// # Errors
-/// [`Error::NotGiven`], [`Error::Current`], [`Error::Refused`], or what the file system says.
+/// [`Error::NotGiven`], [`Error::Current`], [`Error::Refused`], [`Error::LeftOver`], or what the file system says.
 pub fn prepare(path: &Path) -> Result<PathBuf, Error> {
     if path.as_os_str().is_empty() {
         return Err(Error::NotGiven);
@@ -73,10 +90,12 @@ pub fn prepare(path: &Path) -> Result<PathBuf, Error> {
     match fs::DirBuilder::new().mode(0o777).create(&path) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let named = name.len() > "_temp".len() && name.starts_with('_') && name.ends_with("_temp");
-            if !path.is_dir() || !(named || path.join(MARKER).exists()) {
+            if !path.is_dir() || !(path.join(MARKER).exists() || is_empty(&path)?) {
                 return Err(Error::Refused(path));
+            }
+            let left = left_over(&path)?;
+            if !left.is_empty() {
+                return Err(Error::LeftOver { path, left });
             }
             empty(&path)?;
         }
@@ -84,6 +103,35 @@ pub fn prepare(path: &Path) -> Result<PathBuf, Error> {
     }
     mark(&path)?;
     Ok(path)
+}
+
+fn is_empty(path: &Path) -> Result<bool, Error> {
+    Ok(fs::read_dir(path).map_err(failed("read", path))?.next().is_none())
+}
+
+/// What the record in a folder says is left; nothing if it has none.
+fn left_over(path: &Path) -> Result<Vec<Resource>, Error> {
+    match ledger::left_over(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        left => left.map_err(failed("read", &path.join(ledger::FILE))),
+    }
+}
+
+/// Removes what a former run with this folder left on this machine, so that [`prepare`] can empty it; `tell` hears of
+/// each. Does nothing in folders that are not ours.
+///
+/// # Errors
+/// What the file system says of the record. What could not be removed stays on record.
+pub async fn clean_up(
+    path: &Path,
+    cancel: &CancellationToken,
+    tell: impl FnMut(&Resource, Result<(), &Leftover>),
+) -> Result<(), Error> {
+    if !path.join(MARKER).exists() || left_over(path)?.is_empty() {
+        return Ok(());
+    }
+    let cleaned = ledger::clean_up(path, Resource::is_local, &ledger::Local, cancel, tell).await;
+    cleaned.map(drop).map_err(failed("use", &path.join(ledger::FILE)))
 }
 
 /// Removes everything in `path` but the marker, so that an interrupted removal can be done again.
@@ -211,11 +259,43 @@ mod tests {
         assert_eq!(names(&out), [MARKER]);
         assert_eq!(names(&outside), ["kept"]);
 
+        let void = dir.path().join("void");
+        fs::create_dir(&void).unwrap();
+        prepare(&void).unwrap();
+        assert_eq!(names(&void), [MARKER]);
+        // a name says nothing: others have such folders, too
         let named = dir.path().join("_foo_temp");
         fs::create_dir(&named).unwrap();
         fs::write(named.join("f"), "x").unwrap();
-        prepare(&named).unwrap();
-        assert_eq!(names(&named), [MARKER]);
+        assert!(matches!(prepare(&named), Err(Error::Refused(_))));
+        assert_eq!(names(&named), ["f"]);
+    }
+
+    #[tokio::test]
+    async fn a_record_of_what_is_left_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, local) = (dir.path().join("out"), dir.path().join("local"));
+        prepare(&out).unwrap();
+        fs::create_dir(&local).unwrap();
+        let ledger = ledger::Ledger::open(&out).unwrap();
+        ledger.create(&Resource::local("folder", local.display().to_string(), "qemu")).unwrap();
+        ledger.create(&Resource::local("instance", "i-1", "aws")).unwrap();
+        let text = prepare(&out).unwrap_err().to_string();
+        assert!(text.ends_with(&format!("2 things left over, the first is folder {}", local.display())));
+        // in a folder that is not ours nothing is touched
+        fs::remove_file(out.join(MARKER)).unwrap();
+        let cancel = CancellationToken::new();
+        clean_up(&out, &cancel, |_, _| panic!("not ours")).await.unwrap();
+        fs::write(out.join(MARKER), "").unwrap();
+        let mut told = Vec::new();
+        clean_up(&out, &cancel, |r, done| told.push((r.kind.clone(), done.is_ok()))).await.unwrap();
+        assert_eq!(told, [("folder".to_owned(), true)]);
+        assert!(!local.exists());
+        let text = prepare(&out).unwrap_err().to_string();
+        assert!(text.ends_with("its resources.jsonl names one thing left over, the first is instance i-1"));
+        ledger.delete(&Resource::local("instance", "i-1", "aws"));
+        prepare(&out).unwrap();
+        assert_eq!(names(&out), [MARKER]);
     }
 
     #[test]
