@@ -8,7 +8,7 @@ use crate::gangue::{data, sign};
 use crate::support::server::Fault;
 use crate::support::snapshot;
 
-const VERSION: &str = "FLATCAR_BUILD=4081\nFLATCAR_VERSION=4081.3.0\nFLATCAR_VERSION_ID=4081.3.0\n\
+pub(super) const VERSION: &str = "FLATCAR_BUILD=4081\nFLATCAR_VERSION=4081.3.0\nFLATCAR_VERSION_ID=4081.3.0\n\
                        FLATCAR_BUILD_ID=\"\"\nFLATCAR_SDK_VERSION=4081.0.0\n";
 const FIRMWARE: [&str; 2] = ["_qemu_uefi_efi_code", "_qemu_uefi_efi_vars"];
 

@@ -1,7 +1,9 @@
 //! `cork download`.
 
 use super::Bench;
+use super::image::VERSION;
 use crate::gangue::{data, sign};
+use crate::support::gcs::Gcs;
 use crate::support::server::Fault;
 use crate::support::{Outcome, snapshot};
 
@@ -131,6 +133,40 @@ fn places_follow_the_distribution() {
         let args = ["download", "--sdk-version", "717.0.0", "--sdk-url", &url, "--verify-key", "key.asc"];
         bench.cork(&args).expect(0);
         bench.expect_file(&format!("{FOLDER}/{old}"), b"old");
+    }
+}
+
+/// What readers of web URLs cut off, decode or tidy up means nothing in the places of downloads either.
+#[test]
+fn downloads_come_from_exactly_where_they_were_asked_for() {
+    const IMAGE: &str = "flatcar_production_image.bin.bz2";
+    let mut bench = Bench::new();
+    let gcs = Gcs::new();
+    bench.env.set("STORAGE_EMULATOR_HOST", gcs.address.to_string());
+    let sdk = format!("{}/3033.0.0/{}", arch(), name());
+    let put = |name: &str, body: &[u8]| {
+        gcs.put("b", name, body, "application/octet-stream");
+        gcs.put("b", &format!("{name}.sig"), &sign(body), "application/octet-stream");
+    };
+    // signed as well: only their content tells them from what was meant
+    for near in ["", "rel/", "rel x/", "rel/x/", "r l/", "a/rel/", "ü/rel/"] {
+        put(&format!("{near}{sdk}"), b"a neighbour");
+        put(&format!("{near}{IMAGE}"), b"a neighbour");
+        gcs.put("b", &format!("{near}version.txt"), b"COREOS_VERSION=1\n", "text/plain");
+    }
+    for odd in crate::ore::ODD {
+        put(&format!("{odd}/{sdk}"), odd.as_bytes());
+        put(&format!("{odd}/{IMAGE}"), odd.as_bytes());
+        gcs.put("b", &format!("{odd}/version.txt"), VERSION.as_bytes(), "text/plain");
+        let (url, root) = (format!("--sdk-url=gs://b/{odd}"), format!("--root=gs://b/{odd}"));
+        let _ = std::fs::remove_dir_all(bench.file(FOLDER));
+        bench.cork(&["download", "--sdk-version=3033.0.0", "--verify-key=key.asc", &url]).expect(0);
+        bench.expect_file(&format!("{FOLDER}/{}", name()), odd.as_bytes());
+        let _ = std::fs::remove_dir_all(bench.file("out"));
+        let image = ["download-image", "--cache-dir=out", "--verify-key=key.asc", "--platform=qemu", &root];
+        bench.cork(&image).expect(0);
+        bench.expect_file(&format!("out/{IMAGE}"), odd.as_bytes());
+        bench.expect_file("out/version.txt", VERSION.as_bytes());
     }
 }
 

@@ -3,7 +3,7 @@
 use super::Bench;
 
 /// What readers of web URLs cut off, decode or tidy up.
-const ODD: [&str; 16] = [
+pub const ODD: [&str; 16] = [
     "rel#1", "rel?a=b", "rel%20x", "rel%2Fx", "rel%", "r+l", "r;l", "r&l", "rel ", "rel\r", " rel", "./rel",
     "../rel", "/rel", "a//rel", "ü\\rel",
 ];

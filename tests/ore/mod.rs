@@ -10,6 +10,8 @@ mod scale;
 mod sync;
 mod uploads;
 
+pub use addresses::ODD;
+
 use mantle::cloud::google::sources::{Choice, Environment};
 use mantle::cloud::google::storage::{Location, Options, Storage};
 use mantle::http::{Client, Limits, Retry};

@@ -237,6 +237,30 @@ fn a_table_of_ones_own_replaces_the_built_in_one() {
     assert!(bench.gcs.take_log().is_empty());
 }
 
+/// What readers of web URLs cut off, decode or tidy up means nothing in a table either.
+#[test]
+fn pages_land_exactly_where_the_table_says() {
+    for odd in crate::ore::ODD {
+        let bench = Bench::new();
+        let url = serde_json::Value::from(format!("gs://ours/{odd}"));
+        let table = format!(
+            "distributions:\n  cl:\n    title: Ours\n    cloud-boards: [amd64-usr]\n    channels:\n      alpha:\n        \
+             source: \"gs://builds/{{board}}/{{version}}\"\n        boards: [amd64-usr]\n        destinations:\n          \
+             - {{ url: {url}, named-path: newest, title: Ours }}\n"
+        );
+        bench.env.write("ours.yaml", &table);
+        let mut expected = vec!["rel/amd64-usr/2.0/x".to_owned(), "amd64-usr/2.0/x".into()];
+        expected.push(format!("{odd}/amd64-usr/2.0/x"));
+        expected.iter().for_each(|name| bench.gcs.put("ours", name, b"x", "text/plain"));
+        bench.index(&["--channels=ours.yaml", "-C=alpha", "-B=amd64-usr", "-V=2.0"]).expect(0);
+        for folder in ["", "amd64-usr/", "amd64-usr/2.0/"] {
+            expected.push(format!("{odd}/{folder}index.html"));
+        }
+        expected.sort();
+        assert_eq!(bench.gcs.names("ours"), expected, "{odd:?}");
+    }
+}
+
 #[test]
 fn without_credentials_pages_cannot_be_written_but_shown() {
     let mut bench = Bench::new();

@@ -170,6 +170,9 @@ impl Plan {
         if object.as_ref().is_some_and(|o| o.name.is_empty()) {
             return Err(usage("--source-object names a bucket, not an object"));
         }
+        if let Some(object) = object.as_ref().filter(|o| matches!(&*o.name, "." | "..")) {
+            return Err(usage(format!("--source-object: no URL leads to {object}, whose key is dots alone")));
+        }
         if let Some(id) = snapshot.as_ref().filter(|s| !s.starts_with("snap-")) {
             return Err(usage(format!("--source-snapshot={id} is no id: it does not begin with snap-")));
         }

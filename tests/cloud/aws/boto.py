@@ -255,5 +255,17 @@ def everything():
     ec2.describe_instances(Filters=[{"Name": "tag:CreatedBy", "Values": ["mantle", "other"]}])
 
 
+def put():
+    """BUCKET KEY...: public objects whose content is their key."""
+    for key in sys.argv[4:]:
+        client("s3").put_object(Bucket=sys.argv[3], Key=key, Body=key.encode(), ACL="public-read")
+
+
+def lengths():
+    """BUCKET: all keys, and how long their objects are."""
+    pages = client("s3").get_paginator("list_objects_v2").paginate(Bucket=sys.argv[3])
+    return {shown["Key"]: shown["Size"] for page in pages for shown in page.get("Contents", [])}
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[2]]()))

@@ -11,12 +11,14 @@ use reqwest::{Method, StatusCode, Url};
 use rusoto_core::credential::AwsCredentials;
 use rusoto_core::request::{DispatchSignedRequest, DispatchSignedRequestFuture, HttpResponse};
 use rusoto_core::{ByteStream, HttpDispatchError};
+use rusoto_signature::signature::encode_uri_path;
 use rusoto_signature::{SignedRequest, SignedRequestPayload};
 
 use super::super::credentials::Keys;
 use super::{Error, bad_endpoint, refusal};
 use crate::http::{Answer, Client, Exchange};
 use crate::secret::Secret;
+use crate::text::percent;
 
 /// Answers are not longer than this; a page of 1000 instances is about 10 MiB.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -89,7 +91,12 @@ impl Inner {
             }
             false => sign(request, keys.as_ref()),
         };
-        let mut url = format!("{}://{}{}", request.scheme(), request.hostname(), request.canonical_path());
+        let path = match request.service.as_str() {
+            "s3" => object_path(&request.canonical_path(), request.path()),
+            _ => Some(request.canonical_path().to_owned()),
+        };
+        let path = path.ok_or_else(|| bad("no URL leads to an object whose key is dots alone".into()))?;
+        let mut url = format!("{}://{}{path}", request.scheme(), request.hostname());
         if !request.canonical_query_string().is_empty() {
             url.push('?');
             url.push_str(request.canonical_query_string());
@@ -126,6 +133,20 @@ impl Inner {
         let status = status.as_u16().try_into().map_err(|_| bad(format!("status {status}")))?;
         Ok(HttpResponse { status, body: ByteStream::from(body), headers })
     }
+}
+
+/// The path to a bucket or an object as it is sent, from the one that was signed and the `/bucket/key` in it.
+///
+/// URLs lose components that are dots, so that another object would be meant: the slashes of such a key are encoded.
+/// The signature stays right, servers compute it from the key that they decoded. `None` for keys of dots alone.
+fn object_path(signed: &str, path: &str) -> Option<String> {
+    let key = path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map_or("", |(_, key)| key);
+    let is_dots = |part: &str| matches!(part, "." | "..");
+    if !key.split('/').any(is_dots) {
+        return Some(signed.to_owned());
+    }
+    let before = signed.strip_suffix(&*encode_uri_path(key)).filter(|_| !is_dots(key))?;
+    Some(format!("{before}{}", percent::encode(key)))
 }
 
 /// Whether the answer's root element says that it is an error.
@@ -180,6 +201,26 @@ mod tests {
         assert!(is_error(b"  <Error>"));
         assert!(!is_error(b"<?xml version=\"1.0\"?><CompleteMultipartUploadResult><Error>"));
         assert!(!is_error(b"<?xml <Error>"));
+    }
+
+    #[test]
+    fn dots_in_keys_survive_the_url() {
+        for (path, sent) in [
+            ("/b", Some("/p/b")),
+            ("/b/a//b#?%", Some("/p/b/a//b%23%3F%25")),
+            ("/b//a", Some("/p/b//a")),
+            ("/b/./a/../b", Some("/p/b/.%2Fa%2F..%2Fb")),
+            ("/b/a/..", Some("/p/b/a%2F..")),
+            ("/b/...", Some("/p/b/...")),
+            ("/b/..", None),
+            ("/b/.", None),
+        ] {
+            let url = object_path(&encode_uri_path(&format!("/p{path}")), path);
+            assert_eq!(url.as_deref(), sent, "{path}");
+            if let Some(sent) = sent {
+                assert_eq!(Url::parse(&format!("http://h{sent}")).unwrap().path(), sent);
+            }
+        }
     }
 
     /// Written against the algorithm's description (docs.aws.amazon.com, "Create a signed AWS API request"), by hand

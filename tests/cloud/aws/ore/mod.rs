@@ -4,6 +4,7 @@ mod changes;
 mod direct;
 mod gc;
 mod identity;
+mod keys;
 mod killed;
 mod upload;
 mod usage;
@@ -52,6 +53,11 @@ impl Cloud {
     fn initialize(&self) {
         self.ore(&["initialize", "--bucket=images"]).expect(0);
         self.proxy.take_journal();
+    }
+
+    /// For clients that are not ours.
+    fn endpoint(&self) -> String {
+        format!("http://{}", self.moto.address)
     }
 
     fn ore(&self, args: &[&str]) -> Outcome {
