@@ -52,6 +52,7 @@ const MANUAL: Manual = Manual {
             ("TMPDIR", "Where temporary disks and sockets are made."),
         ],
         aws::ENVIRONMENT,
+        mantle::http::ENVIRONMENT,
     ],
     examples: &[
         ("kola run 'coreos.*'", "Run the tests whose names begin with coreos. on the default platform."),

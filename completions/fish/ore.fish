@@ -50,8 +50,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcomm
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and not __fish_seen_subcommand_from copy-image delete-image gc initialize list list-regions upload" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -76,8 +76,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from copy-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -96,8 +96,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from delete-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -118,8 +118,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from gc" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -138,8 +138,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from initialize" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -156,8 +156,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -175,8 +175,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from list-regions" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
@@ -207,8 +207,8 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l profile -d 'AWS profile; wins over keys in the environment [default: $AWS_PROFILE, $AWS_DEFAULT_PROFILE, else default]' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l credentials-file -d 'AWS credentials file; nothing else is looked at [default: as the AWS CLI does]' -r -F
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l endpoint -d 'URL of all AWS services, in place of Amazon\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l access-id -d 'AWS access key id' -r
-complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l secret-key -d 'AWS secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l access-id -d 'AWS access key id; its other ways in are those of the secret key' -r
+complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l secret-key -d 'AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file' -r
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''

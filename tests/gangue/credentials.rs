@@ -190,6 +190,32 @@ fn each_source_is_found_and_the_first_wins() {
     }
 }
 
+/// Some servers repeat the form that they were sent, percent-encoded as it came.
+#[test]
+fn an_echoed_refresh_token_is_masked() {
+    let bench = private(&["hush-1"], 9);
+    bench.server.special(|r| {
+        is_token_request(r).then(|| {
+            assert!(r.body.contains("hush%2Fre%2Bfresh%3D"), "{}", r.body);
+            (400, json!({"error": "invalid_grant", "error_description": r.body}).to_string())
+        })
+    });
+    let user = json!({
+        "type": "authorized_user", "client_id": "me", "client_secret": "hush/client",
+        "refresh_token": "1//hush/re+fresh=", "token_uri": bench.server.url("/token"),
+    });
+    bench.env.write("user.json", &user.to_string());
+    for options in [&["--json-key=user.json"][..], &[]] {
+        if options.is_empty() {
+            bench.env.write(".config/gcloud/application_default_credentials.json", &user.to_string());
+        }
+        let text = expect_hushed(&bench, options, 1);
+        for masked in ["refresh_token=***", "client_secret=***"] {
+            assert!(text.contains(masked), "no {masked} in {text}");
+        }
+    }
+}
+
 #[test]
 fn a_cached_token_is_used_while_it_lasts() {
     let bench = private(&["hush-0"], 99);

@@ -8,6 +8,7 @@ use ::mantle::cloud::aws::api::Api;
 use ::mantle::cloud::aws::failure::Error;
 use ::mantle::cloud::aws::{self, Keys};
 use ::mantle::error::{Result, Section as _, WrapErr as _};
+use ::mantle::http;
 use clap::Args as _;
 
 use super::group::{Account, Entry, Explain, Group, Who};
@@ -34,7 +35,7 @@ pub const GROUP: Group = Group {
             "Records of uploads to AWS that are not finished; ~/.local/state if the variable is not set.",
         )],
     ],
-    environment: &[aws::ENVIRONMENT],
+    environment: &[aws::ENVIRONMENT, http::ENVIRONMENT],
     examples: &[
         (
             "ore aws upload --file=image.bin --object-format=RAW --direct --name=1.2.3 --ami-name=linux-1.2.3",

@@ -8,6 +8,7 @@ use ::mantle::args::path_parser;
 use ::mantle::cloud::google::sources::{self, Choice};
 use ::mantle::cloud::google::storage::Storage;
 use ::mantle::error::Result;
+use ::mantle::http;
 use clap::{Args as _, ValueHint};
 
 use super::group::{Entry, Group, given};
@@ -21,7 +22,7 @@ pub const GROUP: Group = Group {
     options: Options::augment_args,
     verbs: &[Entry::of::<tree::Index>(), Entry::of::<tree::Sync>()],
     files: &[sources::FILES],
-    environment: &[sources::ENVIRONMENT],
+    environment: &[sources::ENVIRONMENT, http::ENVIRONMENT],
     examples: &[
         (
             "ore gcloud index -r -D gs://bucket/boards/",

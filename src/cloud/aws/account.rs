@@ -48,11 +48,12 @@ pub struct Account {
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(skip)]
 pub struct Keys {
-    /// AWS access key id
+    /// AWS access key id; its other ways in are those of the secret key
     #[arg(long, value_name = "ID", requires = "aws_secret_key")]
     pub aws_access_id: Option<String>,
 
-    /// AWS secret key
+    /// AWS secret key. Command lines are no secret, /proc/PID/cmdline shows them to all: better are
+    /// $AWS_ACCESS_KEY_ID and $AWS_SECRET_ACCESS_KEY, or a profile in the credentials file
     #[arg(long, value_name = "KEY", requires = "aws_access_id")]
     pub aws_secret_key: Option<Secret>,
 }
