@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -107,6 +108,8 @@ pub struct Ledger(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     file: Option<File>,
+    /// Shared, so that others see that somebody works with the record; `None` where files cannot be locked.
+    _lock: Option<Flock<File>>,
     /// What this process has made and not struck, with the reason why it is still there, if one is known.
     open: Vec<(Resource, Option<String>)>,
 }
@@ -118,12 +121,13 @@ impl Ledger {
     /// When the file cannot be opened.
     pub fn open(output_dir: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(output_dir.join(FILE))?;
-        Ok(Self(Mutex::new(Inner { file: Some(file), open: Vec::new() })))
+        let lock = Flock::lock(file.try_clone()?, FlockArg::LockSharedNonblock).ok();
+        Ok(Self(Mutex::new(Inner { file: Some(file), _lock: lock, open: Vec::new() })))
     }
 
     /// A record that nobody reads: for tests.
     pub fn none() -> Self {
-        Self(Mutex::new(Inner { file: None, open: Vec::new() }))
+        Self(Mutex::new(Inner { file: None, _lock: None, open: Vec::new() }))
     }
 
     /// Notes a resource; call it before the resource is made.
@@ -182,6 +186,16 @@ impl Inner {
         text.push('\n');
         self.file.as_mut().map_or(Ok(()), |f| f.write_all(text.as_bytes()))
     }
+}
+
+/// Whether a process has the record of an output folder open: its run goes on, and nothing is left over yet.
+///
+/// # Errors
+/// When there is no record, or it cannot be opened.
+pub fn is_in_use(output_dir: &Path) -> io::Result<bool> {
+    let file = File::open(output_dir.join(FILE))?;
+    let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+    Ok(locked.is_err_and(|(_, e)| e == nix::errno::Errno::EWOULDBLOCK))
 }
 
 /// What a run's record says is left, in order of creation. A torn last line is passed over.

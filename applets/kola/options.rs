@@ -145,7 +145,7 @@ impl Setup {
             None => output_dir::default(self.driver.name),
         };
         let advice = match &made {
-            Err(output_dir::Error::Refused(_) | output_dir::Error::Current) => {
+            Err(output_dir::Error::Refused(_) | output_dir::Error::Current | output_dir::Error::InUse(_)) => {
                 "name a folder that does not exist yet, an empty one, or that of a former run".to_owned()
             }
             Err(output_dir::Error::LeftOver { path, .. }) => {

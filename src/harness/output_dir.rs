@@ -24,6 +24,9 @@ pub enum Error {
     /// The folder exists and nothing says that it may be emptied.
     #[error("harness: refused to remove existing output directory: {}", .0.display())]
     Refused(PathBuf),
+    /// Another run works in it.
+    #[error("harness: refused to empty {}: another run is using it", .0.display())]
+    InUse(PathBuf),
     /// Its record names what is left of a former run: without the record nobody would find it.
     #[error("harness: refused to empty {}: its {} names {} left over, the first is {}", .path.display(), ledger::FILE,
         things(.left.len()), .left[0])]
@@ -78,7 +81,8 @@ fn clean(path: &Path) -> PathBuf {
 /// mode stay. Parents are not created.
 ///
 /// # Errors
-/// [`Error::NotGiven`], [`Error::Current`], [`Error::Refused`], [`Error::LeftOver`], or what the file system says.
+/// [`Error::NotGiven`], [`Error::Current`], [`Error::Refused`], [`Error::InUse`], [`Error::LeftOver`], or what the file
+/// system says.
 pub fn prepare(path: &Path) -> Result<PathBuf, Error> {
     if path.as_os_str().is_empty() {
         return Err(Error::NotGiven);
@@ -109,11 +113,15 @@ fn is_empty(path: &Path) -> Result<bool, Error> {
     Ok(fs::read_dir(path).map_err(failed("read", path))?.next().is_none())
 }
 
-/// What the record in a folder says is left; nothing if it has none.
+/// What the record in a folder says is left; nothing if it has none. Refuses what another run works with.
 fn left_over(path: &Path) -> Result<Vec<Resource>, Error> {
-    match ledger::left_over(path) {
+    match ledger::is_in_use(path)
+        .and_then(|used| if used { Ok(None) } else { ledger::left_over(path).map(Some) })
+    {
+        Ok(None) => Err(Error::InUse(path.to_owned())),
+        Ok(Some(left)) => Ok(left),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        left => left.map_err(failed("read", &path.join(ledger::FILE))),
+        Err(e) => Err(failed("read", &path.join(ledger::FILE))(e)),
     }
 }
 
@@ -121,7 +129,7 @@ fn left_over(path: &Path) -> Result<Vec<Resource>, Error> {
 /// each. Does nothing in folders that are not ours.
 ///
 /// # Errors
-/// What the file system says of the record. What could not be removed stays on record.
+/// [`Error::InUse`], or what the file system says of the record. What could not be removed stays on record.
 pub async fn clean_up(
     path: &Path,
     cancel: &CancellationToken,
@@ -280,11 +288,15 @@ mod tests {
         let ledger = ledger::Ledger::open(&out).unwrap();
         ledger.create(&Resource::local("folder", local.display().to_string(), "qemu")).unwrap();
         ledger.create(&Resource::local("instance", "i-1", "aws")).unwrap();
+        assert!(matches!(prepare(&out), Err(Error::InUse(_))));
+        let cancel = CancellationToken::new();
+        let cleaned = clean_up(&out, &cancel, |_, _| panic!("in use")).await;
+        assert!(matches!(cleaned, Err(Error::InUse(_))) && local.exists());
+        drop(ledger);
         let text = prepare(&out).unwrap_err().to_string();
         assert!(text.ends_with(&format!("2 things left over, the first is folder {}", local.display())));
         // in a folder that is not ours nothing is touched
         fs::remove_file(out.join(MARKER)).unwrap();
-        let cancel = CancellationToken::new();
         clean_up(&out, &cancel, |_, _| panic!("not ours")).await.unwrap();
         fs::write(out.join(MARKER), "").unwrap();
         let mut told = Vec::new();
@@ -293,7 +305,7 @@ mod tests {
         assert!(!local.exists());
         let text = prepare(&out).unwrap_err().to_string();
         assert!(text.ends_with("its resources.jsonl names one thing left over, the first is instance i-1"));
-        ledger.delete(&Resource::local("instance", "i-1", "aws"));
+        ledger::Ledger::open(&out).unwrap().delete(&Resource::local("instance", "i-1", "aws"));
         prepare(&out).unwrap();
         assert_eq!(names(&out), [MARKER]);
     }

@@ -100,14 +100,14 @@ fn objects_are_found_by_their_exact_keys() {
     // what is near is not there
     for near in ["rel", "rel x", "rel/x", "r l", "a/rel", "a"] {
         let source = format!("--source-object=s3://images/{near}");
-        let common = ["upload", "--object-format=RAW", "--disk-size-gib=1", "--name=n", "--ami-name=i"];
+        let common = ["upload", "--object-format=RAW", "--disk-size-gib=1", "--name=n", "--ami-name=near"];
         cloud.ore(&[&common[..], &[&source]].concat()).expect(1);
         let url = format!("s3://images/{near}");
         cloud.env.mantle(&["gangue", "get", "--verify=false", &url, "near"]).expect(1);
     }
     for dots in [".", ".."] {
         let source = format!("--source-object=s3://images/{dots}");
-        let common = ["upload", "--object-format=RAW", "--disk-size-gib=1", "--name=n", "--ami-name=i"];
+        let common = ["upload", "--object-format=RAW", "--disk-size-gib=1", "--name=n", "--ami-name=near"];
         let outcome = cloud.ore(&[&common[..], &[&source]].concat()).expect(2);
         assert!(outcome.stderr.contains("whose key is dots alone"), "{}", outcome.stderr);
     }
