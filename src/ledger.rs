@@ -225,6 +225,14 @@ pub fn process(pid: i32, platform: &str) -> Resource {
     Resource::local("process", format!("{pid}@{}", start_time(pid).unwrap_or_default()), platform)
 }
 
+/// Whether it is a process that runs.
+pub fn is_running(resource: &Resource) -> bool {
+    let running = |(pid, started): (&str, &str)| {
+        pid.parse().ok().and_then(start_time).is_some_and(|time| time.to_string() == started)
+    };
+    resource.kind == "process" && resource.id.split_once('@').is_some_and(running)
+}
+
 /// Start time of a process in clock ticks since boot (field 22 of proc_pid_stat(5)).
 fn start_time(pid: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

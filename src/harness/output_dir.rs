@@ -126,7 +126,7 @@ fn left_over(path: &Path) -> Result<Vec<Resource>, Error> {
 }
 
 /// Removes what a former run with this folder left on this machine, so that [`prepare`] can empty it; `tell` hears of
-/// each. Does nothing in folders that are not ours.
+/// each. Does nothing in folders that are not ours, nor while a machine that a former run kept is running.
 ///
 /// # Errors
 /// [`Error::InUse`], or what the file system says of the record. What could not be removed stays on record.
@@ -135,7 +135,8 @@ pub async fn clean_up(
     cancel: &CancellationToken,
     tell: impl FnMut(&Resource, Result<(), &Leftover>),
 ) -> Result<(), Error> {
-    if !path.join(MARKER).exists() || left_over(path)?.is_empty() {
+    let left = if path.join(MARKER).exists() { left_over(path)? } else { Vec::new() };
+    if left.is_empty() || left.iter().any(ledger::is_running) {
         return Ok(());
     }
     let cleaned = ledger::clean_up(path, Resource::is_local, &ledger::Local, cancel, tell).await;
