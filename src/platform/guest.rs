@@ -54,6 +54,8 @@ pub struct Guest {
     waiting: std::sync::Mutex<Waiting>,
 }
 
+/// How many times the limit of a connection a first command may take, login and all.
+const PROBE: u32 = 3;
 /// How long the connections to a machine may take to close before it is ended all the same.
 const LEAVE: Duration = Duration::from_secs(60);
 
@@ -244,10 +246,15 @@ impl Guest {
         while Instant::now() < deadline {
             self.wait_for("sshd", &last);
             let left = deadline.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, self.boot_id()).await {
+            // A login that succeeded proves nothing yet: its command may never be answered, where another one is.
+            let probe = left.min(PROBE * self.settings.limits.connect);
+            match tokio::time::timeout(probe, self.boot_id()).await {
                 Ok(Ok(id)) if old != Some(&id) => return Ok(()),
                 Ok(Ok(_)) => "the machine still answers from the old boot".clone_into(&mut last),
                 Ok(Err(e)) => last = chain(&e),
+                Err(_) if probe < left => {
+                    last = format!("a command was not answered within {} s", probe.as_secs());
+                }
                 Err(_) => break,
             }
             if old.is_some() {
