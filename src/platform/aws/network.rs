@@ -10,7 +10,7 @@ use super::super::{Error, Result, ResultExt};
 use super::NAME;
 use crate::cloud::aws::MARK;
 use crate::cloud::aws::api::{self, Api, Ingress, SecurityGroup, tag};
-use crate::ledger::{Ledger, Resource};
+use crate::ledger::{Ledger, Leftover, Resource};
 use crate::text::chain;
 
 /// Tag of what is being made; its value is the token of the run.
@@ -75,7 +75,7 @@ async fn create(api: &Api, name: &str, ledger: &Ledger) -> Result<SecurityGroup>
         place: api.region().to_owned(),
     };
     ledger.create(&entry).during(|| "cannot record a network")?;
-    crate::notice!("platform/aws", "security group {name:?} is missing: making it, with a network");
+    crate::notice!("aws", "security group {name:?} is missing: making it, with a network");
     let mut kept = Vec::new();
     let outcome = make(api, name, &token, &mut kept).await;
     if outcome.is_err() {
@@ -84,11 +84,11 @@ async fn create(api: &Api, name: &str, ledger: &Ledger) -> Result<SecurityGroup>
     // What failed, what was given up, and what was made twice because an answer was lost.
     match remove_but(api, &token, &kept).await {
         Ok(()) => ledger.delete(&entry),
-        Err(e) => crate::warning!(
-            "platform/aws",
-            "parts of a network are left, with the tag {UNFINISHED}={token}; `kola cleanup` removes them: {}",
-            chain(&e)
-        ),
+        Err(e) => {
+            let leftover = Leftover { resource: entry, why: chain(&e) };
+            crate::error!("aws", "{leftover}");
+            ledger.keep(&leftover);
+        }
     }
     outcome
 }
@@ -139,7 +139,7 @@ async fn make(api: &Api, name: &str, token: &str, all: &mut Vec<String>) -> Resu
         let subnet = match subnet {
             // A zone that takes no more subnets.
             Err(e) if e.is(&["InvalidParameterValue"]) => {
-                crate::debug!("platform/aws", "no subnet in {zone}: {}", chain(&e));
+                crate::debug!("aws", "no subnet in {zone}: {}", chain(&e));
                 continue;
             }
             other => other.during(|| format!("creating a subnet in {zone}"))?,
@@ -162,7 +162,7 @@ async fn make(api: &Api, name: &str, token: &str, all: &mut Vec<String>) -> Resu
     let chosen = finished(api, name).await.during(|| format!("looking for security group {name:?}"));
     match chosen {
         Ok(Some(other)) if other.id != own.id && other.vpc.is_some() => {
-            crate::info!("platform/aws", "another run made security group {name:?} too: using {}", other.id);
+            crate::info!("aws", "another run made security group {name:?} too: using {}", other.id);
             api.create_tags(&ids, &tags[1..]).await.during(|| "giving up a network")?;
             all.clear();
             Ok(other)
@@ -170,7 +170,7 @@ async fn make(api: &Api, name: &str, token: &str, all: &mut Vec<String>) -> Resu
         // Not to be seen yet.
         Ok(_) => Ok(own),
         Err(e) => {
-            crate::debug!("platform/aws", "{}", chain(&e));
+            crate::debug!("aws", "{}", chain(&e));
             Ok(own)
         }
     }
@@ -189,7 +189,7 @@ where
             Err(e) if e.is_certain() => return Err(e),
             Err(e) => e,
         };
-        budget.again("platform/aws", error).await?;
+        budget.again("aws", error).await?;
         if let Some(id) = find().await? {
             return Ok(id);
         }
