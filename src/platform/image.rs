@@ -1,6 +1,6 @@
 //! Images and what is known about them: the feature file beside an image, and the image used when none is named.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use semver::VersionReq;
 use serde::Deserialize;
@@ -121,12 +121,6 @@ pub fn default_image(board: &str) -> Result<PathBuf> {
             guest_dir().display()
         ))
     })
-}
-
-/// The folder of mantle's own guest that an image belongs to: trees for containers, kernel for direct boot.
-pub fn guest_folder(image: &Path) -> Option<PathBuf> {
-    let dir = image.canonicalize().ok()?.parent()?.to_owned();
-    dir.join("root").is_dir().then_some(dir)
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use rusoto_ec2::{
     self as ec2, BlockDeviceMapping, CopyImageRequest, DeleteSnapshotRequest, DeregisterImageRequest,
     DescribeImageAttributeRequest, DescribeImagesRequest, DescribeImportSnapshotTasksRequest,
-    DescribeSnapshotAttributeRequest, DescribeSnapshotsRequest, EbsBlockDevice, Ec2 as _, Ec2Client,
-    ImportSnapshotRequest, ModifyImageAttributeRequest, ModifySnapshotAttributeRequest, RegisterImageRequest,
-    SnapshotDiskContainer, UserBucket,
+    DescribeSnapshotsRequest, EbsBlockDevice, Ec2 as _, Ec2Client, ImportSnapshotRequest,
+    ModifyImageAttributeRequest, ModifySnapshotAttributeRequest, RegisterImageRequest, SnapshotDiskContainer,
+    UserBucket,
 };
 
 use super::ec2::{filters, from_tags, owned};
@@ -310,22 +310,6 @@ impl Api {
         };
         let once = |c: Ec2Client, r| async move { c.modify_image_attribute(r).await };
         self.ec2("ModifyImageAttribute", request, once).await
-    }
-
-    /// Who may make volumes of a snapshot, besides its owner.
-    ///
-    /// # Errors
-    /// Any [`super::Error`].
-    pub async fn volume_permissions(&self, snapshot: &str) -> Result<Vec<Permission>> {
-        let request = DescribeSnapshotAttributeRequest {
-            attribute: "createVolumePermission".into(),
-            snapshot_id: snapshot.to_owned(),
-            ..Default::default()
-        };
-        let once = |c: Ec2Client, r| async move { c.describe_snapshot_attribute(r).await };
-        let answer = self.ec2("DescribeSnapshotAttribute", request, once).await?;
-        let permissions = answer.create_volume_permissions.unwrap_or_default().into_iter();
-        Ok(permissions.filter_map(|p| permission(p.group, p.user_id)).collect())
     }
 
     /// Lets others make volumes of a snapshot.
