@@ -4,9 +4,9 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use ::mantle::args;
+pub use ::mantle::cloud::google::SCOPES;
 use ::mantle::cloud::google::sources::Choice;
 use ::mantle::cloud::google::storage::{Options, Storage};
-use ::mantle::cloud::google::{SCOPE_COMPUTE, SCOPE_STORAGE};
 use ::mantle::download::{Engine, Error, Outcome, Source, Update};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr, eyre};
 use ::mantle::http::{Client, Limits, Retry};
@@ -15,9 +15,6 @@ use ::mantle::openpgp::{Builtin, Keyring};
 use clap::{Arg, ArgMatches, ValueHint};
 use color_eyre::eyre::Report;
 use reqwest::StatusCode;
-
-/// What upstream asks for; other tools share its cached tokens.
-pub const SCOPES: &[&str] = &[SCOPE_STORAGE, SCOPE_COMPUTE];
 
 /// A path option that is given and not empty.
 pub fn path(matches: &ArgMatches, id: &str) -> Option<PathBuf> {
@@ -46,6 +43,11 @@ pub fn keyring(file: Option<&Path>) -> Result<Keyring> {
     }
 }
 
+/// Whether a person is at the terminal.
+pub fn is_interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
 /// A client of Google Storage; a person at the terminal may be asked to log in.
 pub fn storage(choice: Choice, scopes: &'static [&'static str]) -> Result<Storage> {
     storage_at(choice, scopes, None)
@@ -58,8 +60,7 @@ pub fn storage_at(
     endpoint: Option<&str>,
 ) -> Result<Storage> {
     let http = Client::new(Limits::from_environment(), Retry::from_environment())?;
-    let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    let options = Options::from_environment(choice, scopes, interactive)?;
+    let options = Options::from_environment(choice, scopes, is_interactive())?;
     let options = match endpoint {
         Some(endpoint) => options.with_endpoint(endpoint)?,
         None => options,

@@ -2,7 +2,8 @@
 
 use ::mantle::applet::{Context, Terms};
 use ::mantle::error::{Result, Section as _, Stop, eyre, usage};
-use ::mantle::info;
+use ::mantle::http::{CallError, Class};
+use ::mantle::{info, poll};
 use clap::{ArgMatches, Command, Parser};
 use color_eyre::eyre::Report;
 use futures_util::future::LocalBoxFuture;
@@ -178,6 +179,42 @@ pub trait Explain: std::error::Error + Send + Sync + Sized + 'static {
     }
 }
 
+/// Of a cloud whose calls have no errors of their own.
+impl Explain for CallError {
+    fn is_interruption(&self) -> bool {
+        false
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self.class()? {
+            Class::Quota => Some("remove what is not needed any more (see gc), or ask for a larger quota"),
+            Class::Capacity => Some("try another zone or type of machine, or try again later"),
+            Class::Denied => {
+                Some("see whether these credentials are those that you meant, and what they may do")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What was waited for.
+impl<E: Explain> Explain for poll::Error<E> {
+    fn is_interruption(&self) -> bool {
+        match self {
+            Self::Cancelled => true,
+            Self::Failed(e) => e.is_interruption(),
+            Self::TimedOut { .. } => false,
+        }
+    }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Failed(e) => e.advice(),
+            Self::TimedOut { .. } | Self::Cancelled => None,
+        }
+    }
+}
+
 /// Runs something that can be dropped at any point: it makes nothing.
 pub async fn unless_cancelled<T>(context: &Context, work: impl Future<Output = Result<T>>) -> Result<T> {
     context.cancel.run_until_cancelled(work).await.unwrap_or(Err(Stop::Interrupted.into()))
@@ -190,6 +227,15 @@ pub struct Json {
     /// Print one line of JSON, a list
     #[arg(long)]
     pub json: bool,
+}
+
+/// Whose work it is, for names: `$USER`, else the system's name for this user.
+pub fn user() -> Result<String> {
+    if let Some(user) = std::env::var("USER").ok().filter(|u| !u.is_empty()) {
+        return Ok(user);
+    }
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
+    user.map(|u| u.name).ok_or_else(|| eyre!("this user has no name").suggestion("set $USER"))
 }
 
 /// The text, unless it is empty: that stands for none, as it did upstream.

@@ -319,13 +319,14 @@ impl Client {
     /// # Errors
     /// [`Error::Transport`], [`Error::Stalled`].
     pub async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        self.execute(request.build().map_err(Error::Setup)?).await
+        self.execute(request.build().map_err(Error::Setup)?, Duration::ZERO).await
     }
 
-    async fn execute(&self, request: Request) -> Result<Response, Error> {
+    /// `waits` is how much longer than usual the server may be silent before it answers.
+    async fn execute(&self, request: Request, waits: Duration) -> Result<Response, Error> {
         let url = shown(request.url());
         let proxy = self.proxies.of(request.url()).map(ToString::to_string);
-        let limit = self.limits.connect + self.limits.idle + self.upload_time(&request);
+        let limit = self.limits.connect + self.limits.idle + self.upload_time(&request) + waits;
         let confided = Confided::of(&request);
         match tokio::time::timeout(limit, self.inner.execute(request)).await {
             Ok(Ok(answer))
@@ -398,7 +399,7 @@ impl Client {
     /// [`CallError::Transport`], [`CallError::Refused`].
     pub async fn open(&self, request: Request, exchange: Exchange<'_>) -> Result<Response, CallError> {
         let failed = |source| CallError::Transport { call: exchange.call.clone(), source };
-        let answer = self.execute(request).await.map_err(failed)?;
+        let answer = self.execute(request, exchange.waits).await.map_err(failed)?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         if status.is_success() || exchange.accepted.contains(&status) {
             return Ok(answer);
@@ -486,6 +487,8 @@ pub struct Exchange<'a> {
     pub accepted: &'a [StatusCode],
     /// The longest sensible answer, in bytes.
     pub limit: u64,
+    /// How long the server may wait for something before it answers, beyond the client's limit.
+    pub waits: Duration,
     /// Reads what a refusal says.
     pub read: Reader,
     /// Secrets that no message may hold, besides those in the request's own sensitive headers and forms.

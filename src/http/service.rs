@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -85,6 +86,7 @@ impl<A: Authorize> Service<A> {
             body: Ok(Bytes::new()),
             accepted: Vec::new(),
             limit: MAX_ANSWER,
+            waits: Duration::ZERO,
             how: How::new(repeat),
             signed: true,
         }
@@ -150,6 +152,7 @@ pub struct Call<'a, A> {
     body: Result<Bytes, String>,
     accepted: Vec<StatusCode>,
     limit: u64,
+    waits: Duration,
     how: How<'a>,
     signed: bool,
 }
@@ -214,6 +217,12 @@ impl<'a, A: Authorize> Call<'a, A> {
         self
     }
 
+    /// The service itself waits for something before it answers, so long at most.
+    pub fn waits(mut self, time: Duration) -> Self {
+        self.waits = time;
+        self
+    }
+
     /// Tells whether a try before the last one may have done its work, see [`How::doubt`].
     pub fn doubt(mut self, doubt: &'a AtomicBool) -> Self {
         self.how.doubt = Some(doubt);
@@ -260,7 +269,8 @@ impl<'a, A: Authorize> Call<'a, A> {
 
     fn exchange(&self) -> Exchange<'_> {
         let read = self.service.0.read;
-        Exchange { call: &self.name, accepted: &self.accepted, limit: self.limit, read, confided: &[] }
+        let Self { name, accepted, limit, waits, .. } = self;
+        Exchange { call: name, accepted, limit: *limit, waits: *waits, read, confided: &[] }
     }
 
     fn request(&self) -> Result<reqwest::Request, CallError> {

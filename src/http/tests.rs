@@ -340,7 +340,14 @@ mod discipline {
         assert!(e.contains("lull") && !e.contains("quiet"), "{e}");
         let call = std::borrow::Cow::Borrowed("token");
         let confided = [Secret::from("lull".to_owned())];
-        let exchange = Exchange { call: &call, accepted: &[], limit: 100, read, confided: &confided };
+        let exchange = Exchange {
+            call: &call,
+            accepted: &[],
+            limit: 100,
+            waits: std::time::Duration::ZERO,
+            read,
+            confided: &confided,
+        };
         let request = bench.service.http().request(Method::POST, bench.url("/token"));
         let request = request.header(CONTENT_TYPE, form.0).body(form.1).build().unwrap();
         let e = bench.service.http().exchange(request, exchange).await.unwrap_err().to_string();

@@ -24,6 +24,7 @@ pub mod aws;
 pub mod cloud;
 pub mod deployment;
 pub mod distribution;
+pub mod gce;
 pub mod guest;
 pub mod image;
 pub mod local;
@@ -35,6 +36,7 @@ mod scripted;
 /// All platforms, in the order of `--help` and of properties.json.
 pub static DRIVERS: &[Driver] = &[
     Driver::of::<aws::AwsPlatform>(),
+    Driver::of::<gce::Gce>(),
     Driver::of::<nspawn::Nspawn>(),
     Driver::of::<qemu::Qemu>(),
     Driver::of::<qemu::QemuUnpriv>(),
@@ -46,6 +48,8 @@ pub static DRIVERS: &[Driver] = &[
 pub trait Platform: 'static {
     /// Value of `--platform`.
     const NAME: &'static str;
+    /// Other values that mean the same.
+    const ALIASES: &'static [&'static str] = &[];
     /// One line for `--help` and the README.
     const ABOUT: &'static str;
     /// Whether guests reach the Internet.
@@ -110,6 +114,8 @@ impl Target {
 pub struct Driver {
     /// Value of `--platform`.
     pub name: &'static str,
+    /// Other values that mean the same.
+    pub aliases: &'static [&'static str],
     /// One line for people.
     pub about: &'static str,
     /// Whether guests reach the Internet.
@@ -193,6 +199,7 @@ impl Driver {
     pub const fn of<P: Platform>() -> Self {
         Self {
             name: P::NAME,
+            aliases: P::ALIASES,
             about: P::ABOUT,
             internet: P::INTERNET,
             properties_key: P::PROPERTIES,
@@ -208,9 +215,9 @@ impl Driver {
         }
     }
 
-    /// The platform of this name.
+    /// The platform of this name or alias.
     pub fn named(name: &str) -> Option<&'static Self> {
-        DRIVERS.iter().find(|d| d.name == name)
+        DRIVERS.iter().find(|d| d.name == name || d.aliases.contains(&name))
     }
 
     /// The platform with its options from a command line.

@@ -16,7 +16,7 @@ use ::mantle::{output, sdk, warning};
 use clap::{Parser, ValueHint};
 
 use super::Options;
-use crate::ore::group::{Account as _, Explain as _, Verb, given};
+use crate::ore::group::{Account as _, Explain as _, Verb, given, user};
 
 /// What the SDK calls the image.
 const FILE: &str = "coreos_production_ami_vmdk_image.vmdk";
@@ -278,15 +278,6 @@ fn names(name: Option<String>, image_name: Option<String>, file: &Path) -> Resul
         || -> Result<String> { Ok(format!("Container-Linux-dev-{}-{}", user()?, version.replace('+', "-"))) };
     let image_name = image_name.map_or_else(guess, Ok).wrap_err("could not guess image name")?;
     Ok((name, image_name))
-}
-
-/// Whose image it is, for names: `$USER`, else the system's name for this user.
-fn user() -> Result<String> {
-    if let Some(user) = std::env::var("USER").ok().filter(|u| !u.is_empty()) {
-        return Ok(user);
-    }
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
-    user.map(|u| u.name).ok_or_else(|| eyre!("this user has no name").suggestion("set $USER"))
 }
 
 /// Looks into the file before anything is sent: whether it is what it should be, and how large its disk is.

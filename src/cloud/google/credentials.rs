@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openssl::pkey::{PKey, Private};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{Error, TOKEN_URI, jwt};
-use crate::http::{self, Client, Expires, Limits, Renewing, Retry};
+use crate::http::{
+    self, Access, Authorize, CallError, Class, Client, Expires, Limits, Renewing, Retry, bearer,
+};
 use crate::secret::Secret;
 use crate::text::json_mistake;
 
@@ -42,6 +44,14 @@ impl Token {
     /// The token itself.
     pub fn value(&self) -> &Secret {
         &self.value
+    }
+
+    /// Puts the token into a request.
+    pub(super) fn authorize(&self, request: &mut reqwest::Request) {
+        // That there is no value cannot be: tokens are printable.
+        if let Some(value) = bearer(&self.value) {
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
     }
 }
 
@@ -134,6 +144,15 @@ impl Credentials {
         Ok(Self::new(format!("the metadata server {host}"), kind, scopes, &http))
     }
 
+    /// The name that Google has for them, where they tell; else what is known of them.
+    pub fn identity(&self) -> String {
+        match &self.0.kind {
+            Kind::ServiceAccount { email, .. } => email.clone(),
+            Kind::User { .. } | Kind::Fixed => "a user".into(),
+            Kind::Metadata { .. } => "this machine's service account".into(),
+        }
+    }
+
     /// Where they are from, for messages.
     pub fn origin(&self) -> &str {
         &self.0.origin
@@ -183,6 +202,31 @@ impl Credentials {
         crate::debug!("google", "got a token with {origin}");
         let expires = answer.expires_in.map(|s| Instant::now() + Duration::from_secs(s.min(86_400)));
         Ok(Token { value: answer.access_token.into(), expires })
+    }
+}
+
+/// The failure of a call that had to do without a token.
+pub(super) fn no_credentials(source: Error) -> CallError {
+    CallError::Credentials { of: "Google", source: source.into() }
+}
+
+/// Every call is made with a token; what refuses one as expired gets another.
+impl Access for Credentials {
+    type Proof = Token;
+
+    async fn proof(&self) -> Result<Token, CallError> {
+        self.token().await.map_err(no_credentials)
+    }
+
+    async fn refused(&self, token: &Token, error: &CallError) -> Result<bool, CallError> {
+        Ok(error.class() == Some(Class::Expired) && Self::refused(self, token).await)
+    }
+}
+
+impl Authorize for Credentials {
+    fn sign(&self, token: &Token, request: &mut reqwest::Request) -> Result<(), CallError> {
+        token.authorize(request);
+        Ok(())
     }
 }
 

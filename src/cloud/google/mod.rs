@@ -1,12 +1,26 @@
-//! Google: who we are (credentials) and what is stored there (Cloud Storage).
+//! Google: who we are (credentials), what is stored there (Cloud Storage), and images and machines (Compute Engine).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `account`, `credentials`, `sources`, `boto`, `login`, `jwt` | who one is, and where |
+//! | `compute/`, `storage/` | the services, with plain types |
+//! | `archive`, `images` | what images are made of, their names, and what is done with them |
+//! | `gc` | what is left over |
 
+mod account;
+pub mod archive;
 pub mod boto;
+pub mod compute;
 pub mod credentials;
+pub mod gc;
+pub mod images;
 mod jwt;
 mod login;
 pub mod refusal;
 pub mod sources;
 pub mod storage;
+
+pub use self::account::Account;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +33,12 @@ pub const SCOPE_STORAGE: &str = "https://www.googleapis.com/auth/devstorage.full
 pub const SCOPE_STORAGE_READ: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 /// Compute Engine.
 pub const SCOPE_COMPUTE: &str = "https://www.googleapis.com/auth/compute";
+
+/// What mantle's commands ask for; other tools share its cached tokens.
+pub const SCOPES: &[&str] = &[SCOPE_STORAGE, SCOPE_COMPUTE];
+
+/// Label and metadata of everything that mantle makes at Google, with its value.
+pub const MARK: (&str, &str) = ("created-by", "mantle");
 
 /// Where tokens come from, unless a key file says otherwise.
 pub const TOKEN_URI: &str = "https://oauth2.googleapis.com/token";
@@ -106,6 +126,12 @@ pub enum Error {
     /// The local server for the login failed.
     #[error("cannot wait for the browser on 127.0.0.1")]
     Listen(#[source] std::io::Error),
+    /// There are none.
+    #[error(
+        "none were found: neither a key file ($GOOGLE_APPLICATION_CREDENTIALS) nor ~/.boto nor those of gcloud \
+         (`gcloud auth application-default login` makes some)"
+    )]
+    Missing,
     /// The HTTP client could not be set up.
     #[error(transparent)]
     Http(http::Error),

@@ -16,8 +16,8 @@ pub fn read(refused: &Refused<'_>) -> Refusal {
     classed(Refusal { code, message, ..refused.plain() })
 }
 
-/// Quotas are refused with the status of permission errors.
-fn classed(mut refusal: Refusal) -> Refusal {
+/// Quotas are refused with the status of permission errors; operations that fail have codes of their own.
+pub(super) fn classed(mut refusal: Refusal) -> Refusal {
     let says = |words: &[&str]| {
         let texts = [&refusal.code, &refusal.message];
         let texts = texts.into_iter().flatten().map(|t| t.to_ascii_lowercase());
@@ -29,6 +29,10 @@ fn classed(mut refusal: Refusal) -> Refusal {
         refusal.class = Class::Quota;
     } else if says(&["zone_resource_pool_exhausted"]) {
         refusal.class = Class::Capacity;
+    } else if refusal.code.as_deref() == Some("RESOURCE_ALREADY_EXISTS") {
+        refusal.class = Class::Conflict;
+    } else if refusal.code.as_deref() == Some("RESOURCE_NOT_FOUND") {
+        refusal.class = Class::NotFound;
     }
     refusal
 }

@@ -118,6 +118,7 @@ impl Inner {
             call: &name,
             accepted: &[],
             limit: MAX_ANSWER,
+            waits: Duration::ZERO,
             read: refusal::read,
             confided: &self.confided,
         };

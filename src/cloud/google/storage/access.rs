@@ -1,13 +1,12 @@
 //! With which credentials Cloud Storage is asked, if with any.
 
-use reqwest::header::AUTHORIZATION;
 use tokio::sync::Mutex;
 
 use super::super::Error as CredentialsError;
-use super::super::credentials::{Credentials, Token};
+use super::super::credentials::{Credentials, Token, no_credentials};
 use super::super::sources;
 use super::Options;
-use crate::http::{Access, Authorize, CallError, Class, Client, bearer};
+use crate::http::{Access, Authorize, CallError, Class, Client};
 
 /// Finds credentials at the first call. Without any, or when those found give no token, calls are made anonymously;
 /// if that is refused, a person may log in.
@@ -75,10 +74,6 @@ impl Door {
     }
 }
 
-fn no_credentials(source: CredentialsError) -> CallError {
-    CallError::Credentials { of: "Google", source: source.into() }
-}
-
 impl Access for Door {
     /// `None`: anonymous.
     type Proof = Option<Token>;
@@ -101,9 +96,8 @@ impl Access for Door {
 
 impl Authorize for Door {
     fn sign(&self, token: &Option<Token>, request: &mut reqwest::Request) -> Result<(), CallError> {
-        // That there is no value cannot be: tokens are printable.
-        if let Some(value) = token.as_ref().and_then(|t| bearer(t.value())) {
-            request.headers_mut().insert(AUTHORIZATION, value);
+        if let Some(token) = token {
+            token.authorize(request);
         }
         Ok(())
     }
