@@ -228,41 +228,190 @@ complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -s d -l debug -d 'Alias for --log-level=DEBUG'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand aws; and __fish_seen_subcommand_from upload" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l project -d 'Project of instances and images' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l zone -d 'Zone of instances' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l basename -d 'What names of instances begin with' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l image -d 'Has no effect on these commands' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l machinetype -d 'Has no effect on these commands' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l disktype -d 'Has no effect on these commands' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l network -d 'Has no effect on these commands' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l json-key -d 'Use the service account with this key, in Google\'s JSON form' -r -F
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''
 NOTICE\t''
 INFO\t''
 DEBUG\t''
 TRACE\t''"
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l service-auth -d 'Use the credentials of this Compute Engine machine'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -s v -l verbose -d 'Alias for --log-level=INFO'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -s d -l debug -d 'Alias for --log-level=DEBUG'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -l no-config -d 'Read no configuration file'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -s h -l help -d 'Print help'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -f -a "index" -d 'Update HTML indexes for Google Storage'
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from index sync" -f -a "sync" -d 'Synchronize directories from one Google Storage bucket to another'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "create-image" -d 'Create GCE image'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "delete-images" -d 'Delete GCE images'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "deprecate-image" -d 'Change deprecation status of a GCE image'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "destroy-instances" -d 'Destroy instances on GCE'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "gc" -d 'GC resources in GCE'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "index" -d 'Update HTML indexes for Google Storage'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "list-images" -d 'List GCE images'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "list-instances" -d 'List instances on GCE'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "promote-image" -d 'Promote a GCE image as the one of its family'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "sync" -d 'Synchronize directories from one Google Storage bucket to another'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "update-image" -d 'Update the family and the description of a GCE image, and who may use it'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and not __fish_seen_subcommand_from create-image delete-images deprecate-image destroy-instances gc index list-images list-instances promote-image sync update-image upload" -f -a "upload" -d 'Upload os image'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l family -d 'First part of the image\'s name [default: $USER]' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l board -d 'Board of the build' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l version -d 'Version of the build' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l source-root -d 'Where builds are [default: gs://users.developer.core-os.net/$USER/boards]' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l source-name -d 'Name of the archive' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l image-family -d 'Family that the image becomes the newest one of' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l description -d 'Description of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l license -d 'Licenses of the image: names in the project, or paths' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l guest-feature -d 'What guests of the image can do, such as UEFI_COMPATIBLE and GVNIC' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l arch -d 'Architecture of the image: X86_64 or ARM64' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l force -d 'Replace an image of the same name'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l public -d 'Let everybody with an account at Google use the image'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from create-image" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from delete-images" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l image-name -d 'Name of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l state -d 'How far the image is on its way out' -r -f -a "ACTIVE\t''
+DEPRECATED\t''
+OBSOLETE\t''
+DELETED\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l replacement -d 'Image to use in its place: a name in the project, a path or a URL' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from deprecate-image" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l prefix -d 'What names of instances begin with, in place of --basename' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from destroy-instances" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l duration -d 'How old resources must be before they\'re considered garbage' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l ledger -d 'Remove what the record of a run of kola in this folder names, whatever its age, and nothing else' -r -f -a "(__fish_complete_directories)"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l apply -d 'Remove what a plan of --dry-run names, as far as it still may be removed; - is standard input' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l all-zones -d 'Look at all zones of the project'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l dry-run -d 'Print what would be removed, as a line of JSON, and remove nothing'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -s T -l html-title -d 'Head pages with this instead of the bucket\'s name' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l project -d 'Project of instances and images' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l zone -d 'Zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l basename -d 'What names of instances begin with' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l image -d 'Has no effect on these commands' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l machinetype -d 'Has no effect on these commands' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l disktype -d 'Has no effect on these commands' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l network -d 'Has no effect on these commands' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l json-key -d 'Use the service account with this key, in Google\'s JSON form' -r -F
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
@@ -282,16 +431,91 @@ complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcomma
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -s d -l debug -d 'Alias for --log-level=DEBUG'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l prefix -d 'What names of images begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l json -d 'Print one line of JSON, a list'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-images" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l prefix -d 'What names of instances begin with, in place of --basename' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l json -d 'Print one line of JSON, a list'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from list-instances" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l image-name -d 'Name of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l family -d 'Family of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s T -l html-title -d 'Head pages with this instead of the bucket\'s name' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l project -d 'Project of instances and images' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l zone -d 'Zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l basename -d 'What names of instances begin with' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l image -d 'Has no effect on these commands' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l machinetype -d 'Has no effect on these commands' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l disktype -d 'Has no effect on these commands' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l network -d 'Has no effect on these commands' -r
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l json-key -d 'Use the service account with this key, in Google\'s JSON form' -r -F
-complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
@@ -314,6 +538,67 @@ complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcomma
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s d -l debug -d 'Alias for --log-level=DEBUG'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l image-name -d 'Name of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l family -d 'Family that the image becomes one of' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l description -d 'Description of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l public -d 'Let everybody with an account at Google use the image'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from update-image" -s h -l help -d 'Print help'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l bucket -d 'gs://BUCKET[/PATH]; without a path, it is $USER/BOARD' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l name -d 'Name of the archive, and last part of the image\'s [default: COREOS_VERSION of the version.txt beside the file]' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l board -d 'Board, part of the default path in the bucket' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l file -d 'Archive or raw image to upload [default: the SDK\'s latest coreos_production_gce.tar.gz]' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l image-family -d 'Family that the image becomes the newest one of' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l description -d 'Description of the image' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l license -d 'Licenses of the image: names in the project, or paths' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l guest-feature -d 'What guests of the image can do, such as UEFI_COMPATIBLE and GVNIC' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l arch -d 'Architecture of the image: X86_64 or ARM64' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l project -d 'Google Cloud project of instances and images' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l zone -d 'Google Cloud zone of instances' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l endpoint -d 'Compute Engine API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l basename -d 'What names of instances begin with' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l image -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l machinetype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l disktype -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l network -d 'Has no effect on these commands' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l storage-endpoint -d 'Cloud Storage API to use in place of Google\'s' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
+ERROR\t''
+WARNING\t''
+NOTICE\t''
+INFO\t''
+DEBUG\t''
+TRACE\t''"
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l config -d 'Read this configuration file instead of the user\'s and the system\'s' -r -F
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l force -d 'Replace archive and image without asking'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l public -d 'Let everybody with an account at Google use the image'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -s v -l verbose -d 'Alias for --log-level=INFO'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l service-auth -d 'Use the credentials of this Compute Engine machine'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -s d -l debug -d 'Alias for --log-level=DEBUG'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -l no-config -d 'Read no configuration file'
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from upload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand version" -l log-level -d 'Show log messages up to this level' -r -f -a "CRITICAL\t''
 ERROR\t''
 WARNING\t''

@@ -48,6 +48,16 @@ impl Limits {
         let Self { connect, idle } = Self::default();
         Self { connect: connect.mul_f64(retry::scale()), idle: idle.mul_f64(retry::scale()) }
     }
+
+    /// The default, multiplied, but not below what a whole service needs to answer: tests that shorten waits do not
+    /// make it faster.
+    pub fn of_service(scale: f64) -> Self {
+        let Self { connect, idle } = Self::default();
+        Self {
+            connect: connect.mul_f64(scale).max(Duration::from_secs(3)),
+            idle: idle.mul_f64(scale).max(Duration::from_secs(5)),
+        }
+    }
 }
 
 impl Default for Limits {

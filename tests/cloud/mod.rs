@@ -4,4 +4,5 @@
 //! and kola and ore against that (`kola.rs`, `ore`). What must hold of kola in each of them is in `matrix.rs`.
 
 mod aws;
+mod gce;
 mod matrix;

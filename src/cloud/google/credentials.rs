@@ -11,6 +11,7 @@ use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::external::{self, External, SCOPE_ALL};
 use super::{Error, TOKEN_URI, jwt};
 use crate::http::{
     self, Access, Authorize, CallError, Class, Client, Expires, Limits, Renewing, Retry, bearer,
@@ -74,6 +75,14 @@ pub(super) enum Kind {
     },
     Metadata {
         host: String,
+    },
+    /// Somebody whom another provider knows.
+    External(Box<External>),
+    /// A service account that somebody else acts for.
+    Acting {
+        source: Box<Kind>,
+        url: Url,
+        delegates: Vec<String>,
     },
     /// Only the token at hand.
     Fixed,
@@ -150,6 +159,8 @@ impl Credentials {
             Kind::ServiceAccount { email, .. } => email.clone(),
             Kind::User { .. } | Kind::Fixed => "a user".into(),
             Kind::Metadata { .. } => "this machine's service account".into(),
+            Kind::External(_) => "an identity of another provider".into(),
+            Kind::Acting { url, .. } => external::account(url.path()).unwrap_or("a service account").into(),
         }
     }
 
@@ -179,29 +190,43 @@ impl Credentials {
 
     async fn fetch(&self) -> Result<Token, Error> {
         let Inner { origin, kind, scopes, http, .. } = &*self.0;
-        let answer = match kind {
-            Kind::ServiceAccount { email, key, token_uri } => {
+        // On the heap: this is rare, and everything that needs a token would have room for it.
+        let answer = Box::pin(kind.answer(http, origin, scopes)).await?;
+        crate::debug!("google", "got a token with {origin}");
+        let expires = answer.expires_in.map(|s| Instant::now() + Duration::from_secs(s.min(86_400)));
+        Ok(Token { value: answer.access_token.into(), expires })
+    }
+}
+
+impl Kind {
+    /// Asks for a token that allows this.
+    async fn answer(&self, http: &Client, origin: &str, scopes: &str) -> Result<Answer, Error> {
+        match self {
+            Self::ServiceAccount { email, key, token_uri } => {
                 let now = chrono::Utc::now().timestamp();
                 let assertion = jwt::assertion(email, key, scopes, token_uri.as_str(), now)
                     .map_err(|source| Error::Sign { account: email.clone(), source })?;
                 let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-                exchange(http, origin, token_uri, &[("grant_type", grant), ("assertion", &assertion)]).await?
+                exchange(http, origin, token_uri, &[("grant_type", grant), ("assertion", &assertion)]).await
             }
-            Kind::User { client, refresh_token } => {
+            Self::User { client, refresh_token } => {
                 let form = [
                     ("grant_type", "refresh_token"),
                     ("refresh_token", refresh_token.expose()),
                     ("client_id", &client.id),
                     ("client_secret", client.secret.expose()),
                 ];
-                exchange(http, origin, &client.token_uri, &form).await?
+                exchange(http, origin, &client.token_uri, &form).await
             }
-            Kind::Metadata { host } => from_metadata_server(http, origin, host).await?,
-            Kind::Fixed => return Err(Error::Expired { origin: origin.clone() }),
-        };
-        crate::debug!("google", "got a token with {origin}");
-        let expires = answer.expires_in.map(|s| Instant::now() + Duration::from_secs(s.min(86_400)));
-        Ok(Token { value: answer.access_token.into(), expires })
+            Self::Metadata { host } => from_metadata_server(http, origin, host).await,
+            Self::External(external) => external.token(http, origin, scopes).await,
+            Self::Acting { source, url, delegates } => {
+                // The source may do everything that it may do: of that, acting for others is needed.
+                let own = Box::pin(source.answer(http, origin, SCOPE_ALL)).await?;
+                external::acting_for(http, origin, url, delegates, &own.access_token, scopes).await
+            }
+            Self::Fixed => Err(Error::Expired { origin: origin.to_owned() }),
+        }
     }
 }
 
@@ -295,6 +320,9 @@ struct KeyFile {
     client_id: Option<String>,
     client_secret: Option<Secret>,
     refresh_token: Option<Secret>,
+    source_credentials: Option<serde_json::Value>,
+    service_account_impersonation_url: Option<String>,
+    delegates: Option<Vec<String>>,
 }
 
 impl<'de> Deserialize<'de> for Secret {
@@ -334,6 +362,26 @@ fn parse_key(content: &[u8]) -> Result<Kind, String> {
             },
             refresh_token: need(file.refresh_token, "refresh_token")?,
         }),
+        Some("external_account") => {
+            let whole = serde_json::from_slice(content).map_err(|e| json_mistake(&e))?;
+            let (external, url) = External::parse(whole)?;
+            let source = Kind::External(Box::new(external));
+            Ok(match url {
+                Some(url) => Kind::Acting { source: Box::new(source), url, delegates: Vec::new() },
+                None => source,
+            })
+        }
+        Some("impersonated_service_account") => {
+            let source = need(file.source_credentials, "source_credentials")?;
+            if source["type"] == "impersonated_service_account" {
+                return Err("its source_credentials act for somebody else already".into());
+            }
+            let url = need(file.service_account_impersonation_url, "service_account_impersonation_url")?;
+            let source =
+                parse_key(source.to_string().as_bytes()).map_err(|e| format!("source_credentials: {e}"))?;
+            let delegates = file.delegates.unwrap_or_default();
+            Ok(Kind::Acting { source: Box::new(source), url: url_or(Some(&url), TOKEN_URI)?, delegates })
+        }
         Some(other) => Err(format!("credentials of type {other:?} are not supported")),
     }
 }
@@ -371,7 +419,13 @@ mod tests {
             (r#"{"private_key": 5, "x": "hush"}"#, "line 1"),
             (r#"{"client_email":"a"}"#, "private_key is missing"),
             (r#"{"client_email":"a","private_key":"hush"}"#, "no private key"),
-            (r#"{"type":"external_account"}"#, "external_account"),
+            (r#"{"type":"gdch_service_account"}"#, "gdch_service_account"),
+            (r#"{"type":"external_account"}"#, "credential_source is missing"),
+            (r#"{"type":"impersonated_service_account"}"#, "source_credentials is missing"),
+            (
+                r#"{"type":"impersonated_service_account","source_credentials":{"type":"authorized_user","client_id":"a","client_secret":"hush"},"service_account_impersonation_url":"http://x/"}"#,
+                "source_credentials: the field refresh_token is missing",
+            ),
             (
                 r#"{"type":"authorized_user","client_id":"a","client_secret":"hush"}"#,
                 "refresh_token is missing",

@@ -2,7 +2,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `account`, `credentials`, `sources`, `boto`, `login`, `jwt` | who one is, and where |
+//! | `account`, `credentials`, `sources`, `boto`, `external`, `login`, `jwt` | who one is, and where |
 //! | `compute/`, `storage/` | the services, with plain types |
 //! | `archive`, `images` | what images are made of, their names, and what is done with them |
 //! | `gc` | what is left over |
@@ -12,6 +12,7 @@ pub mod archive;
 pub mod boto;
 pub mod compute;
 pub mod credentials;
+mod external;
 pub mod gc;
 pub mod images;
 mod jwt;

@@ -14,7 +14,6 @@ mod s3;
 mod types;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use rusoto_core::RusotoError;
 
@@ -287,13 +286,7 @@ fn client(env: &Environment) -> Result<Client> {
         }
     };
     let setup = Setup { redirects: false, roots, ..Setup::default() };
-    // Tests scale waits, but no server answers in a thousandth of the time.
-    let Limits { connect, idle } = Limits::default();
-    let limits = Limits {
-        connect: connect.mul_f64(env.scale()).max(Duration::from_secs(3)),
-        idle: idle.mul_f64(env.scale()).max(Duration::from_secs(5)),
-    };
-    Client::with(limits, Retry::scaled(env.scale()), &setup)
+    Client::with(Limits::of_service(env.scale()), Retry::scaled(env.scale()), &setup)
         .map_err(|source| Error::Transport { call: "set-up".into(), source })
 }
 

@@ -228,10 +228,6 @@ impl Compute {
         if let Some(filter) = filter {
             url.query_pairs_mut().append_pair("filter", filter);
         }
-        if all {
-            // A zone that does not answer must not look like an empty one.
-            url.query_pairs_mut().append_pair("returnPartialSuccess", "false");
-        }
         let pages = self
             .0
             .service

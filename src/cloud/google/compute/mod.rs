@@ -17,6 +17,7 @@ use super::credentials::{Credentials, no_credentials};
 use super::sources::{self, Environment};
 use super::{Account, Error as NoCredentials, SCOPES, refusal};
 use crate::http::{CallError, Calls, Client, Limits, Retry, Service};
+use crate::poll;
 use crate::text::percent::encode;
 
 /// Result of calls.
@@ -77,7 +78,7 @@ impl Compute {
             .ok_or_else(|| CallError::setup(format!("{base:?} is no URL of the Compute Engine API")))?;
         let set_up = |e| no_credentials(NoCredentials::Http(e));
         let retry = Retry { tries: 6, ..Retry::from_environment() };
-        let http = Client::new(Limits::from_environment(), retry.clone()).map_err(set_up)?;
+        let http = Client::new(Limits::of_service(poll::scale()), retry.clone()).map_err(set_up)?;
         let environment = Environment::of_process();
         let found = sources::find(&account.choice(), &environment, SCOPES, &http).await;
         let credentials = match found.map_err(no_credentials)? {

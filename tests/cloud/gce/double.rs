@@ -1,0 +1,599 @@
+//! A local Compute Engine: machines that really run, and the records of instances, images and operations.
+//!
+//! What it is asked is judged by Google's own description of the interface: see [`super::judged`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use serde_json::{Value, json};
+
+use super::{action, error};
+use crate::cloud::matrix::{Census, Double, No};
+use crate::support::Env;
+use crate::support::guard::Limit;
+use crate::support::http::{Request, Response};
+use crate::support::machines::{Guest, Machines};
+use crate::support::proxy::Proxy;
+
+pub const PROJECT: &str = "project-1";
+pub const ZONE: &str = "zone-1-a";
+
+/// The service shows so much of a console at once.
+const CONSOLE: usize = 64 << 10;
+
+/// The cloud; guests end with it.
+pub struct Gce {
+    /// All requests go through it.
+    pub proxy: Proxy,
+    /// How long a program that uses its machines may take before it is taken to hang.
+    pub limit: Limit,
+    face: Arc<Face>,
+}
+
+#[derive(Default)]
+struct Face {
+    /// Taken away at the end: the proxy's threads hold the face for ever.
+    machines: Mutex<Option<Arc<dyn Machines>>>,
+    /// Guests being started and stopped.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By zone and name.
+    instances: BTreeMap<(String, String), Instance>,
+    images: BTreeMap<String, Value>,
+    policies: BTreeMap<String, Value>,
+    operations: BTreeMap<String, Operation>,
+    /// Operations by the `requestId` of what began them.
+    requests: BTreeMap<String, String>,
+    /// How many tokens were given out; only the newest is good.
+    tokens: usize,
+    made: usize,
+    /// Items of a page.
+    page: usize,
+    /// What becomes of operations of this kind.
+    fates: BTreeMap<String, Fate>,
+}
+
+/// What becomes of operations.
+#[derive(Clone)]
+pub enum Fate {
+    /// They end in this error.
+    Fails(&'static str, &'static str),
+    /// They never end.
+    Pends,
+}
+
+struct Instance {
+    body: Value,
+    status: &'static str,
+    address: Option<String>,
+    guest: Option<Arc<dyn Guest>>,
+}
+
+struct Operation {
+    zone: Option<String>,
+    fate: Option<Fate>,
+    /// How often its end was waited for.
+    waits: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Gce {
+    pub fn start(machines: Arc<dyn Machines>) -> Self {
+        let limit = machines.limit();
+        let face = Arc::new(Face { machines: Mutex::new(Some(machines)), ..Face::default() });
+        lock(&face.state).page = 500;
+        let own = face.clone();
+        Self { proxy: Proxy::before(move |request| Some(own.answer(request))), limit, face }
+    }
+
+    /// Without machines: for commands that start none.
+    pub fn of_records() -> Self {
+        struct Nothing;
+        impl Machines for Nothing {
+            fn start(&self, _: &[u8]) -> Result<Arc<dyn Guest>, String> {
+                Err("there are no machines here".into())
+            }
+
+            fn limit(&self) -> Limit {
+                Limit::PROGRAM
+            }
+        }
+        Self::start(Arc::new(Nothing))
+    }
+
+    /// The root of the API.
+    pub fn url(&self) -> String {
+        format!("{}/compute/v1/", self.proxy.url())
+    }
+
+    /// Lists are shown so many items at a time.
+    pub fn pages_of(&self, items: usize) {
+        lock(&self.face.state).page = items;
+    }
+
+    /// What becomes of all operations of this action from now on; none: they end well.
+    pub fn fate(&self, action: &str, fate: Option<Fate>) {
+        let fates = &mut lock(&self.face.state).fates;
+        match fate {
+            Some(fate) => drop(fates.insert(action.into(), fate)),
+            None => drop(fates.remove(action)),
+        }
+    }
+
+    /// A token that is good.
+    pub fn token(&self) -> String {
+        let mut state = lock(&self.face.state);
+        state.tokens += 1;
+        format!("token-{}", state.tokens)
+    }
+
+    /// The tokens given out so far are good no more.
+    pub fn expire_tokens(&self) {
+        lock(&self.face.state).tokens += 1;
+    }
+
+    /// Somebody else's instance, or an old one of ours.
+    pub fn put_instance(&self, zone: &str, name: &str, status: &'static str, body: Value) {
+        let mut body = body;
+        body["name"] = name.into();
+        let instance = Instance { body, status, address: Some("192.0.2.7".into()), guest: None };
+        lock(&self.face.state).instances.insert((zone.into(), name.into()), instance);
+    }
+
+    /// An image.
+    pub fn put_image(&self, name: &str, body: Value) {
+        let mut state = lock(&self.face.state);
+        state.put_image(name, body);
+    }
+
+    /// The images by name.
+    pub fn images(&self) -> BTreeMap<String, Value> {
+        lock(&self.face.state).images.clone()
+    }
+
+    /// Who may do what with an image.
+    pub fn policy(&self, image: &str) -> Value {
+        lock(&self.face.state).policies.get(image).cloned().unwrap_or_default()
+    }
+
+    /// The names of instances.
+    pub fn names(&self) -> Vec<String> {
+        lock(&self.face.state).instances.keys().map(|(_, name)| name.clone()).collect()
+    }
+
+    /// What an instance was ordered with.
+    pub fn order(&self, name: &str) -> Value {
+        lock(&self.face.state).instances[&(ZONE.to_owned(), name.to_owned())].body.clone()
+    }
+}
+
+impl Drop for Gce {
+    fn drop(&mut self) {
+        lock(&self.face.machines).take();
+        self.face.end();
+    }
+}
+
+/// A key of a service account; made once, since that takes long.
+pub fn key_file(token_uri: &str) -> String {
+    static PEM: OnceLock<String> = OnceLock::new();
+    let pem = PEM.get_or_init(|| {
+        let key = openssl::pkey::PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+        String::from_utf8(key.private_key_to_pem_pkcs8().unwrap()).unwrap()
+    });
+    json!({
+        "type": "service_account", "client_email": "robot@project-1.iam", "private_key": pem, "private_key_id": "1",
+        "token_uri": token_uri,
+    })
+    .to_string()
+}
+
+impl Double for Gce {
+    const NEEDED: &'static [&'static str] = &[
+        "token",
+        "images.get",
+        "instances.insert",
+        "operations.wait",
+        "instances.get",
+        "instances.getSerialPortOutput",
+        "instances.delete",
+    ];
+    const PREPARES: &'static [&'static str] = &[];
+    const POLLED: &'static [&'static str] =
+        &["instances.get", "instances.getSerialPortOutput", "operations.wait"];
+    const COLLECT: &'static [&'static str] = &["ore", "gcloud", "gc", "--ledger=out", "--duration=0s"];
+
+    fn env(&self) -> Env {
+        let mut env = Env::new();
+        let key = env.write("key.json", &key_file(&format!("{}/token", self.proxy.url())));
+        env.set("GOOGLE_APPLICATION_CREDENTIALS", key)
+            .set("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", self.url())
+            .set("CLOUDSDK_CORE_PROJECT", PROJECT)
+            .set("CLOUDSDK_COMPUTE_ZONE", ZONE)
+            .set("MANTLE_POLL_SCALE", "0.001")
+            .guarded(self.limit);
+        env
+    }
+
+    fn options(&self, image: &str) -> Vec<String> {
+        ["-p", "gce", "-b", "debian", "--gce-image", image].map(str::to_owned).into()
+    }
+
+    fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    fn image(&self) -> String {
+        self.put_image("mantle-guest", json!({}));
+        "mantle-guest".into()
+    }
+
+    fn census(&self) -> Census {
+        let state = lock(&self.face.state);
+        let instances = state.instances.iter().map(|((zone, name), i)| (format!("{zone}/{name}"), i.status));
+        let instances = instances.map(|(id, status)| (id, status.to_owned())).collect();
+        let images = state.images.keys().map(|name| (name.clone(), "READY".to_owned())).collect();
+        Census::from([("instance".into(), instances), ("image".into(), images)])
+    }
+
+    fn running(&self) -> Vec<String> {
+        let state = lock(&self.face.state);
+        let guests = state.instances.iter().filter(|(_, i)| i.guest.is_some());
+        guests.map(|((_, name), _)| name.clone()).collect()
+    }
+
+    fn reset(&self) {
+        self.face.end();
+        *lock(&self.face.state) = State { page: 500, ..State::default() };
+        self.proxy.calm();
+        self.proxy.take_journal();
+    }
+
+    fn action(request: &Request) -> String {
+        action(request)
+    }
+
+    fn is_creation(action: &str) -> bool {
+        action.ends_with(".insert")
+    }
+
+    fn no(request: &Request, how: No) -> Response {
+        match how {
+            // The server of tokens has words of its own.
+            No::Throttled if action(request) == "token" => error(429, "rateLimitExceeded", "Slow down"),
+            No::Forbidden => error(403, "forbidden", "Required permission is missing"),
+            No::Throttled => error(403, "rateLimitExceeded", "Rate Limit Exceeded"),
+            No::Broken => error(503, "backendError", "Internal error encountered"),
+        }
+    }
+
+    fn left(before: &Census, after: &Census) -> Vec<String> {
+        let new = |kind: &'static str| {
+            let ids = after[kind].keys().filter(move |id| !before[kind].contains_key(*id));
+            ids.map(move |id| format!("{kind} {id}"))
+        };
+        new("instance").chain(new("image")).collect()
+    }
+}
+
+fn json_answer(value: &Value) -> Response {
+    Response::new(200, "application/json; charset=UTF-8", value.to_string())
+}
+
+impl State {
+    /// Begins an operation and describes it.
+    fn operation(&mut self, root: &str, zone: Option<&str>, action: &str, request: Option<String>) -> Value {
+        self.made += 1;
+        let name = format!("operation-{}", self.made);
+        let operation =
+            Operation { zone: zone.map(str::to_owned), fate: self.fates.get(action).cloned(), waits: 0 };
+        self.operations.insert(name.clone(), operation);
+        if let Some(request) = request {
+            self.requests.insert(request, name.clone());
+        }
+        self.describe(root, &name)
+    }
+
+    fn describe(&self, root: &str, name: &str) -> Value {
+        let operation = &self.operations[name];
+        let mut value = json!({"kind": "compute#operation", "name": name, "status": "PENDING"});
+        if let Some(zone) = &operation.zone {
+            value["zone"] = format!("{root}projects/{PROJECT}/zones/{zone}").into();
+        }
+        // The first wait is given up by the service, as it does after two minutes.
+        if operation.waits == 1 || operation.waits > 0 && matches!(operation.fate, Some(Fate::Pends)) {
+            value["status"] = "RUNNING".into();
+        } else if operation.waits > 1 {
+            value["status"] = "DONE".into();
+            if let Some(Fate::Fails(code, message)) = &operation.fate {
+                value["error"] = json!({"errors": [{"code": code, "message": message}]});
+                value["httpErrorStatusCode"] = 503.into();
+                value["httpErrorMessage"] = "SERVICE UNAVAILABLE".into();
+            }
+        }
+        value
+    }
+
+    fn put_image(&mut self, name: &str, mut body: Value) {
+        body["name"] = name.into();
+        body["status"] = "READY".into();
+        self.images.insert(name.into(), body);
+    }
+
+    /// Whether an operation of this kind does its work.
+    fn does(&self, action: &str) -> bool {
+        !self.fates.contains_key(action)
+    }
+}
+
+impl Face {
+    /// Ends all guests, and those under way.
+    fn end(&self) {
+        lock(&self.state).instances.clear();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Does something that a client does not wait for.
+    fn aside(&self, work: impl FnOnce() + Send + 'static) {
+        let mut threads = lock(&self.threads);
+        threads.retain(|t| !t.is_finished());
+        threads.push(std::thread::spawn(work));
+    }
+
+    fn answer(self: &Arc<Self>, request: &Request) -> Response {
+        let action = action(request);
+        let mut state = lock(&self.state);
+        if action == "token" {
+            state.tokens += 1;
+            let token = format!("token-{}", state.tokens);
+            return json_answer(&json!({"access_token": token, "token_type": "Bearer", "expires_in": 3599}));
+        }
+        if request.header("authorization") != Some(&format!("Bearer token-{}", state.tokens)) {
+            return error(401, "authError", "Invalid Credentials");
+        }
+        let root = format!("http://{}/compute/v1/", request.header("host").unwrap_or_default());
+        let path: Vec<&str> = request.path().trim_matches('/').split('/').skip(3).collect();
+        let query: BTreeMap<String, String> = request.query().into_iter().collect();
+        let body = || serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
+        if path.first() != Some(&PROJECT) {
+            return error(404, "notFound", "The resource 'projects' was not found");
+        }
+        // Ordered before, with an answer that was lost.
+        if let Some(known) = query.get("requestId").and_then(|id| state.requests.get(id)).cloned() {
+            return json_answer(&state.describe(&root, &known));
+        }
+        let request_id = query.get("requestId").cloned();
+        let missing = |what: &str| error(404, "notFound", &format!("The resource '{what}' was not found"));
+        match (action.as_str(), &path[1..]) {
+            ("operations.wait", [.., name, "wait"]) => {
+                let Some(operation) = state.operations.get_mut(*name) else { return missing(name) };
+                operation.waits += 1;
+                json_answer(&state.describe(&root, name))
+            }
+            ("instances.insert", ["zones", zone, _]) => {
+                let body = body();
+                let name = body["name"].as_str().unwrap_or_default().to_owned();
+                let key = ((*zone).to_owned(), name.clone());
+                if state.instances.contains_key(&key) {
+                    return error(409, "alreadyExists", "The resource already exists");
+                }
+                if state.does(&action) {
+                    let items = body["metadata"]["items"].as_array().cloned().unwrap_or_default();
+                    let data = items.iter().find(|i| i["key"] == "user-data");
+                    let userdata = data.and_then(|d| d["value"].as_str()).unwrap_or_default().to_owned();
+                    let instance = Instance { body, status: "PROVISIONING", address: None, guest: None };
+                    state.instances.insert(key.clone(), instance);
+                    let here = self.clone();
+                    self.aside(move || here.boot(&key, userdata.as_bytes()));
+                }
+                json_answer(&state.operation(&root, Some(zone), &action, request_id))
+            }
+            ("instances.delete", ["zones", zone, _, name]) => {
+                let key = ((*zone).to_owned(), (*name).to_owned());
+                if !state.instances.contains_key(&key) {
+                    return missing(name);
+                }
+                if state.does(&action)
+                    && let Some(Instance { guest: Some(guest), .. }) = state.instances.remove(&key)
+                {
+                    self.aside(move || guest.stop());
+                }
+                json_answer(&state.operation(&root, Some(zone), &action, request_id))
+            }
+            ("instances.get", ["zones", zone, _, name]) => {
+                let key = ((*zone).to_owned(), (*name).to_owned());
+                match state.instances.get(&key) {
+                    Some(instance) => json_answer(&instance.describe(&root, zone)),
+                    None => missing(name),
+                }
+            }
+            ("instances.list", ["zones", zone, _]) => {
+                let fits = fits(&query);
+                let all = state.instances.iter().filter(|((z, _), i)| z == zone && fits(&i.body));
+                let all: Vec<Value> = all.map(|((z, _), i)| i.describe(&root, z)).collect();
+                page(&all, &query, state.page, |items| json!(items))
+            }
+            ("instances.aggregatedList", _) => {
+                let all: Vec<Value> =
+                    state.instances.iter().map(|((z, _), i)| i.describe(&root, z)).collect();
+                page(&all, &query, state.page, |items| {
+                    let mut zones = serde_json::Map::new();
+                    for item in items {
+                        let zone = item["zone"].as_str().unwrap_or_default();
+                        let zone = format!("zones/{}", zone.rsplit('/').next().unwrap_or_default());
+                        let entry = zones.entry(zone).or_insert_with(|| json!({"instances": []}));
+                        entry["instances"].as_array_mut().unwrap().push(item.clone());
+                    }
+                    zones.insert("zones/empty".into(), json!({"warning": {"code": "NO_RESULTS_ON_PAGE"}}));
+                    zones.into()
+                })
+            }
+            ("instances.getSerialPortOutput", ["zones", zone, _, name, _]) => {
+                let key = ((*zone).to_owned(), (*name).to_owned());
+                let Some(instance) = state.instances.get(&key) else { return missing(name) };
+                let guest = instance.guest.clone();
+                drop(state);
+                let text = guest.map(|g| g.console()).unwrap_or_default();
+                let start: usize = query.get("start").and_then(|s| s.parse().ok()).unwrap_or(0);
+                let start = start.min(text.len());
+                let end = (start + CONSOLE).min(text.len());
+                let contents = String::from_utf8_lossy(&text[start..end]).into_owned();
+                json_answer(
+                    &json!({"contents": contents, "start": start.to_string(), "next": end.to_string()}),
+                )
+            }
+            ("images.get", [_, _, name]) => match state.images.get(*name) {
+                Some(image) => json_answer(&described(image, &root)),
+                None => missing(name),
+            },
+            ("images.getFromFamily", [_, _, _, family]) => {
+                let newest = state.images.values().rfind(|i| {
+                    i["family"] == *family
+                        && matches!(i["deprecated"]["state"].as_str(), None | Some("ACTIVE"))
+                });
+                newest.map_or_else(|| missing(family), |image| json_answer(&described(image, &root)))
+            }
+            ("images.list", _) => {
+                let filter = query.get("filter").map_or("", String::as_str);
+                let prefix =
+                    filter.strip_prefix("name eq ^").and_then(|f| f.strip_suffix(".*")).unwrap_or("");
+                let family = filter.strip_prefix("family = \"").and_then(|f| f.strip_suffix('"'));
+                let fits = |i: &&Value| {
+                    i["name"].as_str().unwrap_or_default().starts_with(prefix)
+                        && family.is_none_or(|f| i["family"] == f)
+                };
+                let all: Vec<Value> =
+                    state.images.values().filter(fits).map(|i| described(i, &root)).collect();
+                page(&all, &query, state.page, |items| json!(items))
+            }
+            ("images.insert", _) => {
+                let body = body();
+                let name = body["name"].as_str().unwrap_or_default().to_owned();
+                if state.images.contains_key(&name) {
+                    return error(409, "alreadyExists", &format!("The resource '{name}' already exists"));
+                }
+                if state.does(&action) {
+                    state.put_image(&name, body);
+                }
+                json_answer(&state.operation(&root, None, &action, request_id))
+            }
+            ("images.delete", [_, _, name]) => {
+                if !state.images.contains_key(*name) {
+                    return missing(name);
+                }
+                if state.does(&action) {
+                    state.images.remove(*name);
+                }
+                json_answer(&state.operation(&root, None, &action, None))
+            }
+            ("images.deprecate", [_, _, name, _]) => {
+                let Some(image) = state.images.get_mut(*name) else { return missing(name) };
+                image["deprecated"] = body();
+                json_answer(&state.operation(&root, None, &action, None))
+            }
+            ("images.patch", [_, _, name]) => {
+                let Some(image) = state.images.get_mut(*name) else { return missing(name) };
+                for (key, value) in body().as_object().cloned().unwrap_or_default() {
+                    image[key] = value;
+                }
+                json_answer(&state.operation(&root, None, &action, None))
+            }
+            ("images.getIamPolicy", [_, _, name, _]) => {
+                json_answer(state.policies.get(*name).unwrap_or(&json!({"etag": "ACAB"})))
+            }
+            ("images.setIamPolicy", [_, _, name, _]) => {
+                let policy = body()["policy"].clone();
+                if policy["etag"] != "ACAB" {
+                    return error(412, "conditionNotMet", "There were concurrent policy changes");
+                }
+                state.policies.insert((*name).into(), policy.clone());
+                json_answer(&policy)
+            }
+            ("licenses.get", [_, _, "mine"]) => {
+                json_answer(&json!({"selfLink": format!("{root}projects/{PROJECT}/global/licenses/mine")}))
+            }
+            _ => missing(request.path()),
+        }
+    }
+
+    fn boot(&self, key: &(String, String), userdata: &[u8]) {
+        let Some(machines) = lock(&self.machines).clone() else { return };
+        let guest = machines.start(userdata);
+        let mut state = lock(&self.state);
+        // Deleted, or forgotten, meanwhile: the guest goes with its last owner.
+        let Some(instance) = state.instances.get_mut(key) else { return };
+        match guest {
+            Ok(guest) => {
+                instance.address = Some(guest.address());
+                instance.guest = Some(guest);
+                instance.status = "RUNNING";
+            }
+            Err(reason) => {
+                instance.body["statusMessage"] = reason.into();
+                instance.status = "TERMINATED";
+            }
+        }
+    }
+}
+
+impl Instance {
+    fn describe(&self, root: &str, zone: &str) -> Value {
+        let mut value = self.body.clone();
+        value["zone"] = format!("{root}projects/{PROJECT}/zones/{zone}").into();
+        value["status"] = self.status.into();
+        if value["creationTimestamp"].is_null() {
+            value["creationTimestamp"] = chrono::Utc::now().to_rfc3339().into();
+        }
+        let mut access = json!({"type": "ONE_TO_ONE_NAT", "name": "External NAT"});
+        if let Some(address) = &self.address {
+            access["natIP"] = address.clone().into();
+        }
+        value["networkInterfaces"] = json!([{"networkIP": "10.128.0.2", "accessConfigs": [access]}]);
+        value
+    }
+}
+
+fn described(image: &Value, root: &str) -> Value {
+    let mut image = image.clone();
+    let name = image["name"].as_str().unwrap_or_default();
+    image["selfLink"] = format!("{root}projects/{PROJECT}/global/images/{name}").into();
+    image
+}
+
+/// Whether something has the label that a filter asks for.
+fn fits(query: &BTreeMap<String, String>) -> impl Fn(&Value) -> bool + use<> {
+    let wanted = query.get("filter").and_then(|f| {
+        let (key, value) = f.strip_prefix("labels.")?.split_once('=')?;
+        Some((key.to_owned(), value.trim_matches('"').to_owned()))
+    });
+    move |body| wanted.as_ref().is_none_or(|(key, value)| body["labels"][key] == *value)
+}
+
+fn page(
+    all: &[Value],
+    query: &BTreeMap<String, String>,
+    length: usize,
+    items: impl Fn(&[Value]) -> Value,
+) -> Response {
+    let start: usize =
+        query.get("pageToken").and_then(|t| t.strip_prefix("from ")?.parse().ok()).unwrap_or(0);
+    let end = (start + length).min(all.len());
+    let mut value = json!({});
+    if start < end {
+        value["items"] = items(&all[start..end]);
+    }
+    if end < all.len() {
+        value["nextPageToken"] = format!("from {end}").into();
+    }
+    json_answer(&value)
+}
