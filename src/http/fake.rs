@@ -15,7 +15,7 @@ pub struct Asked {
     pub method: String,
     pub path: String,
     pub headers: BTreeMap<String, String>,
-    /// The fields of a form, or nothing.
+    /// The fields of a form, the texts at the top of JSON, and the parameters of the URL.
     pub form: BTreeMap<String, String>,
 }
 
@@ -92,13 +92,17 @@ async fn answer(
     let text = |v: &hyper::header::HeaderValue| v.to_str().unwrap_or_default().to_owned();
     let headers: BTreeMap<String, String> =
         head.headers.iter().map(|(n, v)| (n.to_string(), text(v))).collect();
-    let is_form = headers.get("content-type").is_some_and(|t| t.contains("urlencoded"));
-    let asked = Asked {
-        method: head.method.to_string(),
-        path: head.uri.path().to_owned(),
-        form: if is_form { form_urlencoded::parse(&body).into_owned().collect() } else { BTreeMap::new() },
-        headers,
-    };
+    let kind = |what: &str| headers.get("content-type").is_some_and(|t| t.contains(what));
+    let mut form = BTreeMap::new();
+    if kind("urlencoded") {
+        form.extend(form_urlencoded::parse(&body).into_owned());
+    } else if kind("json")
+        && let Ok(serde_json::Value::Object(json)) = serde_json::from_slice(&body)
+    {
+        form.extend(json.into_iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned()))));
+    }
+    form.extend(form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned());
+    let asked = Asked { method: head.method.to_string(), path: head.uri.path().to_owned(), form, headers };
     let (status, headers, body) = (handler.lock().unwrap())(&asked);
     journal.lock().unwrap().push(asked);
     if status == 1 {

@@ -44,6 +44,11 @@ pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str
     nearest(word, candidates).map(|near| format!("did you mean {near:?}?"))
 }
 
+/// Bytes as hexadecimal digits in lower case.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// What is wrong with JSON, without what was found in its place: that may be a secret.
 pub fn json_mistake(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());

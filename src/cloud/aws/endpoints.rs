@@ -74,11 +74,16 @@ pub enum Service {
     Iam,
     /// Who one is.
     Sts,
+    /// The portal of single sign-on, which gives the keys of roles.
+    Sso,
+    /// Where tokens for that portal are renewed.
+    SsoOidc,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ec2, Self::Ebs, Self::S3, Self::Iam, Self::Sts];
+    pub const ALL: [Self; 7] =
+        [Self::Ec2, Self::Ebs, Self::S3, Self::Iam, Self::Sts, Self::Sso, Self::SsoOidc];
 
     /// The last part of the variable that overrides its endpoint.
     fn variable(self) -> &'static str {
@@ -88,6 +93,8 @@ impl Service {
             Self::S3 => "AWS_ENDPOINT_URL_S3",
             Self::Iam => "AWS_ENDPOINT_URL_IAM",
             Self::Sts => "AWS_ENDPOINT_URL_STS",
+            Self::Sso => "AWS_ENDPOINT_URL_SSO",
+            Self::SsoOidc => "AWS_ENDPOINT_URL_SSO_OIDC",
         }
     }
 }
@@ -143,6 +150,8 @@ impl Endpoints {
             (Service::Ec2, _) => (format!("ec2.{region}.{suffix}"), region),
             (Service::Ebs, _) => (format!("ebs.{region}.{suffix}"), region),
             (Service::S3, _) => (format!("s3.{region}.{suffix}"), region),
+            (Service::Sso, _) => (format!("portal.sso.{region}.{suffix}"), region),
+            (Service::SsoOidc, _) => (format!("oidc.{region}.{suffix}"), region),
         };
         let url = self.overridden(service).map_or_else(|| format!("https://{host}"), str::to_owned);
         Endpoint { url, region: region.to_owned() }
@@ -191,6 +200,8 @@ mod tests {
             (Service::Iam, "us-gov-east-1", "iam.us-gov.amazonaws.com", "us-gov-west-1"),
             (Service::Sts, "eu-west-1", "sts.amazonaws.com", "us-east-1"),
             (Service::Sts, "cn-northwest-1", "sts.cn-northwest-1.amazonaws.com.cn", "cn-northwest-1"),
+            (Service::Sso, "eu-west-1", "portal.sso.eu-west-1.amazonaws.com", "eu-west-1"),
+            (Service::SsoOidc, "cn-north-1", "oidc.cn-north-1.amazonaws.com.cn", "cn-north-1"),
         ] {
             assert_eq!(url(&none, service, region), (format!("https://{host}"), signed.to_owned()));
         }

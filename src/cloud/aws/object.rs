@@ -19,6 +19,7 @@ use super::failure::{During as _, Error, Result};
 use super::unfinished::{Identity, Record, Slot, Work};
 use crate::cloud::address::{self, Address, Amazon};
 use crate::http::{Class, Transient as _};
+use crate::text::hex;
 use crate::{info, warning};
 
 /// The shortest part but the last, and the longest object sent in one piece, in bytes.
@@ -147,10 +148,6 @@ impl Content {
 fn md5(bytes: &[u8]) -> Result<Vec<u8>> {
     let sum = hash(MessageDigest::md5(), bytes);
     Ok(sum.map_err(|e| Error::Invalid(format!("MD5 cannot be computed: {e}")))?.to_vec())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Computes on a thread that may block.

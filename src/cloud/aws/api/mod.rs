@@ -11,6 +11,7 @@ mod images;
 mod network;
 mod refusal;
 mod s3;
+mod sso;
 mod types;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use rusoto_core::RusotoError;
 use self::dispatch::Dispatcher;
 pub use self::ebs::BLOCK;
 pub(super) use self::iam::{assume_role, assume_role_with_web_identity};
+pub(super) use self::sso::{renew_sso_token, role_keys};
 pub use self::types::*;
 use super::COMPONENT;
 use super::account::Account;
@@ -86,6 +88,7 @@ impl Api {
         let sts = Connection {
             http: http.clone(),
             endpoint: endpoints.of(Service::Sts, &region, partition),
+            endpoints: endpoints.clone(),
             calls: Arc::new(calls(Retry::scaled(env.scale()))),
         };
         let credentials =
@@ -200,7 +203,10 @@ fn calls(retry: Retry) -> Calls {
 #[derive(Clone)]
 pub(super) struct Connection {
     pub http: Client,
+    /// Of STS.
     pub endpoint: Endpoint,
+    /// Of the others that give keys.
+    pub endpoints: Endpoints,
     pub calls: Arc<Calls>,
 }
 

@@ -98,7 +98,7 @@ pub(super) fn read(refused: &Refused<'_>) -> Refusal {
 }
 
 /// What a refusal's body says: EC2's `<Response><Errors><Error>`, the `<ErrorResponse><Error>` of IAM and STS, S3's
-/// `<Error>`, and the JSON of the EBS direct APIs.
+/// `<Error>`, and the JSON of the EBS direct APIs and of single sign-on.
 fn parse(error_type: Option<&str>, body: &[u8]) -> Refusal {
     let body = String::from_utf8_lossy(&body[..body.len().min(1 << 20)]);
     let mut refusal = Refusal::default();
@@ -106,10 +106,11 @@ fn parse(error_type: Option<&str>, body: &[u8]) -> Refusal {
         let json: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
         let text = |names: &[&str]| names.iter().find_map(|n| json[*n].as_str()).map(str::to_owned);
         // `ValidationException:http://…` and `com.amazon.coral#ValidationException`
-        refusal.code = error_type.map(str::to_owned).or_else(|| text(&["__type", "code", "Code"])).map(|c| {
-            c.split(':').next().unwrap_or_default().rsplit('#').next().unwrap_or_default().to_owned()
-        });
-        refusal.message = text(&["message", "Message"]);
+        refusal.code =
+            error_type.map(str::to_owned).or_else(|| text(&["__type", "code", "Code", "error"])).map(|c| {
+                c.split(':').next().unwrap_or_default().rsplit('#').next().unwrap_or_default().to_owned()
+            });
+        refusal.message = text(&["message", "Message", "error_description"]);
         if let Some(reason) = text(&["Reason", "reason"]) {
             refusal.message = Some(match refusal.message.take() {
                 Some(message) => format!("{message} ({reason})"),

@@ -1,5 +1,7 @@
 //! Files, variables and options beside Amazon's own reading of them: botocore, on which its CLI stands.
 
+mod sso;
+
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

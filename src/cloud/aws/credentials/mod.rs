@@ -5,6 +5,7 @@ mod botocore;
 mod ini;
 mod profiles;
 mod sources;
+mod sso;
 #[cfg(test)]
 mod tests;
 
@@ -120,6 +121,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: http::Error,
+    },
+    /// Single sign-on gave none.
+    #[error("no keys from {origin}")]
+    SignOn {
+        /// Whose.
+        origin: String,
+        /// Why.
+        #[source]
+        source: Box<api::Error>,
     },
     /// STS refused the role.
     #[error("cannot assume role {role}")]

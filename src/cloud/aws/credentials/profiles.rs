@@ -32,35 +32,42 @@ pub struct Profiles {
 pub(super) struct File {
     path: PathBuf,
     sections: BTreeMap<String, Section>,
+    sso_sessions: BTreeMap<String, Section>,
 }
 
 impl File {
     /// A file of keys.
     fn of_credentials(path: PathBuf, sections: Sections) -> Self {
         let loose = sections.iter().map(|(name, values)| (name.trim().to_owned(), values.clone())).collect();
-        Self { path, sections: preferred(sections, loose) }
+        Self { path, sections: preferred(sections, loose), sso_sessions: BTreeMap::new() }
     }
 
     /// A file of configuration.
     fn of_config(path: PathBuf, sections: Sections) -> Self {
-        let named = |tidy: fn(&str) -> &str| {
+        let named = |kind: &str, tidy: fn(&str) -> &str| {
             let name = |name: &str| match name {
-                "default" => Some(name.to_owned()),
-                _ if name.starts_with("profile") => {
+                "default" if kind == "profile" => Some(name.to_owned()),
+                _ if name.starts_with(kind) => {
                     <[String; 2]>::try_from(ini::words(name)?).ok().map(|[_, name]| name)
                 }
                 _ => None,
             };
-            let profiles = sections.iter().filter_map(|(n, values)| Some((name(tidy(n))?, values.clone())));
-            profiles.collect::<Sections>()
+            let of_kind = sections.iter().filter_map(|(n, values)| Some((name(tidy(n))?, values.clone())));
+            of_kind.collect::<Sections>()
         };
-        Self { path, sections: preferred(named(|name| name), named(str::trim)) }
+        let all = |kind| preferred(named(kind, |name| name), named(kind, str::trim));
+        Self { path, sections: all("profile"), sso_sessions: all("sso-session") }
     }
 
     /// A value that is not empty.
     pub(super) fn of(&self, profile: &str, key: &str) -> Option<&str> {
         let value = self.sections.get(profile).and_then(|s| s.get(key));
         value.map(Secret::expose).filter(|v| !v.is_empty())
+    }
+
+    /// A section of single sign-on that profiles share.
+    pub(super) fn sso_session(&self, name: &str) -> Option<&Section> {
+        self.sso_sessions.get(name)
     }
 
     /// Where it is.

@@ -14,6 +14,7 @@ use super::super::api::{self, Connection};
 use super::super::environment::Environment;
 use super::super::{Account, COMPONENT};
 use super::profiles::File;
+use super::sso::{self, SignOn};
 use super::{Error, Keys, Profiles};
 use crate::http::Client;
 use crate::process::{self, Command};
@@ -47,6 +48,8 @@ pub(super) enum Source {
     },
     /// Those of a role, which the bearer of a token may take on.
     WebIdentity { token_file: PathBuf, arn: String, session: String },
+    /// Those of a role, which whoever signed on may take on.
+    SignOn(SignOn),
     /// The container's agent.
     Container { url: Url, authorization: Authorization },
     /// The instance's metadata service; `last` when it is only the last resort.
@@ -227,13 +230,17 @@ fn of_profile(
             duration,
         }));
     }
-    if value("sso_account_id").or(value("sso_role_name")).is_some() {
-        return Err(wrong(
-            "single sign-on is not supported; set credential_process = aws configure export-credentials --profile …",
-        ));
+    if let Some(sign_on) = sso::of_profile(profiles, name, env)? {
+        return Ok(Some(Source::SignOn(sign_on)));
     }
     if let Some(keys) = keys_of(&profiles.credentials)? {
         return Ok(Some(keys));
+    }
+    if value("login_session").is_some() {
+        return Err(wrong(
+            "its keys are those of aws login, which only Amazon's tools read; have a profile with \
+             credential_process = aws configure export-credentials --profile …",
+        ));
     }
     if let Some(command) = value("credential_process") {
         let command = command.to_owned().into();
@@ -288,6 +295,7 @@ impl Source {
             Self::Static { origin, .. } => origin.clone(),
             Self::Process { profile, .. } => format!("the credential_process of profile {profile:?}"),
             Self::Role { arn, .. } | Self::WebIdentity { arn, .. } => format!("role {arn}"),
+            Self::SignOn(sign_on) => sign_on.origin(),
             Self::Container { .. } => "the container's agent".into(),
             Self::Instance { endpoint, .. } => format!("the metadata service {endpoint}"),
         }
@@ -299,6 +307,7 @@ impl Source {
             Self::Role { source, .. } => {
                 format!("{}, taken on with those of {}", self.origin(), source.place())
             }
+            Self::SignOn(sign_on) => sign_on.place(),
             other => other.origin(),
         }
     }
@@ -326,6 +335,7 @@ impl Source {
                         .await
                         .map_err(|e| refused(arn, e))
                 }
+                Self::SignOn(sign_on) => sign_on.fetch(sts).await,
                 Self::Container { url, authorization } => {
                     let token = match authorization {
                         Authorization::None => None,

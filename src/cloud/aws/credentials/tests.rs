@@ -59,7 +59,8 @@ const CONFIG: &str = "[default]\nregion = eu-west-1\n[profile conf]\naws_access_
     [profile instance]\nrole_arn=arn:i\ncredential_source=Ec2InstanceMetadata\n\
     [profile strange]\nrole_arn=arn:x\ncredential_source=SECRET\n[profile alone]\nrole_arn=arn:a\n\
     [profile process]\ncredential_process=print SECRET\n[profile web]\nrole_arn=arn:w\nweb_identity_token_file=/t\n\
-    [profile sso]\nsso_start_url=https://x\nsso_account_id=1\nsso_role_name=r\n[profile nothing]\nregion=us-east-1\n";
+    [profile sso]\nsso_start_url=https://x\nsso_account_id=1\nsso_role_name=r\n\
+    [profile login]\nlogin_session=SECRET\n[profile nothing]\nregion=us-east-1\n";
 
 /// Options, home folder, environment; where the keys come from.
 type Case<'a> = (&'a Account, &'a Path, &'a [(&'a str, &'a str)], &'a str);
@@ -167,7 +168,10 @@ fn the_first_place_that_has_keys_wins() {
     let error = find(&profile("mfa"), &environment(dir.path(), &[]));
     assert!(error.contains("MFA"), "{error}");
     let error = find(&profile("sso"), &environment(dir.path(), &[]));
-    assert!(error.contains("single sign-on is not supported"), "{error}");
+    let reason = "it is set up for single sign-on, but sso_region is missing";
+    assert_eq!(error, format!("error: profile \"sso\": {reason}"));
+    let error = find(&profile("login"), &environment(dir.path(), &[]));
+    assert!(error.contains("those of aws login") && error.contains("export-credentials"), "{error}");
     let error = find(&none, &environment(empty.path(), &[("AWS_EC2_METADATA_DISABLED", "TRUE")]));
     assert!(error.starts_with("error: NoCredentialProviders: no valid providers in chain"), "{error}");
     let error = find(&file("absent", None), &environment(dir.path(), &[]));
@@ -257,6 +261,43 @@ async fn roles_are_assumed_in_a_chain_and_renewed() {
 }
 
 #[tokio::test]
+async fn keys_by_single_sign_on_are_renewed_while_its_token_is_good() {
+    let config =
+        "[profile p]\nsso_start_url=https://x\nsso_region=eu-west-1\nsso_account_id=1\nsso_role_name=r\n";
+    let token = |minutes| {
+        let end = (Utc::now() + chrono::TimeDelta::minutes(minutes)).to_rfc3339();
+        serde_json::json!({"accessToken": "SECRET-token", "expiresAt": end}).to_string()
+    };
+    let dir = home(&[(".aws/config", config)]);
+    let cache = dir.path().join(".aws/sso/cache");
+    std::fs::create_dir_all(&cache).unwrap();
+    let file = cache.join(format!("{}.json", crate::text::hex(&openssl::sha::sha1(b"https://x"))));
+    std::fs::write(&file, token(60)).unwrap();
+    let mut number = 0;
+    // Each set of keys is as good as expired at once.
+    let fake = Fake::start(move |asked| match asked.path.as_str() {
+        "/federation/credentials" => {
+            number += 1;
+            let end = (Utc::now() + chrono::TimeDelta::minutes(1)).timestamp_millis();
+            let keys = serde_json::json!({"accessKeyId": format!("KEY{number}"), "secretAccessKey": "SECRET",
+                "sessionToken": "SECRET-session", "expiration": end});
+            (200, serde_json::json!({"roleCredentials": keys}).to_string())
+        }
+        _ => (200, CALLER.into()),
+    })
+    .await;
+    let api = api(dir.path(), &fake, "p", &[]).await;
+    api.caller().await.unwrap();
+    api.caller().await.unwrap();
+    let signers: Vec<_> = fake.journal().iter().map(signer).collect();
+    assert_eq!(signers, ["nobody", "KEY1", "nobody", "KEY2"]);
+    // Somebody else has logged out: the keys at hand are good for a minute yet.
+    std::fs::write(&file, token(-1)).unwrap();
+    api.caller().await.unwrap();
+    assert_eq!(signer(fake.journal().last().unwrap()), "KEY2");
+}
+
+#[tokio::test]
 async fn web_identities_are_not_signed_and_keys_are_kept() {
     let dir = home(&[("token", "SECRET-jwt\n")]);
     let fake = Fake::start(|asked| match asked.get("Action") {
@@ -326,6 +367,7 @@ async fn programs_give_keys_and_their_failures_show_no_secret() {
         let sts = Connection {
             http: api.http().clone(),
             endpoint: super::super::endpoints::Endpoint { url: fake.url.clone(), region: "us-east-1".into() },
+            endpoints: Default::default(),
             calls: Arc::new(http::Calls::new("test", http::Retry::scaled(0.001), 1, 1)),
         };
         source.fetch(&sts, &|| Ok(api.http().clone())).await
