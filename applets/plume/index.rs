@@ -2,7 +2,7 @@
 
 use ::mantle::applet::Context;
 use ::mantle::args;
-use ::mantle::bucket::{self, IndexOptions};
+use ::mantle::bucket::{self, IndexOptions, Style};
 use ::mantle::cloud::google::sources::Choice;
 use ::mantle::cloud::google::storage::{Error as StorageError, Storage};
 use ::mantle::error::{Result, Section as _, Stop, eyre};
@@ -42,8 +42,9 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
     let choice = Choice { service: false, key: downloads::path(matches, "gce-json-key") };
     let storage = downloads::storage(choice, downloads::SCOPES)?;
     let dry_run = args::flag(matches, "dry-run");
+    let style = matches.get_one::<Style>("html-style").copied().unwrap_or_default();
     for job in &plan.jobs {
-        let result = make(&storage, job, dry_run, context).await;
+        let result = make(&storage, job, style, dry_run, context).await;
         result.map_err(|e| {
             // A key that is no good is found out before a server is asked.
             let asked = !matches!(&e, bucket::Error::List { source, .. } if matches!(**source, StorageError::Credentials(_)));
@@ -59,10 +60,24 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
     Ok(())
 }
 
-async fn make(storage: &Storage, job: &Job, dry_run: bool, context: &Context) -> Result<(), bucket::Error> {
+async fn make(
+    storage: &Storage,
+    job: &Job,
+    style: Style,
+    dry_run: bool,
+    context: &Context,
+) -> Result<(), bucket::Error> {
     let Job { at, recursive, title, directories, index_html } = job.clone();
-    let options =
-        IndexOptions { title, recursive, delete: true, directories, index_html, force: false, dry_run };
+    let options = IndexOptions {
+        title,
+        style,
+        recursive,
+        delete: true,
+        directories,
+        index_html,
+        force: false,
+        dry_run,
+    };
     let done = bucket::index(storage, &at, &options, &context.cancel).await?;
     info!("plume", "{at}: {done}{}", if dry_run { " (dry run: nothing was changed)" } else { "" });
     Ok(())

@@ -4,6 +4,7 @@ mod index;
 
 use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args;
+use ::mantle::bucket::Style;
 use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, usage};
 use ::mantle::http;
@@ -85,6 +86,12 @@ fn command() -> Command {
                 .arg(option("version", "VERSION").short('V').help(
                     "Version, or all [default: that of .repo/manifests/version.txt below the SDK's root, else all]",
                 ))
+                .arg(
+                    option("html-style", "STYLE")
+                        .value_parser(clap::value_parser!(Style))
+                        .default_value("plain")
+                        .help("What pages look like"),
+                )
                 .arg(
                     Arg::new("dry-run")
                         .short('n')

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::body::Bytes;
 
 use super::listing::{Entry, INDEX, Listing, only_if, parent};
-use super::{Error, IndexOptions, Summary, pages, pool};
+use super::{Error, IndexOptions, Style, Summary, pages, pool};
 use crate::cloud::google::storage::{self, Attributes, Fingerprint, Location, Object, Storage};
 use crate::natural;
 use crate::progress::Progress;
@@ -14,7 +14,7 @@ use crate::{info, notice, warning};
 
 /// Which objects lie where, without the pages about them.
 struct Tree<'a> {
-    objects: HashMap<&'a str, Vec<&'a str>>,
+    objects: HashMap<&'a str, Vec<(&'a str, &'a Entry)>>,
     folders: HashMap<&'a str, Vec<&'a str>>,
     filled: HashSet<&'a str>,
 }
@@ -23,10 +23,10 @@ impl<'a> Tree<'a> {
     /// Folders whose content was not listed count as filled.
     fn new(listing: &'a Listing, prefix: &'a str) -> Self {
         let mut tree = Self { objects: HashMap::new(), folders: HashMap::new(), filled: HashSet::new() };
-        for (name, _) in listing.below(prefix) {
+        for (name, entry) in listing.below(prefix) {
             if !listing.is_index(name) {
                 let folder = parent(name);
-                tree.objects.entry(folder).or_default().push(pages::base_name(name));
+                tree.objects.entry(folder).or_default().push((pages::base_name(name), entry));
                 tree.fill(folder);
             }
         }
@@ -52,21 +52,30 @@ impl<'a> Tree<'a> {
         if !self.filled.contains(folder) || !wanted.contains(&true) {
             return Vec::new();
         }
-        let page = Bytes::from(self.page(title, folder));
-        let contents = [page.clone(), page, Bytes::from(pages::redirect(folder))];
+        let page = Bytes::from(self.page(title, folder, options.style));
+        let redirect = match options.style {
+            Style::Plain => pages::redirect(folder),
+            Style::Details => pages::details::redirect(folder),
+        };
+        let contents = [page.clone(), page, Bytes::from(redirect)];
         let all = names(folder).into_iter().zip(contents).zip(wanted);
         all.filter_map(|((name, content), wanted)| Some((name.filter(|_| wanted)?, content))).collect()
     }
 
     /// The page that lists a folder.
-    fn page(&self, title: &str, folder: &str) -> String {
-        let sorted = |names: Option<&Vec<&'a str>>| {
-            let mut names = names.cloned().unwrap_or_default();
-            names.sort_by(|a, b| natural::compare(a, b));
-            names
-        };
-        let (folders, objects) = (sorted(self.folders.get(folder)), sorted(self.objects.get(folder)));
-        pages::folder(&format!("{title}/{folder}"), folders.into_iter(), objects.into_iter())
+    fn page(&self, title: &str, folder: &str, style: Style) -> String {
+        let mut folders = self.folders.get(folder).cloned().unwrap_or_default();
+        folders.sort_by(|a, b| natural::compare(a, b));
+        let mut objects = self.objects.get(folder).cloned().unwrap_or_default();
+        objects.sort_by(|a, b| natural::compare(a.0, b.0));
+        let title = format!("{title}/{folder}");
+        match style {
+            Style::Plain => pages::folder(&title, folders.into_iter(), objects.into_iter().map(|o| o.0)),
+            Style::Details => {
+                let files = objects.into_iter().map(|(name, entry)| (name, entry.size, entry.time));
+                pages::details::folder(&title, !folder.is_empty(), folders.into_iter(), files)
+            }
+        }
     }
 }
 
@@ -85,7 +94,7 @@ fn is_taken(folder: &str) -> bool {
 
 /// Whether what lies under the name of a page can be one, or is nothing: pages are HTML, and programs that make
 /// folders leave empty objects. The rest is somebody's data.
-fn is_page(old: &Entry) -> bool {
+pub fn is_page(old: &Entry) -> bool {
     let kind = old.attributes.content_type.as_deref().unwrap_or_default();
     old.size == 0
         || kind.split(';').next().is_some_and(|k| k.trim().eq_ignore_ascii_case(pages::CONTENT_TYPE))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 
 use super::Error;
@@ -15,6 +16,8 @@ pub struct Entry {
     pub generation: u64,
     pub metageneration: u64,
     pub crc32c: Option<u32>,
+    /// When the content was stored.
+    pub time: Option<DateTime<Utc>>,
     /// Shared by all that have the same.
     pub attributes: Arc<Attributes>,
 }
@@ -90,8 +93,8 @@ impl Listing {
                 new
             }
         };
-        let Object { name, size, generation, metageneration, crc32c, .. } = object;
-        self.insert(&name, Entry { size, generation, metageneration, crc32c, attributes });
+        let Object { name, size, generation, metageneration, crc32c, time_created: time, .. } = object;
+        self.insert(&name, Entry { size, generation, metageneration, crc32c, time, attributes });
     }
 
     /// Adds or replaces an entry.

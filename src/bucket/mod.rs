@@ -1,7 +1,8 @@
 //! Trees of stored objects: copies of one at another place, and HTML pages that list them.
 //!
 //! Names are paths. Some objects are pages about the others: for every known folder P those named `P`, P without its
-//! slash, and P and `index.html`. They are never listed, copied, or deleted as content.
+//! slash, and P and `index.html`. They are never listed, copied, or deleted as content. What lies under such a name
+//! and can be no page is somebody's data: it is never replaced or deleted, and that it is left out is said.
 
 mod index;
 mod listing;
@@ -19,11 +20,23 @@ use crate::notice;
 pub use index::pages_of;
 use listing::Listing;
 
+/// What pages look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Style {
+    /// Names alone, byte for byte as pages have always been.
+    #[default]
+    Plain,
+    /// A table with times, sizes and a link to the folder above.
+    Details,
+}
+
 /// What an index job does.
 #[derive(Clone, Debug)]
 pub struct IndexOptions {
     /// What pages are headed with before the path; the bucket's name if absent.
     pub title: Option<String>,
+    /// What they look like.
+    pub style: Style,
     /// Every folder below the prefix, not just the prefix itself.
     pub recursive: bool,
     /// Delete pages that are not to be: of empty folders, and of a kind that is off.
@@ -68,12 +81,18 @@ pub struct Summary {
     pub deleted: u64,
     /// Objects and pages that were right already.
     pub unchanged: u64,
+    /// Objects that were not copied because their names are those of pages; each has been said.
+    pub left_out: u64,
 }
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { written, copied, deleted, unchanged } = self;
-        write!(f, "{copied} copied, {written} pages written, {deleted} deleted, {unchanged} unchanged")
+        let Self { written, copied, deleted, unchanged, left_out } = self;
+        write!(f, "{copied} copied, {written} pages written, {deleted} deleted, {unchanged} unchanged")?;
+        match left_out {
+            0 => Ok(()),
+            _ => write!(f, ", {left_out} left out"),
+        }
     }
 }
 

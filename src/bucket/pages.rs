@@ -1,5 +1,7 @@
-//! The bytes of pages. They are as mantle 0.12.0 wrote them, so that old pages need no rewriting, except that links
-//! lead to every name.
+//! The bytes of pages. The plain ones are as mantle 0.12.0 wrote them, so that old pages need no rewriting, except that
+//! links lead to every name.
+
+pub mod details;
 
 use std::fmt::Write as _;
 
@@ -68,7 +70,7 @@ fn href(name: &str) -> String {
     out
 }
 
-/// Text for HTML: ASCII, because the pages do not say how they are encoded. Control characters, which HTML has no
+/// Text for HTML: ASCII, because the plain pages do not say how they are encoded. Control characters, which HTML has no
 /// place for, become U+FFFD.
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

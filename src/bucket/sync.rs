@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::index::is_page;
 use super::listing::{Entry, Listing, only_if};
 use super::{Error, Summary, SyncOptions, pool};
 use crate::cloud::google::storage::{self, Location, Rewrite, Storage};
@@ -30,6 +31,16 @@ pub async fn run(
         Listing::fetch(storage, destination, deep)
     )?;
     let plan = Plan::new(&from, source, &mut to, destination, options);
+    for (name, entry) in &plan.left_out {
+        let kind = entry.attributes.content_type.as_deref().unwrap_or("unknown");
+        warning!(
+            "bucket",
+            "{} has the name of a page and is none ({} bytes of type {kind}): it is not copied",
+            source.at(*name),
+            entry.size
+        );
+    }
+    summary.left_out += plan.left_out.len() as u64;
     if let Some(refusal) = plan.refusal(&from, source, destination, options) {
         if !options.dry_run {
             return Err(refusal);
@@ -88,6 +99,8 @@ struct Plan<'a> {
     there: usize,
     /// Whether the source has no objects at all.
     empty: bool,
+    /// Data of the source whose names are those of pages: at the destination they would be taken for pages, too.
+    left_out: Vec<(&'a str, &'a Entry)>,
 }
 
 struct Copy<'a> {
@@ -114,10 +127,11 @@ impl<'a> Plan<'a> {
         options: &SyncOptions,
     ) -> Self {
         let here = |name: &str, prefix: &str| options.recursive || !name[prefix.len()..].contains('/');
-        let wanted: Vec<(&str, &Entry)> = from
+        let (named_as_pages, wanted): (Vec<_>, Vec<_>) = from
             .below(&source.name)
-            .filter(|(name, _)| here(name, &source.name) && !from.is_index(name))
-            .collect();
+            .filter(|(name, _)| here(name, &source.name))
+            .partition(|(name, _)| from.is_index(name));
+        let left_out = named_as_pages.into_iter().filter(|(_, entry)| !is_page(entry)).collect();
         let renamed = |name: &str| format!("{}{}", destination.name, &name[source.name.len()..]);
         // The folders that there will be decide what is a page, as they will when this is run again.
         for (name, _) in &wanted {
@@ -146,7 +160,7 @@ impl<'a> Plan<'a> {
             true => rest.into_iter().map(|(name, entry)| (name.to_owned(), entry.clone())).collect(),
             false => Vec::new(),
         };
-        Self { copies, deletions, unchanged, there, empty: wanted.is_empty() }
+        Self { copies, deletions, unchanged, there, empty: wanted.is_empty(), left_out }
     }
 
     /// Why this is hardly what somebody meant.

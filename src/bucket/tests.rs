@@ -12,7 +12,10 @@ fn listing(names: &[&str]) -> Listing {
     let mut listing = Listing::default();
     for name in names {
         let attributes = Arc::default();
-        listing.insert(name, Entry { size: 0, generation: 1, metageneration: 1, crc32c: None, attributes });
+        listing.insert(
+            name,
+            Entry { size: 0, generation: 1, metageneration: 1, crc32c: None, time: None, attributes },
+        );
     }
     listing
 }
@@ -81,8 +84,10 @@ fn errors_are_told_together() {
 
 #[test]
 fn summaries_are_short() {
-    let summary = Summary { written: 1, copied: 2, deleted: 3, unchanged: 4 };
+    let mut summary = Summary { written: 1, copied: 2, deleted: 3, unchanged: 4, left_out: 0 };
     assert_eq!(summary.to_string(), "2 copied, 1 pages written, 3 deleted, 4 unchanged");
+    summary.left_out = 5;
+    assert!(summary.to_string().ends_with(", 4 unchanged, 5 left out"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -164,3 +164,52 @@ fn several_places_in_one_go() {
     bench.gcloud(&["index", "gs://b/p/", "gs://b/q"]).expect(0);
     assert_eq!(bench.gcs.names("b"), ["p/index.html", "p/x", "q/index.html", "q/y"]);
 }
+
+/// Each row of a page: link, text, time and size.
+fn rows(page: &str) -> Vec<[&str; 4]> {
+    page.lines()
+        .filter(|line| line.starts_with("<tr><td>"))
+        .map(|row| {
+            let part = |before: &str, after: char| {
+                row.split_once(before).map_or("", |(_, rest)| rest.split(after).next().unwrap())
+            };
+            let text = row.split_once("\">").map_or("", |(_, rest)| rest.split("</a>").next().unwrap());
+            [part("href=\"", '"'), text, part("datetime=\"", '"'), part(" bytes\">", '<')]
+        })
+        .collect()
+}
+
+#[test]
+fn pages_in_detail_have_times_sizes_and_the_folder_above() {
+    let bench = Bench::with(&["p/a/x", "p/z10", "p/z2", "p/\u{fc} <1>.img"]);
+    bench.gcs.put("b", "p/big", &vec![0; 3 << 19], "application/octet-stream");
+    bench.gcs.change("b", "p/z2", |stored| stored.generation = 1_600_000_000_000_000);
+    let args = ["index", "-r", "-D", "--html-style=details", "gs://b"];
+    bench.gcloud(&args).expect(0);
+    let page = bench.text("b", "p/");
+    assert_eq!(page, bench.text("b", "p/index.html"));
+    let rows = rows(&page);
+    let names: Vec<_> = rows.iter().map(|row| (row[0], row[1])).collect();
+    assert_eq!(
+        names,
+        [
+            ("../", "../"),
+            ("a/", "a/"),
+            ("big", "big"),
+            ("z2", "z2"),
+            ("z10", "z10"),
+            ("%c3%bc%20%3c1%3e.img", "&#252; &lt;1&gt;.img"),
+        ]
+    );
+    assert_eq!(rows[2][3], "1.50 MiB");
+    assert_eq!((rows[3][2], rows[3][3]), ("2020-09-13T12:26:40Z", "4 B"));
+    assert!(!bench.text("b", "index.html").contains("../"), "above the top there is nothing");
+    assert!(bench.text("b", "p/a").contains("content=\"0; url=a/\""), "{}", bench.text("b", "p/a"));
+    // Times are those of the content: pages do not change by themselves, nor by another type of what they list.
+    assert_eq!(bench.changes(&args), [""; 0]);
+    bench.gcs.change("b", "p/z2", |stored| stored.metageneration += 1);
+    assert_eq!(bench.changes(&args), [""; 0]);
+    // The other style replaces them, and is as ever.
+    assert_eq!(bench.changes(&["index", "-r", "-D", "gs://b"]).len(), 8);
+    assert!(bench.text("b", "p/a/").starts_with("<html>\n    <head>\n\t<title>b/p/a/</title>"));
+}

@@ -12,13 +12,11 @@ fn bench() -> Bench {
         "src/top",
         "src/same",
         "other/x",
-        // pages, which stay where they are
-        "src",
-        "src/1",
-        "src/1/",
-        "src/1/index.html",
-        "src/index.html",
     ]);
+    // pages, which stay where they are
+    for page in ["src", "src/1", "src/1/", "src/1/index.html", "src/index.html"] {
+        bench.gcs.put("b", page, page.as_bytes(), "text/html");
+    }
     bench.gcs.put("c", "dst/same", b"src/same", "application/octet-stream");
     bench.gcs.put("c", "dst/1/image", b"another", "application/octet-stream");
     bench.gcs.put("c", "dst/stale", b"stale", "application/octet-stream");
@@ -290,4 +288,36 @@ fn a_copy_that_differs_is_found_out() {
     gcs.change("b", "src/x", |o| o.crc32c ^= 1);
     let outcome = bench.gcloud(&["sync", "gs://b/src", "gs://c"]).expect(1);
     assert!(outcome.stderr.contains("the copy differs from the original"), "{}", outcome.stderr);
+}
+
+#[test]
+fn data_under_the_name_of_a_page_is_said_and_fails_in_the_end() {
+    let bench = Bench::with(&["src/1/image", "src/1", "src/index.html", "src/2/index.html", "src/2/x"]);
+    // What can be a page is no data, and nor is a placeholder.
+    bench.gcs.put("b", "src/2/index.html", b"page", "text/html; charset=utf-8");
+    bench.gcs.put("b", "src/2/", b"", "application/octet-stream");
+    let args = ["sync", "-r", "-I", "gs://b/src", "gs://c/dst"];
+    let dry = bench.gcloud(&["sync", "-r", "-I", "-n", "gs://b/src", "gs://c/dst"]).expect(0);
+    let outcome = bench.gcloud(&args).expect(1);
+    for text in [&dry.stderr, &outcome.stderr] {
+        let said: Vec<_> = text.lines().filter(|l| l.contains("it is not copied")).collect();
+        assert_eq!(said.len(), 2, "{text}");
+        assert!(
+            said[0].contains("gs://b/src/1 has the name of a page and is none (5 bytes of type "),
+            "{text}"
+        );
+        assert!(said[1].contains("gs://b/src/index.html has the name of a page"), "{text}");
+        assert!(text.contains(" 2 left out"), "{text}");
+    }
+    assert!(outcome.stderr.contains("2 objects of gs://b/src/ were not copied"), "{}", outcome.stderr);
+    // All else is done.
+    let names = ["dst/1/image", "dst/1/index.html", "dst/2/index.html", "dst/2/x", "dst/index.html"];
+    assert_eq!(bench.gcs.names("c"), names);
+    // A second run has nothing to do, and what was left out is left out still.
+    bench.gcs.take_log();
+    bench.gcloud(&args).expect(1);
+    assert!(bench.gcs.take_log().iter().all(|r| !r.changes()));
+    // Without -r only what lies directly in it was asked for.
+    let outcome = bench.gcloud(&["sync", "gs://b/src/2", "gs://c/two"]).expect(0);
+    assert!(!outcome.stderr.contains("left out"), "{}", outcome.stderr);
 }

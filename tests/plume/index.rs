@@ -349,3 +349,13 @@ fn every_option_of_old_is_understood() {
     assert_eq!(bench.listed().len(), 12);
     bench.env.mantle(&["plume", "index", "-Balpha", "-Call"]).expect(2);
 }
+
+#[test]
+fn pages_in_detail_are_made_on_request() {
+    let bench = Bench::new();
+    bench.index(&["--channel=alpha", "--version=all", "--html-style=details"]).expect(0);
+    let objects = bench.gcs.objects("alpha.release.core-os.net");
+    let page = &objects["amd64-usr/1.0.0/index.html"].body;
+    let page = String::from_utf8_lossy(page);
+    assert!(page.starts_with("<!DOCTYPE html>") && page.contains(">version.txt</a>"), "{page}");
+}

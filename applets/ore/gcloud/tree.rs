@@ -1,9 +1,9 @@
 //! `ore gcloud index` and `ore gcloud sync`: trees in Cloud Storage.
 
 use ::mantle::applet::Context;
-use ::mantle::bucket::{self, Error, IndexOptions, Summary, SyncOptions};
+use ::mantle::bucket::{self, Error, IndexOptions, Style, Summary, SyncOptions};
 use ::mantle::cloud::google::storage::Location;
-use ::mantle::error::{Result, Section as _, WrapErr, usage};
+use ::mantle::error::{Result, Section as _, WrapErr, eyre, usage};
 use ::mantle::{notice, output};
 use clap::Parser;
 
@@ -24,6 +24,10 @@ struct Shared {
     /// Head pages with this instead of the bucket's name
     #[arg(long, short = 'T', value_name = "TITLE")]
     html_title: Option<String>,
+
+    /// What pages look like
+    #[arg(long, value_name = "STYLE", value_enum, default_value_t)]
+    html_style: Style,
 }
 
 #[derive(Parser)]
@@ -63,6 +67,7 @@ impl Verb for Index {
         }
         let options = IndexOptions {
             title: self.shared.html_title,
+            style: self.shared.html_style,
             recursive: self.shared.recursive,
             delete: self.delete,
             directories: self.directories,
@@ -86,7 +91,7 @@ impl Verb for Index {
     name = "sync",
     about = "Synchronize directories from one Google Storage bucket to another",
     long_about = "Copy what the source has and the destination has not, by length and checksum. Index pages are not \
-        copied: -D and -I make new ones. All copies are made before anything is deleted; signatures come after what \
+        copied: -D and -I make new ones; data under the name of one is said, and the command fails in the end. All copies are made before anything is deleted; signatures come after what \
         they sign, version.txt after everything else."
 )]
 pub struct Sync {
@@ -138,6 +143,7 @@ impl Verb for Sync {
             allow_empty_source: self.allow_empty_source,
             index: Some(IndexOptions {
                 title: self.shared.html_title,
+                style: self.shared.html_style,
                 recursive: self.shared.recursive,
                 delete: self.delete,
                 directories: self.index_dirs,
@@ -150,7 +156,13 @@ impl Verb for Sync {
         let done = bucket::sync(&storage, source, destination, &options, &context.cancel).await;
         let done = done.map_err(|e| e.explain(&format!("cannot sync {source} to {destination}")))?;
         report(&destination.to_string(), &done, options.dry_run);
-        Ok(())
+        match done.left_out {
+            // Everything else has been done.
+            0 => Ok(()),
+            _ if options.dry_run => Ok(()),
+            n => Err(eyre!("{n} objects of {source} were not copied: they have the names of index pages")
+                .suggestion("give them other names: those are taken for pages wherever they are copied to")),
+        }
     }
 }
 

@@ -580,10 +580,13 @@ fn attributes(description: &Value) -> Map<String, Value> {
 }
 
 fn describe(name: &str, stored: &Stored) -> Value {
+    // Generations are microseconds, as Google's are.
+    let time = chrono::DateTime::from_timestamp_micros(stored.generation.cast_signed()).unwrap();
+    let time = time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
     let mut json = json!({
         "kind": "storage#object", "name": name, "size": stored.body.len().to_string(),
         "generation": stored.generation.to_string(), "metageneration": stored.metageneration.to_string(),
-        "crc32c": format_crc32c(stored.crc32c), "storageClass": "STANDARD",
+        "crc32c": format_crc32c(stored.crc32c), "storageClass": "STANDARD", "timeCreated": time,
     });
     for (key, value) in &stored.attributes {
         json[key] = value.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// An object's description: the resource `storage#object`, as far as it matters here.
@@ -22,6 +23,9 @@ pub struct Object {
     /// Checksum of the stored content (Castagnoli).
     #[serde(default, deserialize_with = "crc")]
     pub crc32c: Option<u32>,
+    /// When this version of the content was stored; a change of the description does not change it.
+    #[serde(default, deserialize_with = "time")]
+    pub time_created: Option<DateTime<Utc>>,
     /// MD5 of the stored content in base64; composite objects have none.
     pub md5_hash: Option<String>,
     /// Media type.
@@ -39,8 +43,8 @@ pub struct Object {
 }
 
 /// The fields of the resource that [`Object`] has.
-pub(super) const FIELDS: &str = "name,size,generation,metageneration,crc32c,md5Hash,contentType,contentEncoding,\
-                                 cacheControl,contentDisposition,contentLanguage,metadata";
+pub(super) const FIELDS: &str = "name,size,generation,metageneration,crc32c,timeCreated,md5Hash,contentType,\
+                                 contentEncoding,cacheControl,contentDisposition,contentLanguage,metadata";
 
 impl Object {
     /// What the owner of the object chose.
@@ -98,6 +102,12 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, 
 fn crc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
     parse_crc32c(&text).map(Some).ok_or_else(|| de::Error::custom("not a CRC32C"))
+}
+
+/// A time of RFC 3339. It is for people only: one that cannot be read is as none.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|t| DateTime::parse_from_rfc3339(&t).ok()).map(|t| t.to_utc()))
 }
 
 /// Reads a CRC32C as Google writes it: big-endian, in base64.
