@@ -6,10 +6,11 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -195,7 +196,7 @@ impl Inner {
 pub fn is_in_use(output_dir: &Path) -> io::Result<bool> {
     let file = File::open(output_dir.join(FILE))?;
     let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-    Ok(locked.is_err_and(|(_, e)| e == nix::errno::Errno::EWOULDBLOCK))
+    Ok(locked.is_err_and(|(_, e)| e == Errno::EWOULDBLOCK))
 }
 
 /// What a run's record says is left, in order of creation. A torn last line is passed over.
@@ -244,7 +245,6 @@ fn start_time(pid: i32) -> Option<u64> {
 /// # Errors
 /// A text that says what could not be removed and why.
 pub async fn remove_local(resource: &Resource) -> Result<(), String> {
-    use nix::errno::Errno;
     match resource.kind.as_str() {
         "process" => {
             let (pid, started) = resource.id.split_once('@').ok_or("not a process entry")?;
@@ -285,27 +285,52 @@ pub struct Cleaned {
     pub interrupted: bool,
 }
 
+/// Why a record is not gone through.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run that it belongs to goes on: what it names is in use.
+    #[error("another process is working in {}: what its {FILE} names is not left over", .0.display())]
+    InUse(PathBuf),
+    /// It cannot be read or written.
+    #[error("cannot use the record of resources {}", .path.display())]
+    File {
+        /// The record.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
 /// Removes what the record of a run in `output_dir` names and never struck, newest first, as far as `pick` takes it;
-/// what is gone is struck, and `tell` hears of each.
+/// what is gone is struck, and `tell` hears of each. No run begins in the folder meanwhile.
 ///
 /// Goes on after a failure; stops between two resources once cancelled.
 ///
 /// # Errors
-/// When the record cannot be read or opened.
+/// [`Error::InUse`] while a run has the record open, or when it cannot be read or opened.
 pub async fn clean_up(
     output_dir: &Path,
     pick: impl Fn(&Resource) -> bool,
     cleaner: &dyn Clean,
     cancel: &CancellationToken,
     mut tell: impl FnMut(&Resource, Result<(), &Leftover>),
-) -> io::Result<Cleaned> {
-    let mut left = left_over(output_dir)?;
+) -> Result<Cleaned, Error> {
+    let path = output_dir.join(FILE);
+    let unusable = |source| Error::File { path: path.clone(), source };
+    let _alone = match Flock::lock(File::open(&path).map_err(unusable)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Some(lock),
+        Err((_, Errno::EWOULDBLOCK)) => return Err(Error::InUse(output_dir.to_owned())),
+        // There are file systems without locks; runs are not seen there.
+        Err(_) => None,
+    };
+    let mut left = left_over(output_dir).map_err(unusable)?;
     left.retain(|r| pick(r));
     let mut cleaned = Cleaned::default();
     if left.is_empty() {
         return Ok(cleaned);
     }
-    let record = Ledger::open(output_dir)?;
+    let record = Ledger::open(output_dir).map_err(unusable)?;
     for resource in left.into_iter().rev() {
         if cancel.is_cancelled() {
             cleaned.interrupted = true;
@@ -394,6 +419,10 @@ mod tests {
         let mut told = Vec::new();
         let pick = |r: &Resource| r.platform == "cloud";
         let tell = |r: &Resource, done: Result<(), &Leftover>| told.push((r.id.clone(), done.is_ok()));
+        // Its run goes on.
+        let refused = clean_up(dir.path(), pick, &cleaner, &cancel, |_, _| panic!("in use")).await;
+        assert!(matches!(refused, Err(Error::InUse(_))));
+        drop(ledger);
         let cleaned = clean_up(dir.path(), pick, &cleaner, &cancel, tell).await.unwrap();
         assert_eq!(told, [("good".into(), true), ("bad".into(), false), ("last".into(), true)]);
         assert!(cleaned.interrupted && cleaned.removed == 2 && cleaned.left.len() == 1);

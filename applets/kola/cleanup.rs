@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use clap::ArgMatches;
 use color_eyre::Section as _;
-use color_eyre::eyre::{Result, WrapErr as _, eyre};
+use color_eyre::eyre::{Result, eyre};
 use mantle::applet::Context;
 use mantle::error::Stop;
 use mantle::ledger::{self, Clean, Failure, Resource};
@@ -33,10 +33,12 @@ pub async fn run(dir: &Path, matches: &ArgMatches, context: &Context) -> Result<
             mantle::error!("kola", "{leftover}");
         }
     };
-    let cleaned = ledger::clean_up(dir, |_| true, &cleaners, &context.cancel, tell)
-        .await
-        .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))
-        .suggestion("name the output folder of a run, as in `kola cleanup _kola_temp/qemu-latest`")?;
+    let cleaned = ledger::clean_up(dir, |_| true, &cleaners, &context.cancel, tell).await;
+    let cleaned = cleaned.map_err(|e| match e {
+        ledger::Error::InUse(_) => eyre!(e).suggestion("wait for its end, or stop it"),
+        ledger::Error::File { .. } => eyre!(e)
+            .suggestion("name the output folder of a run, as in `kola cleanup _kola_temp/qemu-latest`"),
+    })?;
     written?;
     let all = cleaned.removed + cleaned.left.len();
     if cleaned.interrupted {

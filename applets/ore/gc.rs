@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::mantle::applet::Context;
 use ::mantle::args;
 use ::mantle::cloud::gc::{self, Collect, Outcome, Plan};
-use ::mantle::error::{Result, Stop, WrapErr as _, eyre, usage};
+use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
 use ::mantle::ledger::{self, Clean, Leftover, Resource};
 use ::mantle::text::chain;
 use ::mantle::{info, output};
@@ -120,9 +120,11 @@ async fn recorded<G: Garbage>(dir: &Path, account: &G, context: &Context) -> Res
         Err(leftover) => ::mantle::error!("ore", "{leftover}"),
     };
     let ours = |r: &Resource| r.platform == G::PLATFORM;
-    let cleaned = ledger::clean_up(dir, ours, &G::cleaner(api), &context.cancel, tell)
-        .await
-        .wrap_err_with(|| format!("cannot read the record of resources in {}", dir.display()))?;
+    let cleaned = ledger::clean_up(dir, ours, &G::cleaner(api), &context.cancel, tell).await;
+    let cleaned = cleaned.map_err(|e| match e {
+        ledger::Error::InUse(_) => eyre!(e).suggestion("wait for its end, or stop it"),
+        ledger::Error::File { .. } => eyre!(e).suggestion("name the output folder of a run"),
+    })?;
     match cleaned.left.len() {
         _ if cleaned.interrupted => Err(Stop::Interrupted.into()),
         0 => Ok(()),

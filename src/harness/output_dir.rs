@@ -140,7 +140,10 @@ pub async fn clean_up(
         return Ok(());
     }
     let cleaned = ledger::clean_up(path, Resource::is_local, &ledger::Local, cancel, tell).await;
-    cleaned.map(drop).map_err(failed("use", &path.join(ledger::FILE)))
+    cleaned.map(drop).map_err(|e| match e {
+        ledger::Error::InUse(path) => Error::InUse(path),
+        ledger::Error::File { path, source } => failed("use", &path)(source),
+    })
 }
 
 /// Removes everything in `path` but the marker, so that an interrupted removal can be done again.

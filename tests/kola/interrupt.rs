@@ -318,3 +318,38 @@ fn killed_virtual_machines_leave_nothing_after_clean_up() {
     let moment = |_: &Kola| !console(&env, MACHINE).is_empty();
     killed(&env, &["-p", "qemu", "--qemu-accel=tcg"], MACHINE, &moment, &["removed folder "]);
 }
+
+/// The machines of a run that goes on are no leftovers.
+#[test]
+fn a_folder_that_a_run_works_in_is_left_alone() {
+    let env = env();
+    let kola = start(&env, "{}", &["selftest.hang"]);
+    kola.wait_for("about to hang");
+    env.write("disk/x", "x");
+    let record = env.home().join("out/resources.jsonl");
+    let line = serde_json::json!({
+        "op": "create", "kind": "folder", "id": env.home().join("disk"), "platform": "scripted",
+    });
+    let before = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, format!("{before}{line}\n")).unwrap();
+    let refused: [&[&str]; 3] = [
+        &["kola", "cleanup", "out", "--scripted-plan=plan.json"],
+        &["kola", "cleanup", "./out/", "--scripted-plan=plan.json"],
+        &["kola", "run", "-p", "scripted", "-b", "debian", "--output-dir=out", "selftest.pass"],
+    ];
+    for order in refused {
+        let outcome = env.mantle(order).expect(1);
+        let text =
+            if order[1] == "run" { "another run is using it" } else { "another process is working in" };
+        assert!(outcome.stderr.contains(text), "{order:?}: {}", outcome.stderr);
+        assert!(!outcome.stdout.contains("removed"), "{order:?}: {}", outcome.stdout);
+    }
+    assert!(env.home().join("disk/x").exists());
+    assert_eq!(std::fs::read_to_string(&record).unwrap(), format!("{before}{line}\n"));
+    kola.signal(Signal::SIGINT);
+    told(&kola.finish().expect(130));
+    // Now it is over.
+    let outcome = env.mantle(&["kola", "cleanup", "out"]).expect(0);
+    assert!(outcome.stdout.contains("removed folder "), "{}", outcome.stdout);
+    assert!(!env.home().join("disk").exists());
+}

@@ -1,5 +1,6 @@
 //! `ore aws gc`: what goes, what stays, and plans.
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 
 use super::{Cloud, REGION, ids, upload};
@@ -189,6 +190,15 @@ fn what_the_ledger_of_a_run_names_is_removed_and_struck() {
     let ledger = format!("--ledger={}", file.parent().unwrap().display());
     cloud.ore(&["gc", &ledger, "--dry-run"]).expect(2);
     assert!(cloud.actions().is_empty());
+    // The run goes on, as far as its record tells.
+    let run = Flock::lock(std::fs::File::open(&file).unwrap(), FlockArg::LockShared).unwrap();
+    let outcome = cloud.ore(&["gc", &ledger]).expect(1);
+    assert!(outcome.stderr.contains("another process is working in"), "{}", outcome.stderr);
+    assert_eq!(
+        (std::fs::read_to_string(&file).unwrap(), cloud.actions()),
+        (text, vec!["GetCallerIdentity".into()])
+    );
+    drop(run);
     let outcome = cloud.ore(&["gc", &ledger]).expect(0);
     assert!(outcome.stderr.contains("removed key-pair kola-1 of us-west-2"), "{}", outcome.stderr);
     let keys = cloud.call("ec2", &[("Action", "DescribeKeyPairs")]);
