@@ -8,18 +8,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::folders::Unusable;
+
 /// Why an image cannot be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read, or its header makes no sense.
-    #[error("cannot use {}", .path.display())]
-    File {
-        /// The image.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] Unusable),
     /// It is packed.
     #[error("{} is packed: unpack it with {tool} first", .path.display())]
     Packed {
@@ -136,7 +132,7 @@ pub fn virtual_size(path: &Path) -> Result<u64> {
 }
 
 fn unusable(path: &Path, source: io::Error) -> Error {
-    Error::File { path: path.to_owned(), source }
+    Unusable::at(path)(source).into()
 }
 
 /// Bytes as whole GiB, rounded up.

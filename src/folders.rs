@@ -1,6 +1,26 @@
 //! Where a user's files are: the XDG Base Directory Specification 0.8.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file that was named and cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {}", .path.display())]
+pub struct Unusable {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Unusable {
+    /// For what the file system says of a file.
+    pub fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self { path, source }
+    }
+}
 
 /// `mantle` in the user's folder for configuration.
 pub fn config() -> Option<PathBuf> {

@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::marker::PhantomData;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
@@ -17,6 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::folders::Unusable;
 use crate::warning;
 
 /// A result of this module.
@@ -26,14 +27,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read or written.
-    #[error("cannot use {}", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] Unusable),
     /// What is to be uploaded is a folder, a pipe or the like.
     #[error("{} is not a file", .0.display())]
     NotAFile(PathBuf),
@@ -66,7 +61,7 @@ impl Identity {
     /// # Errors
     /// When it cannot be looked at, or is no regular file.
     pub fn of(path: &Path) -> Result<Self> {
-        let meta = std::fs::metadata(path).map_err(|source| Error::File { path: path.into(), source })?;
+        let meta = std::fs::metadata(path).map_err(Unusable::at(path))?;
         if !meta.is_file() {
             return Err(Error::NotAFile(path.into()));
         }
@@ -168,7 +163,7 @@ impl<W: Work> Slot<W> {
         let Some(path) = &self.path else { return Ok(()) };
         let write =
             || -> io::Result<()> { crate::target::replace(path, 0o600, &serde_json::to_vec(record)?) };
-        write().map_err(|source| Error::File { path: path.clone(), source })
+        Ok(write().map_err(Unusable::at(path))?)
     }
 
     /// Forgets the record. A failure is logged: gc will find nothing to do.
@@ -185,23 +180,39 @@ impl<W: Work> Slot<W> {
 impl<W> Drop for Slot<W> {
     fn drop(&mut self) {
         // Still locked here: whoever opens the name next makes a new one.
-        if let (Some(path), Some(_)) = (&self.path, &self.lock)
+        if let (Some(path), Some(lock)) = (&self.path, &self.lock)
             && !path.exists()
+            && is_ours(lock, &path.with_extension("lock"))
         {
             let _ = std::fs::remove_file(path.with_extension("lock")); // one empty file more is harmless
         }
     }
 }
 
+/// Whether a name is that of the empty file that is locked: anything else there is somebody's.
+fn is_ours(lock: &File, path: &Path) -> bool {
+    let same = |held: std::fs::Metadata, there: std::fs::Metadata| {
+        held.len() == 0 && (held.dev(), held.ino()) == (there.dev(), there.ino())
+    };
+    lock.metadata().is_ok_and(|held| std::fs::symlink_metadata(path).is_ok_and(|there| same(held, there)))
+}
+
 /// Locks the place of a record; `None` while another process has it.
 fn lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     let path = path.with_extension("lock");
     loop {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        let inode = file.metadata()?.ino();
+        let mut options = OpenOptions::new();
+        let file =
+            options.create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
+        let held = file.metadata()?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             // Whoever had it before us may have removed it: then ours is a lock of nothing.
-            Ok(lock) if std::fs::metadata(&path).is_ok_and(|m| m.ino() == inode) => return Ok(Some(lock)),
+            Ok(lock)
+                if std::fs::symlink_metadata(&path)
+                    .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino())) =>
+            {
+                return Ok(Some(lock));
+            }
             Ok(_) => {}
             Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
             Err((_, e)) => return Err(e.into()),
@@ -271,6 +282,21 @@ mod tests {
         drop(found);
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["image"], "neither record nor lock");
+        for foreign in ["theirs", ""] {
+            // Somebody put another file there while the upload went on.
+            let slot = Slot::<Toy>::open_in(dir.path(), "r", "s").unwrap();
+            let path = slot.path.as_ref().unwrap().with_extension("lock");
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, foreign).unwrap();
+            drop(slot);
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), foreign);
+            std::fs::remove_file(&path).unwrap();
+            // One that was there before, with something in it, serves as a lock and stays.
+            std::fs::write(&path, "theirs").unwrap();
+            drop(Slot::<Toy>::open_in(dir.path(), "r", "s").unwrap());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), "theirs");
+            std::fs::remove_file(&path).unwrap();
+        }
         std::fs::write(&image, "xy").unwrap();
         assert_ne!(Identity::of(&image).unwrap(), identity);
     }

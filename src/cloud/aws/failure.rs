@@ -1,10 +1,11 @@
 //! What can go wrong with images, snapshots and clean-up.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::api;
 use crate::cloud::resume;
+use crate::folders::Unusable;
 
 /// A result of the work with images and what is left over.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -28,14 +29,8 @@ pub enum Error {
     #[error(transparent)]
     Resume(#[from] resume::Error),
     /// A file cannot be read or written.
-    #[error("cannot use {}", .path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] Unusable),
     /// Something that was asked for, found or answered is not as it should be.
     #[error("{0}")]
     Invalid(String),
@@ -50,7 +45,7 @@ pub enum Error {
 impl Error {
     /// A failure of a file.
     pub fn file(path: &Path, source: io::Error) -> Self {
-        Self::File { path: path.to_owned(), source }
+        Unusable::at(path)(source).into()
     }
 
     /// The error without the steps around it.

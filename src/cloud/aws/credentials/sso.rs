@@ -176,7 +176,7 @@ impl SignOn {
         }
         let (path, content) = (self.cache.clone(), content.to_string());
         let write = move || target::replace(&path, 0o600, content.as_bytes());
-        let written = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other).flatten();
+        let written = off_thread(write).await;
         if let Err(e) = written {
             // It is good for this run; the next one may have to log in.
             crate::warning!(COMPONENT, "cannot keep the renewed token in {}: {e}", self.cache.display());
@@ -188,8 +188,7 @@ impl SignOn {
     async fn cached(&self) -> Result<Token, Error> {
         let path = self.cache.clone();
         let read = move || read(&path);
-        let content = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
-        let bytes = match content {
+        let bytes = match off_thread(read).await {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(self.login("nobody has logged in"));
@@ -226,6 +225,13 @@ impl SignOn {
     fn wrong(&self, reason: &str) -> Error {
         Error::Source { origin: self.origin(), reason: reason.to_owned() }
     }
+}
+
+/// Uses the file system on a thread that may block.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {

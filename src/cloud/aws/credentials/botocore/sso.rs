@@ -270,7 +270,7 @@ fn kept(home: &Path, row: &Row) -> String {
         assert!(names.is_empty(), "{names:?}");
         return "no file".into();
     };
-    assert_eq!(names, [path.clone()]);
+    assert_eq!(names, std::slice::from_ref(&path));
     let Ok(mut json) = serde_json::from_str::<Value>(&text) else { return text };
     if row.4.as_ref() != Some(&json) {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
