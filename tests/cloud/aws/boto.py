@@ -261,6 +261,19 @@ def put():
         client("s3").put_object(Bucket=sys.argv[3], Key=key, Body=key.encode(), ACL="public-read")
 
 
+def parts():
+    """BUCKET KEY FILE LENGTH: a file, in parts of so many bytes, as other tools send it; the object's tag."""
+    s3, (bucket, key, file, length) = client("s3"), sys.argv[3:]
+    place = {"Bucket": bucket, "Key": key}
+    begun = {**place, "UploadId": s3.create_multipart_upload(**place)["UploadId"]}
+    sent = []
+    with open(file, "rb") as data:
+        while piece := data.read(int(length)):
+            part = s3.upload_part(**begun, PartNumber=len(sent) + 1, Body=piece)
+            sent.append({"PartNumber": len(sent) + 1, "ETag": part["ETag"]})
+    return s3.complete_multipart_upload(**begun, MultipartUpload={"Parts": sent})["ETag"]
+
+
 def lengths():
     """BUCKET: all keys, and how long their objects are."""
     pages = client("s3").get_paginator("list_objects_v2").paginate(Bucket=sys.argv[3])

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Cloud, ids, json, upload};
 use crate::cloud::aws;
+use crate::cloud::aws::conformance::boto;
 use crate::support::proxy::Fault;
 
 const FILE: &str = "/images/path/disk.raw";
@@ -154,6 +155,83 @@ fn what_differs_is_not_used_again() {
     // an image of the name, made of another snapshot
     let outcome = cloud.ore(&upload(other.to_str().unwrap(), &["--name=n3"])).expect(1);
     assert!(outcome.stderr.contains("is made of snap-") && outcome.stderr.contains("--force"));
+}
+
+/// Objects that others sent have no SHA-256 beside them: the tag tells, if its parts are as ours would be.
+#[test]
+fn what_others_sent_in_parts_is_told_by_its_tag() {
+    let Some(cloud) = Cloud::initialized(&[("MANTLE_IMPORT_POLLS", "1")]) else { return };
+    let file = cloud.disk("disk.raw", 11 << 20);
+    let path = file.to_str().unwrap();
+    let send =
+        |part: usize| boto(&cloud.endpoint(), "parts", &["images", "path/disk.raw", path, &part.to_string()]);
+    let args = |name: &'static str| upload(path, &["--delete-object=false", name, "--ami-name=parts"]);
+    let refused = |why: &str| {
+        cloud.actions();
+        let outcome = cloud.ore(&args("--name=other")).expect(1);
+        assert!(outcome.stderr.contains(why) && outcome.stderr.contains("--force"), "{}", outcome.stderr);
+        let actions = cloud.actions();
+        assert!(!actions.iter().any(|a| a == "ImportSnapshot" || a.starts_with("PUT")), "{actions:?}");
+    };
+    // Three parts of 5 MiB and less, as ours.
+    assert!(send(5 << 20).as_str().unwrap().ends_with("-3\""));
+    cloud.actions();
+    let outcome = cloud.ore(&args("--name=same")).expect(0);
+    let skipped = "skipping upload since object exists and force was not set";
+    assert!(outcome.stderr.contains(skipped), "{}", outcome.stderr);
+    let actions = cloud.actions();
+    assert!(!actions.iter().any(|a| a.starts_with("PUT")), "{actions:?}");
+    // Others: nobody can tell.
+    assert!(send(6 << 20).as_str().unwrap().ends_with("-2\""));
+    refused("cannot be told to have the content of");
+    // As many parts, of another content.
+    send(5 << 20);
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    refused("cannot be told to have the content of");
+}
+
+/// A snapshot of the name that was made by somebody who did not write down of what.
+#[test]
+fn a_snapshot_that_is_older_than_the_file_is_not_used() {
+    let Some(cloud) = Cloud::initialized(&[("MANTLE_IMPORT_POLLS", "1")]) else { return };
+    let file = cloud.disk("disk.raw", 600);
+    let path = file.to_str().unwrap();
+    let first = json(&cloud.ore(&upload(path, &["--delete-object=false"])).expect(0));
+    let snapshot = first["SnapshotID"].as_str().unwrap();
+    let tags = cloud.call(
+        "ec2",
+        &[("Action", "DescribeTags"), ("Filter.1.Name", "resource-id"), ("Filter.1.Value.1", snapshot)],
+    );
+    let digest = tags
+        .split("<key>")
+        .map(|t| t.split('<').next().unwrap())
+        .find(|k| k.to_lowercase().contains("sha256"));
+    let digest = digest.unwrap_or_else(|| panic!("no digest in {tags}"));
+    cloud.call("ec2", &[("Action", "DeleteTags"), ("ResourceId.1", snapshot), ("Tag.1.Key", digest)]);
+    let touch = |hours: i64| {
+        let now = std::time::SystemTime::now();
+        let hour = std::time::Duration::from_secs(3600 * hours.unsigned_abs());
+        let time = if hours < 0 { now - hour } else { now + hour };
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    };
+    touch(2);
+    cloud.actions();
+    let outcome = cloud.ore(&upload(path, &[])).expect(1);
+    let why = format!("snapshot {snapshot} of ");
+    assert!(outcome.stderr.contains(&why), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(" is older than the file"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("--force"), "{}", outcome.stderr);
+    assert!(!cloud.actions().iter().any(|a| a == "RegisterImage"));
+    touch(-2);
+    let outcome = cloud.ore(&upload(path, &[])).expect(0);
+    assert_eq!(json(&outcome)["SnapshotID"], *snapshot);
+    assert!(
+        outcome.stderr.contains("cannot be told whether it is made of the same image"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[test]
