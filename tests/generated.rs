@@ -1,9 +1,10 @@
 //! The committed man pages and completions are those that this version makes.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use crate::support::{Env, installed, repository};
+use crate::support::{Env, installed, places, repository};
 
 const REPAIR: &str = "repair with: cargo run -- generate all --out .";
 
@@ -79,6 +80,33 @@ fn generating_removes_its_own_orphans_only() {
     env.mantle(&["generate", "man", "--out", &out]).expect(0);
     assert!(!env.home().join("man/orphan.1").exists());
     assert!(env.home().join("man/by-hand.1").exists());
+}
+
+#[test]
+fn generated_files_go_where_links_lead_or_nowhere() {
+    let env = Env::new();
+    let out = env.home().join("out");
+    let generate = |code| env.mantle(&["generate", "man", "--out", out.to_str().unwrap()]).expect(code);
+    generate(0);
+    let page = out.join("man/kola.1");
+    let text = std::fs::read_to_string(&page).unwrap();
+    std::fs::remove_file(&page).unwrap();
+    let far = env.write("far/page", "old");
+    symlink(&far, &page).unwrap();
+    generate(0);
+    assert_eq!((std::fs::read_to_string(&far).unwrap(), std::fs::read_link(&page).unwrap()), (text, far));
+    for to in places::make(&env.home()) {
+        std::fs::remove_file(&page).unwrap();
+        symlink(&to, &page).unwrap();
+        // Another one would be written first.
+        std::fs::write(out.join("man/cork.1"), "changed").unwrap();
+        let outcome = generate(1);
+        let said = format!("cannot replace {}: it ", page.display());
+        assert!(outcome.stderr.contains(&said), "{to:?}: {}", outcome.stderr);
+        assert_eq!(std::fs::read_link(&page).unwrap(), to);
+        assert_eq!(std::fs::read_to_string(out.join("man/cork.1")).unwrap(), "changed", "{to:?}");
+    }
+    assert!(!env.home().join("nowhere").exists());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use mantle::harness::{self, Case, Outcome, T};
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Evidence;
 use mantle::platform::{DRIVERS, MachineOptions};
+use mantle::target::{Fresh, Target};
 use mantle::text::chain;
 use semver::Version;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,7 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     let setup = Setup::read(matches)?;
     // Nothing reads them yet, but a wrong one should not be noticed only when something does.
     existing(setup.general.update_payload.as_deref())?;
+    setup.general.tapfile.as_deref().map(Target::of).transpose()?;
     setup.general.torcx_manifest.as_deref().map(super::torcx::check).transpose()?;
     let shared = Shared { architecture: setup.target.architecture().to_owned(), features: setup.features() };
     let mut run = Run {
@@ -323,10 +325,15 @@ fn existing(payload: Option<&Path>) -> Result<()> {
     }
 }
 
+/// Copies a report to where somebody wants it.
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    std::fs::copy(from, to)
-        .wrap_err_with(|| format!("cannot copy {} to {}", from.display(), to.display()))
-        .map(drop)
+    let put = || -> std::io::Result<()> {
+        let mut report = std::fs::File::open(from)?;
+        let fresh = Fresh::new(Target::of(to).map_err(std::io::Error::other)?, 0o666)?;
+        std::io::copy(&mut report, &mut fresh.file())?;
+        fresh.commit()
+    };
+    put().wrap_err_with(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
 /// Writes properties.json: what was run, on what, with which options. Secrets are masked.

@@ -1,8 +1,9 @@
 //! `mantle install`.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
-use crate::support::Env;
+use crate::support::{Env, places};
 
 #[test]
 fn everything_lands_where_a_distribution_puts_it() {
@@ -64,4 +65,55 @@ fn programs_of_other_origin_are_kept() {
     assert_eq!(std::fs::read_to_string(&stranger).unwrap(), "#!/bin/sh\n");
     env.mantle(&[&args[..], &["--force"]].concat()).expect(0);
     assert!(stranger.is_symlink());
+}
+
+#[test]
+fn links_to_files_stay_and_all_others_are_refused_before_anything_is_changed() {
+    let env = Env::new();
+    let prefix = env.home().join("usr");
+    let install = |code| env.mantle(&["install", "--prefix", prefix.to_str().unwrap()]).expect(code);
+    install(0);
+    let man = prefix.join("share/man/man1");
+    let (page, binary) = (man.join("kola.1"), prefix.join("bin/mantle"));
+    let text = std::fs::read_to_string(&page).unwrap();
+    let far = env.home().join("far");
+    std::fs::create_dir(&far).unwrap();
+    std::fs::write(far.join("page"), "old").unwrap();
+    std::fs::rename(&binary, far.join("binary")).unwrap();
+    std::fs::remove_file(&page).unwrap();
+    symlink("../../../../far/page", &page).unwrap();
+    symlink(far.join("binary"), &binary).unwrap();
+    let before = far.join("binary").metadata().unwrap().ino();
+    install(0);
+    assert_eq!(std::fs::read_to_string(far.join("page")).unwrap(), text);
+    assert_ne!(
+        far.join("binary").metadata().unwrap().ino(),
+        before,
+        "it is a new file in the old one's place"
+    );
+    assert_eq!(std::fs::read_link(&page).unwrap(), Path::new("../../../../far/page"));
+    assert_eq!(std::fs::read_link(&binary).unwrap(), far.join("binary"));
+    assert_eq!(std::fs::read_dir(&far).unwrap().count(), 2);
+
+    let installed = far.join("binary").metadata().unwrap().ino();
+    let places = places::make(&man);
+    for to in &places {
+        for path in [&page, &binary] {
+            let kept = std::fs::read_link(path).unwrap();
+            std::fs::remove_file(path).unwrap();
+            symlink(to, path).unwrap();
+            for force in [&[][..], &["--force"]] {
+                let args = [&["install", "--prefix", prefix.to_str().unwrap()], force].concat();
+                let outcome = env.mantle(&args).expect(1);
+                let said = format!("cannot replace {}: it ", path.display());
+                assert!(outcome.stderr.contains(&said), "{to:?}: {}", outcome.stderr);
+                assert!(outcome.stdout.is_empty(), "{to:?}: {}", outcome.stdout);
+            }
+            assert_eq!(std::fs::read_link(path).unwrap(), *to);
+            std::fs::remove_file(path).unwrap();
+            symlink(kept, path).unwrap();
+        }
+    }
+    assert_eq!(far.join("binary").metadata().unwrap().ino(), installed);
+    assert!(man.join("fifo").exists() && !man.join("nowhere").exists());
 }

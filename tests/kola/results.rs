@@ -1,12 +1,13 @@
 //! Results of runs on scripted machines: text, exit status, reports, folders.
 
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use serde::Serialize as _;
 use serde_json::Value;
 
 use super::{constant, env, planned, report, run};
-use crate::support::snapshot;
+use crate::support::{places, snapshot};
 
 #[test]
 fn all_reports_tell_the_same() {
@@ -125,6 +126,68 @@ fn the_tap_file_is_copied() {
     assert!(outcome.stdout.contains("PASS, output in"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("no/such/copy.tap"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("No such file or directory"), "{}", outcome.stderr);
+}
+
+#[test]
+fn the_tap_file_is_copied_where_links_lead_or_nothing_is_run() {
+    let env = env();
+    let far = env.write("far/copy", "old");
+    let link = env.home().join("copy.tap");
+    let tap = "1..1\nok - selftest.pass\n";
+    let to = |place: &str| run(&env, &["--output-dir=out", "--tapfile", place, "selftest.pass"]);
+    symlink("far/copy", &link).unwrap();
+    to("copy.tap").expect(0);
+    assert_eq!(std::fs::read_to_string(&far).unwrap(), tap);
+    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("far/copy"));
+    for to in places::make(&env.home()) {
+        std::fs::remove_dir_all(env.home().join("out")).unwrap();
+        std::fs::remove_file(&link).unwrap();
+        symlink(&to, &link).unwrap();
+        let args = ["--output-dir=out", "--tapfile=copy.tap", "selftest.pass"];
+        if to.starts_with("/proc") {
+            let outcome = run(&env, &args).expect(0);
+            assert!(outcome.stdout.contains(tap), "{}", outcome.stdout);
+        } else {
+            let outcome = run(&env, &args).expect(1);
+            assert!(outcome.stderr.contains("cannot replace copy.tap: it "), "{to:?}: {}", outcome.stderr);
+            assert!(!env.home().join("out").exists(), "{to:?}");
+            std::fs::create_dir(env.home().join("out")).unwrap();
+        }
+        assert_eq!(std::fs::read_link(&link).unwrap(), to);
+    }
+    assert!(!env.home().join("nowhere").exists());
+    assert!(to("-").expect(0).stdout.contains(tap));
+    assert!(!env.home().join("-").exists());
+}
+
+/// Whoever can write to the output folder of the last run could have a root's run write anywhere.
+#[test]
+fn links_in_the_output_folder_go_and_what_they_lead_to_stays() {
+    let env = env();
+    run(&env, &["--output-dir=out", "selftest.pass"]).expect(0);
+    let out = env.home().join("out");
+    let names = ["test.tap", "properties.json", "resources.jsonl", "reports", "selftest.pass"];
+    for name in names {
+        let place = out.join(name);
+        if place.is_dir() {
+            std::fs::remove_dir_all(&place).unwrap();
+        } else if place.exists() {
+            std::fs::remove_file(&place).unwrap();
+        }
+        let far = env.write(&format!("far/{name}/console.txt"), "theirs");
+        let far =
+            if name.contains('.') && name != "selftest.pass" { far } else { far.parent().unwrap().into() };
+        symlink(far, &place).unwrap();
+    }
+    run(&env, &["--output-dir=out", "selftest.pass"]).expect(0);
+    for name in names {
+        let kind = std::fs::symlink_metadata(out.join(name));
+        assert!(kind.is_ok_and(|m| !m.is_symlink()), "{name}");
+        let far: Vec<_> = std::fs::read_dir(env.home().join("far").join(name)).unwrap().collect();
+        assert_eq!(far.len(), 1, "{name}: {far:?}");
+        let text = std::fs::read_to_string(env.home().join("far").join(name).join("console.txt")).unwrap();
+        assert_eq!(text, "theirs", "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ pub mod guard;
 pub mod http;
 pub mod machines;
 pub mod moto;
+pub mod places;
 pub mod proxy;
 pub mod server;
 pub mod toy;
