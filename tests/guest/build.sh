@@ -123,13 +123,15 @@ build() {
 	make_disk "$out/root" "$out/vmlinuz" "$out/initrd.zst" "$work/disk" "$work/disk.raw"
 	say "qcow2"
 	qemu-img convert -O qcow2 -c -o compression_type=zstd "$work/disk.raw" "$out/guest.qcow2"
-	write_features >"$out/guest.qcow2.json"
+	write_features "$out/root" >"$out/guest.qcow2.json"
 }
 
 # What kola asks about the image. guest.firstboot=auto: see initramfs/files/init.
 write_features() {
-	local list
+	local list read
 	list=$(printf '"%s", ' "${features[@]}")
+	read=$(ignition_versions "$1")
+	[[ $read == *3.0.0* ]] || die "the guest's Ignition does not say what it reads"
 	cat <<-EOF
 		{
 		  "distro": "$distro",
@@ -137,12 +139,22 @@ write_features() {
 		  "version": "$version",
 		  "user": "core",
 		  "features": [${list%, }],
-		  "ignition": [">=3.0.0, <=3.3.0"],
+		  "ignition": [${read%, }],
 		  "kernel": "vmlinuz",
 		  "initrd": "initrd.zst",
 		  "kernel_arguments": "$kernel_arguments guest.firstboot=auto"
 		}
 	EOF
+}
+
+# The versions of configs that the guest's Ignition takes, by its own word, as a list for JSON.
+ignition_versions() {
+	local version
+	for version in 2.{0..5}.0 3.{0..9}.0 3.{1..9}.0-experimental; do
+		if chroot "$1" /usr/bin/ignition-validate - <<<'{"ignition": {"version": "'"$version"'"}}' >/dev/null 2>&1; then
+			printf '"=%s", ' "$version"
+		fi
+	done
 }
 
 point_to() { # the folder: makes the variant's link point to it, at once or not at all

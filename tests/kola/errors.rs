@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::{constant, env, planned, root, run};
+use super::{constant, env, guest, planned, root, run};
 use crate::support::{Env, Outcome, installed, snapshot};
 
 /// One page of a snapshot: the command line, its exit status, and all it said.
@@ -219,6 +219,43 @@ fn machines_that_do_not_come_up_are_explained() {
         pages.add(&[&["run", "-p", "scripted"], &args[..], &["#", name]].concat(), &outcome);
     }
     pages.compare("error-machines");
+}
+
+/// What mantle's own guest reads is in its feature file; without one, all versions of a number would do.
+#[test]
+fn versions_that_the_images_ignition_cannot_read_are_refused_before_the_boot() {
+    let env = env();
+    env.write("guest.qcow2", "no image: it is not looked at before the userdata");
+    let facts = |ignition: &str| {
+        let text = r#"{"distro": "debian", "board": "amd64-usr", "version": "1.0.0", "features": ["ign3"]"#;
+        env.write("guest.qcow2.json", &format!("{text}{ignition}}}"));
+    };
+    let spawn = |version: &str| {
+        env.write("config.ign", &format!(r#"{{"ignition": {{"version": "{version}"}}}}"#));
+        let args = ["kola", "spawn", "-p", "qemu", "--qemu-image=guest.qcow2", "-u", "config.ign"];
+        env.mantle(&args).expect(1).stderr
+    };
+    let refusal = |version: &str| format!("not {version}");
+    let own = guest("guest.qcow2").map(|folder| {
+        let file = ["full", "base"].map(|v| folder.join(v).join("guest.qcow2.json"));
+        let texts = file.iter().filter_map(|f| std::fs::read_to_string(f).ok());
+        texts
+            .filter_map(|t| serde_json::from_str::<serde_json::Value>(&t).ok()?.get("ignition").cloned())
+            .collect()
+    });
+    let mut ranges: Vec<serde_json::Value> = own.unwrap_or_default();
+    ranges.push(serde_json::json!(["=3.0.0", "=3.3.0", "=3.4.0-experimental"]));
+    for ranges in ranges {
+        facts(&format!(", \"ignition\": {ranges}"));
+        for version in ["2.3.0", "3.9.0", "3.4.0"] {
+            let said = spawn(version);
+            assert!(said.contains("config is not valid: ignition.version"), "{ranges} {version}: {said}");
+            assert!(said.contains(&refusal(version)), "{ranges} {version}: {said}");
+        }
+        let said = spawn("3.3.0");
+        assert!(!said.contains(&refusal("3.3.0")), "{ranges}: {said}");
+    }
+    assert!(!env.home().join("_kola_temp/qemu-latest/machine").exists());
 }
 
 #[test]
