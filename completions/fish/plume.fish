@@ -52,7 +52,7 @@ complete -c plume -n "__fish_plume_needs_command" -f -a "help" -d 'Print help'
 complete -c plume -n "__fish_plume_using_subcommand index" -s B -l board -d 'Board, or all [default: the SDK\'s default board, else this machine\'s]' -r
 complete -c plume -n "__fish_plume_using_subcommand index" -s C -l channel -d 'Channel: alpha, beta, developer, stable, user, or all' -r
 complete -c plume -n "__fish_plume_using_subcommand index" -s V -l version -d 'Version, or all [default: that of .repo/manifests/version.txt below the SDK\'s root, else all]' -r
-complete -c plume -n "__fish_plume_using_subcommand index" -l html-style -d 'What pages look like' -r -f -a "plain\t'Names alone, byte for byte as in pages that were written before there was another style'
+complete -c plume -n "__fish_plume_using_subcommand index" -l html-style -d 'What pages look like' -r -f -a "plain\t'Names alone, byte for byte as pages have always been'
 details\t'A table with times, sizes and a link to the folder above'"
 complete -c plume -n "__fish_plume_using_subcommand index" -l gce-json-key -d 'Use the service account with this key, in Google\'s JSON form' -r -F
 complete -c plume -n "__fish_plume_using_subcommand index" -l channels -d 'Channel table to use in place of the built-in one; see `plume channels`' -r -F

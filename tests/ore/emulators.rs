@@ -114,7 +114,7 @@ fn jobs(emulator: &Emulator, folders: bool) {
         {
             put(&storage, "bkt-b", name, name).await;
         }
-        put(&storage, "bkt-b", "src/index.html", "a page of the source").await;
+        put_as(&storage, "bkt-b", "src/index.html", "a page of the source", "text/html").await;
         for (name, body) in [
             ("dst/top", "src/top"),
             ("dst/a/x.sig", "older"),
