@@ -30,9 +30,10 @@ use super::register::{self, Chosen, Flag, Selection, Test};
 /// When a test failed, none was selected, or the run could not be made.
 pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<()> {
     let setup = Setup::read(matches)?;
+    // It is written at the end of a run that may be long.
+    setup.general.tapfile.as_deref().map(Target::of).transpose()?;
     // Nothing reads them yet, but a wrong one should not be noticed only when something does.
     existing(setup.general.update_payload.as_deref())?;
-    setup.general.tapfile.as_deref().map(Target::of).transpose()?;
     setup.general.torcx_manifest.as_deref().map(super::torcx::check).transpose()?;
     let shared = Shared { architecture: setup.target.architecture().to_owned(), features: setup.features() };
     let mut run = Run {

@@ -37,10 +37,14 @@ pub const FILES: &[(&str, &str)] = &[(
 pub const ENVIRONMENT: &[(&str, &str)] = &[
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
-        "AWS keys, unless an option names a profile; else those of a profile, a role, a container or the instance.",
+        "AWS keys, unless an option names a profile; else those of a profile, a role, a single sign-on, a container \
+         or the instance.",
     ),
     ("AWS_CA_BUNDLE", "Certificates in PEM that replace the trust roots for AWS."),
-    ("AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _EBS, _S3, _IAM, _STS", "Servers to use in place of Amazon's."),
+    (
+        "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_EC2, _EBS, _S3, _IAM, _STS, _SSO, _SSO_OIDC",
+        "Servers to use in place of Amazon's.",
+    ),
     (
         "AWS_PROFILE, AWS_DEFAULT_PROFILE",
         "The AWS profile when no option names one; variables with keys win over it.",
