@@ -1,6 +1,7 @@
 //! Single sign-on: its portal, which gives keys for roles, and the renewal of the tokens that are shown to it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
@@ -114,7 +115,14 @@ async fn json_of(
     request: impl Fn() -> Request,
 ) -> Result<Value> {
     let name = Cow::Borrowed(call);
-    let exchange = Exchange { call: &name, accepted: &[], limit: MAX_ANSWER, read: refusal::read, confided };
+    let exchange = Exchange {
+        call: &name,
+        accepted: &[],
+        limit: MAX_ANSWER,
+        waits: Duration::ZERO,
+        read: refusal::read,
+        confided,
+    };
     let once = |(): &()| connection.http.exchange(request(), exchange);
     let answer = connection.calls.run(&Open, How::new(Repeat::Freely), once).await?;
     serde_json::from_slice(&answer.body).map_err(|_| Error::answer(call, "it is not JSON"))
