@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use color_eyre::Section as _;
@@ -115,8 +116,10 @@ async fn on_cluster(
         say("Spawning machine...".into())?;
         starts.push(cluster.new_machine(user_data.clone(), machine_options.clone()));
     }
-    let machines: Vec<Arc<Guest>> =
-        futures_util::future::try_join_all(starts).await.wrap_err("Spawning instance failed")?;
+    let machines: Vec<Arc<Guest>> = tokio::select! {
+        machines = futures_util::future::try_join_all(starts) => machines.wrap_err("Spawning instance failed")?,
+        how = cluster.lost() => return Err(eyre!(how)),
+    };
     for machine in &machines {
         say(format!("Machine {} spawned at {}", machine.id(), machine.ip()))?;
     }
@@ -137,7 +140,19 @@ fi
             .await
             .wrap_err("Setting shell prompt failed")?;
     }
-    last.client().shell(&std::env::var("TERM").unwrap_or_default()).await.wrap_err("Manhole failed")
+    let term = std::env::var("TERM").unwrap_or_default();
+    // Not for what its console says, nor for the other machines: people may want to look at that.
+    tokio::select! {
+        left = last.client().shell(&term) => match left {
+            // The connection breaks before it is known why.
+            Err(e) => match tokio::time::timeout(Duration::from_secs(1), last.ended()).await {
+                Ok(how) => Err(eyre!(how)),
+                Err(_) => Err(e).wrap_err("Manhole failed"),
+            },
+            Ok(()) => Ok(()),
+        },
+        how = last.ended() => Err(eyre!(how)),
+    }
 }
 
 fn tell_how_to_reach(cluster: &Deployment) -> Result<()> {

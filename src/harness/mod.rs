@@ -6,7 +6,7 @@
 //! ```ignore
 //! let run = move |t: T| async move {
 //!     let cluster = flight.new_cluster(t.output_dir()?).await?;
-//!     let result = t.body(test(cluster.clone(), t.clone())).await;
+//!     let result = t.body(test(cluster.clone(), t.clone())).await; // or body_on, with what tells of a loss
 //!     t.join().await;
 //!     cluster.destroy().await; // bounded by its own deadlines; problems are t.error(…)
 //!     result

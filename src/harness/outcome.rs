@@ -21,7 +21,7 @@ pub fn skip(text: impl Into<String>) -> eyre::Report {
 pub struct Panicked(pub(super) String);
 
 /// Something other than the test itself ended it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Stopped {
     /// The time of its case was used up.
     #[error("timed out after {} s", .0.as_secs_f64())]
@@ -29,6 +29,21 @@ pub enum Stopped {
     /// The run was cancelled.
     #[error("interrupted")]
     Interrupted,
+    /// What it ran on was lost: how, in the first line, and what else is known of it below.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl Stopped {
+    /// The same in one line.
+    pub(super) fn brief(self) -> Self {
+        match self {
+            Self::Lost(how) => {
+                Self::Lost(how.lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
+            }
+            other => other,
+        }
+    }
 }
 
 /// The result of one test. What the reports make of it is in one table, [`Outcome::form`].
@@ -140,6 +155,8 @@ pub enum Fault {
     Timeout,
     /// [`Stopped::Interrupted`].
     Interrupted,
+    /// [`Stopped::Lost`].
+    Lost,
 }
 
 impl Fault {
@@ -147,18 +164,20 @@ impl Fault {
         let find = |e: &(dyn std::error::Error + 'static)| match e.downcast_ref::<Stopped>() {
             Some(Stopped::TimedOut(_)) => Some(Fault::Timeout),
             Some(Stopped::Interrupted) => Some(Fault::Interrupted),
+            Some(Stopped::Lost(_)) => Some(Fault::Lost),
             None => e.is::<Panicked>().then_some(Fault::Panic),
         };
         report.chain().find_map(find).unwrap_or_default()
     }
 
-    /// `error`, `panic`, `timeout` or `interrupted`.
+    /// `error`, `panic`, `timeout`, `interrupted` or `lost`.
     pub fn as_str(self) -> &'static str {
         match self {
             Fault::Error => "error",
             Fault::Panic => "panic",
             Fault::Timeout => "timeout",
             Fault::Interrupted => "interrupted",
+            Fault::Lost => "lost",
         }
     }
 }

@@ -5,6 +5,7 @@ use std::future::{Future, pending};
 use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use super::slots::{Class, Slot};
 
 /// How long a body may react to its token before it is aborted.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long the loss that a failure may be a sign of can take to become known.
+const SIGN: Duration = Duration::from_secs(1);
 /// How long an aborted body may take to reach its next await point before it is left behind.
 const ABORT_GRACE: Duration = Duration::from_secs(2);
 
@@ -35,18 +38,20 @@ struct Inner {
     depth: usize,
     /// Ends with the test, its case's time, or the run.
     token: CancellationToken,
-    limit: Arc<Limit>,
+    end: Arc<End>,
     state: Mutex<State>,
     /// Sub-tests that have not ended.
     children: watch::Sender<usize>,
 }
 
-/// The time limit of a case, shared by its test and all sub-tests.
-struct Limit {
+/// What ends a case early, shared by its test and all sub-tests.
+struct End {
     /// The top-level test's token.
     token: CancellationToken,
-    /// Set before the token is cancelled, if the time was up.
-    timed_out: OnceLock<Duration>,
+    /// Set before the token is cancelled, unless the run was interrupted.
+    why: OnceLock<Stopped>,
+    /// Somebody tells when what the test runs on is lost.
+    watched: AtomicBool,
     bodies: Mutex<Bodies>,
 }
 
@@ -59,7 +64,7 @@ struct Bodies {
     due: Option<Duration>,
 }
 
-impl Limit {
+impl End {
     fn bodies(&self) -> MutexGuard<'_, Bodies> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -68,9 +73,19 @@ impl Limit {
         let mut bodies = self.bodies();
         if bodies.began && bodies.running == 0 {
             bodies.due = Some(limit);
-        } else if !self.token.is_cancelled() && self.timed_out.set(limit).is_ok() {
+        } else {
+            drop(bodies);
+            self.stop(Stopped::TimedOut(limit));
+        }
+    }
+
+    /// Ends the case, unless something else did; returns whether this was it.
+    fn stop(&self, why: Stopped) -> bool {
+        let first = !self.token.is_cancelled() && self.why.set(why).is_ok();
+        if first {
             self.token.cancel();
         }
+        first
     }
 
     fn enter(self: &Arc<Self>) -> Entered {
@@ -87,7 +102,7 @@ impl Limit {
 }
 
 /// A body runs, until this is dropped.
-struct Entered(Arc<Limit>);
+struct Entered(Arc<End>);
 
 impl Drop for Entered {
     fn drop(&mut self) {
@@ -167,9 +182,14 @@ impl T {
     /// A top-level test with this (already unique) name.
     pub(super) fn new(suite: &Arc<Suite>, name: String) -> Self {
         let token = suite.cancel.child_token();
-        let limit = Limit { token: token.clone(), timed_out: OnceLock::new(), bodies: Mutex::default() };
+        let end = End {
+            token: token.clone(),
+            why: OnceLock::new(),
+            watched: AtomicBool::new(false),
+            bodies: Mutex::default(),
+        };
         let state = State { parallel: true, ..State::default() };
-        Self::make(suite, None, name, token, Arc::new(limit), state)
+        Self::make(suite, None, name, token, Arc::new(end), state)
     }
 
     fn make(
@@ -177,7 +197,7 @@ impl T {
         parent: Option<&T>,
         name: String,
         token: CancellationToken,
-        limit: Arc<Limit>,
+        end: Arc<End>,
         state: State,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -186,7 +206,7 @@ impl T {
             parent: parent.cloned(),
             name,
             token,
-            limit,
+            end,
             state: Mutex::new(state),
             children: watch::Sender::new(0),
         }))
@@ -291,7 +311,9 @@ impl T {
         if !self.0.token.is_cancelled() {
             return None;
         }
-        Some(self.0.limit.timed_out.get().map_or(Stopped::Interrupted, |&limit| Stopped::TimedOut(limit)))
+        let why = self.0.end.why.get().cloned().unwrap_or(Stopped::Interrupted);
+        // The test itself tells all; its sub-tests need not repeat it.
+        Some(if self.0.parent.is_some() { why.brief() } else { why })
     }
 
     /// From now on, once one sub-test has failed, later sub-tests of this test (not of its sub-tests) are skipped.
@@ -311,7 +333,7 @@ impl T {
     where
         F: Future<Output = eyre::Result<()>> + Send + 'static,
     {
-        let _entered = self.0.limit.enter();
+        let _entered = self.0.end.enter();
         if let Some(stop) = self.stopped() {
             return Err(stop.into());
         }
@@ -321,8 +343,19 @@ impl T {
             ended = task.ended() => Some(ended),
             () = self.0.token.cancelled() => None,
         };
+        let mut stop = self.stopped();
+        if stop.is_none()
+            && let Some(result) = &ended
+            && self.may_be_a_sign(result)
+        {
+            let _ = timeout(SIGN, self.0.token.cancelled()).await;
+            stop = self.stopped().filter(|stop| matches!(stop, Stopped::Lost(_)));
+            if let (Ok(()), Some(stop)) = (result, &stop) {
+                return Err(stop.clone().into());
+            }
+        }
         // A failure at the very moment of the stop is most likely its reaction.
-        let stop = match (ended, self.stopped()) {
+        let stop = match (ended, stop) {
             (Some(Err(reaction)), Some(stop)) => {
                 self.record(None, &format!("{reaction:#}"), false);
                 return Err(stop.into());
@@ -330,7 +363,9 @@ impl T {
             (Some(result), _) => return result,
             (None, stop) => stop.unwrap_or(Stopped::Interrupted),
         };
-        let grace = if self.lock().waiting { Duration::ZERO } else { GRACE };
+        // Without what it ran on there is nothing to react with.
+        let hopeless = matches!(stop, Stopped::Lost(_));
+        let grace = if hopeless || self.lock().waiting { Duration::ZERO } else { GRACE };
         match timeout(grace, task.ended()).await {
             Ok(Ok(())) => {}
             Ok(Err(reaction)) => self.record(None, &format!("{reaction:#}"), false),
@@ -343,6 +378,53 @@ impl T {
             }
         }
         Err(stop.into())
+    }
+
+    /// As [`T::body`], on something that may be lost; then [joins](T::join) the sub-tests. Once `lost` resolves, with
+    /// how it was lost, all of them are stopped without delay, and the result is [`Stopped::Lost`]. It is also the
+    /// result if a failure turns out within a second to have been a sign of the loss.
+    ///
+    /// # Errors
+    /// As [`T::body`], and the above.
+    pub async fn body_on<F>(&self, lost: impl Future<Output = String>, future: F) -> eyre::Result<()>
+    where
+        F: Future<Output = eyre::Result<()>> + Send + 'static,
+    {
+        self.0.end.watched.store(true, Ordering::Relaxed);
+        let work = async {
+            let result = self.body(future).await;
+            self.join().await;
+            result
+        };
+        let mut work = std::pin::pin!(work);
+        let lost = tokio::select! {
+            biased;
+            how = lost => Stopped::Lost(how),
+            result = &mut work => return result,
+        };
+        if !self.0.end.stop(lost.clone()) {
+            return work.await;
+        }
+        match work.await {
+            Err(other) if Fault::of(&other) != Fault::Lost => {
+                // It had failed before.
+                self.record(None, &lost.to_string(), true);
+                Err(other)
+            }
+            _ => Err(lost.into()),
+        }
+    }
+
+    /// Whether a body may have failed because something is gone that nobody knows yet to be gone.
+    fn may_be_a_sign(&self, result: &eyre::Result<()>) -> bool {
+        let failed = match result {
+            Ok(()) => {
+                let state = self.lock();
+                state.failed && !state.child_failed
+            }
+            Err(report) => !is_skip(report),
+        };
+        failed && self.0.end.watched.load(Ordering::Relaxed)
     }
 
     /// Runs a sub-test and returns whether it did not fail (skipped counts as true).
@@ -390,7 +472,7 @@ impl T {
         let skipped = state.fail_fast && state.child_failed;
         let own = State { started: Some(Instant::now()), release: Some(release), ..State::default() };
         let token = self.0.token.child_token();
-        let child = Self::make(suite, Some(self), name, token, Arc::clone(&self.0.limit), own);
+        let child = Self::make(suite, Some(self), name, token, Arc::clone(&self.0.end), own);
         self.0.children.send_modify(|n| *n += 1);
         drop(state);
         suite.recorder.event(Event::Started { name: child.0.name.clone(), depth: child.0.depth });
@@ -504,7 +586,7 @@ impl T {
 
     /// Tells the test that its time is up.
     pub(super) fn time_out(&self, limit: Duration) {
-        self.0.limit.time_out(limit);
+        self.0.end.time_out(limit);
     }
 
     /// Records a result: what is left to do when the owner of a case returns. An owner that has more to report
@@ -518,22 +600,27 @@ impl T {
         }
         let fault = Fault::of(&report);
         // An owner that was stopped while setting up returns an error that does not say so.
-        let began = self.0.limit.bodies().began;
+        let began = self.0.end.bodies().began;
         match self.stopped().filter(|_| fault == Fault::Error && !began) {
             Some(stop) => {
                 self.record(None, &text, stop != Stopped::Interrupted);
-                self.end(&stop.to_string(), Fault::of(&stop.into()));
+                self.ended_by(&stop.to_string(), Fault::of(&stop.into()));
             }
-            None => self.end(&text, fault),
+            None => self.ended_by(&text, fault),
         }
     }
 
     /// Records what ended the test.
-    fn end(&self, text: &str, fault: Fault) {
+    fn ended_by(&self, text: &str, fault: Fault) {
         let interrupted = fault == Fault::Interrupted;
         self.record(None, text, !interrupted);
         if !interrupted {
-            self.lock().fault = fault;
+            let mut state = self.lock();
+            state.fault = fault;
+            if fault == Fault::Lost {
+                // What was told before were signs of it.
+                state.reason = Some(text.to_owned());
+            }
             return;
         }
         let mut t = Some(self);

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,9 +46,11 @@ pub struct Deployment {
     name: String,
     settings: ClusterSettings,
     guests: Mutex<Vec<Arc<Guest>>>,
+    /// Tells when there are other guests than before.
+    changed: watch::Sender<()>,
     evidence: Mutex<Vec<Evidence>>,
-    /// Creations under way; destruction waits for them.
-    creations: TaskTracker,
+    /// Creations and removals under way; destruction waits for them.
+    under_way: TaskTracker,
     closed: AtomicBool,
     /// Ends the waits of launches.
     closing: CancellationToken,
@@ -67,7 +72,8 @@ impl Deployment {
             settings,
             guests: Mutex::default(),
             evidence: Mutex::default(),
-            creations: TaskTracker::new(),
+            changed: watch::Sender::new(()),
+            under_way: TaskTracker::new(),
             closed: AtomicBool::new(false),
         }))
     }
@@ -87,6 +93,24 @@ impl Deployment {
         lock(&self.guests).clone()
     }
 
+    /// Resolves, with how, once one of the machines is lost that are up: see [`Guest::lost`]. Machines that are made
+    /// meanwhile count too; those that are removed do not, from the moment on at which this is asked for.
+    ///
+    /// To be raced against everything that uses the machines.
+    pub async fn lost(&self) -> String {
+        let mut changes = self.changed.subscribe();
+        loop {
+            let guests = self.guests();
+            let mut losses: FuturesUnordered<_> = guests.iter().map(|guest| guest.lost()).collect();
+            tokio::select! {
+                biased;
+                // The sender is a field of self, so it lives.
+                _ = changes.changed() => {}
+                Some(how) = losses.next() => return how,
+            }
+        }
+    }
+
     /// Starts a machine and waits until it is usable.
     ///
     /// Dropping the returned future loses nothing: the creation goes on, and [`Deployment::destroy`] waits for it.
@@ -103,7 +127,7 @@ impl Deployment {
         }
         let this = self.clone();
         // Only the launch must not be cut in two; waiting for the boot may be dropped at any moment.
-        let launch = self.creations.spawn(async move { this.launch(user_data, options).await });
+        let launch = self.under_way.spawn(async move { this.launch(user_data, options).await });
         let guest = launch.await.during(|| "the creation of a machine failed")??;
         if let Err(e) = guest.start().await {
             self.remove(&guest).await;
@@ -137,6 +161,7 @@ impl Deployment {
             Ok(guest) => {
                 let guest = Arc::new(guest);
                 lock(&self.guests).push(guest.clone());
+                self.changed.send_replace(());
                 Ok(guest)
             }
             Err(e) => {
@@ -169,7 +194,9 @@ impl Deployment {
     }
 
     /// Destroys one guest and keeps what it said.
-    pub async fn remove(&self, guest: &Arc<Guest>) {
+    ///
+    /// Dropping the returned future loses nothing, as with [`Deployment::new_machine`].
+    pub async fn remove(self: &Arc<Self>, guest: &Arc<Guest>) {
         let ours = {
             let mut guests = lock(&self.guests);
             let before = guests.len();
@@ -179,9 +206,16 @@ impl Deployment {
         if !ours {
             return;
         }
-        let evidence = guest.destroy().await;
-        self.keep(&evidence.left);
-        lock(&self.evidence).push(evidence);
+        self.changed.send_replace(());
+        let (this, guest) = (self.clone(), guest.clone());
+        let removal = self.under_way.spawn(async move {
+            let evidence = guest.destroy().await;
+            this.keep(&evidence.left);
+            lock(&this.evidence).push(evidence);
+        });
+        if let Err(e) = removal.await {
+            crate::error!("platform", "the removal of a machine failed: {e}");
+        }
     }
 
     /// Sees to it that what is left is on record and said.
@@ -193,14 +227,14 @@ impl Deployment {
     }
 
     /// Destroys all guests, side by side; returns what all its machines said, and what is left of them.
-    pub async fn destroy(&self) -> Vec<Evidence> {
+    pub async fn destroy(self: &Arc<Self>) -> Vec<Evidence> {
         self.closed.store(true, Ordering::SeqCst);
         self.closing.cancel();
-        self.creations.close();
-        if tokio::time::timeout(DESTROY, self.creations.wait()).await.is_err() {
+        self.under_way.close();
+        if tokio::time::timeout(DESTROY, self.under_way.wait()).await.is_err() {
             crate::error!(
                 "platform",
-                "the creation of a machine has not ended after {} s",
+                "the creation or removal of a machine has not ended after {} s",
                 DESTROY.as_secs()
             );
         }
@@ -213,8 +247,8 @@ impl Deployment {
 impl Deployment {
     /// Lets go of everything without ending it: machines started with `survive` run on after this process.
     pub async fn leave(&self) {
-        self.creations.close();
-        self.creations.wait().await;
+        self.under_way.close();
+        self.under_way.wait().await;
         for guest in self.guests() {
             guest.leave().await;
             // A dropped machine is destroyed; a forgotten one is not.

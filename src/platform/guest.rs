@@ -1,13 +1,13 @@
 //! A running machine as tests see it: SSH, journal, readiness, reboot. The same for every platform.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, watch};
 
 use super::distribution::{Distribution, OsRelease};
-use super::{Error, Limits, Machine, Result, ResultExt, end};
+use super::{Error, Limits, Machine, News, Result, ResultExt, end};
 use crate::badness;
 use crate::journal;
 use crate::ledger::Leftover;
@@ -31,6 +31,8 @@ pub struct Settings {
 
 /// How long the words that explain a failure may take to follow it on the console.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How often the console of a machine is looked at while its boot is waited for: first, and at last.
+const BOOT_LOOKS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
 /// What a start or a reboot is waiting for, and what was last seen of it.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +54,23 @@ pub struct Guest {
     /// How far the console has been looked at, for all who ask.
     watch: Mutex<badness::Watch>,
     waiting: std::sync::Mutex<Waiting>,
+    /// Set while the machine is expected to run: it has booted, and nobody waits for a reboot.
+    up: watch::Sender<bool>,
+    /// What was found on the console when the machine was lost.
+    told: OnceLock<&'static str>,
+}
+
+/// Whoever waits for a reboot tells what becomes of the machine; until this is dropped.
+struct Rebooting<'a> {
+    up: &'a watch::Sender<bool>,
+    /// It will not come up any more, and this was told.
+    over: bool,
+}
+
+impl Drop for Rebooting<'_> {
+    fn drop(&mut self) {
+        self.up.send_replace(!self.over);
+    }
 }
 
 /// How many times the limit of a connection a first command may take, login and all.
@@ -88,6 +107,8 @@ impl Guest {
             prepared: OnceCell::new(),
             watch,
             waiting: std::sync::Mutex::default(),
+            up: watch::Sender::new(false),
+            told: OnceLock::new(),
         })
     }
 
@@ -140,7 +161,10 @@ impl Guest {
         tokio::select! {
             biased; // who is doomed did not start, even if it answered
             cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to start: {cause}", self.id()))),
-            done = self.bring_up(deadline, None) => done,
+            done = self.bring_up(deadline, None) => {
+                self.up.send_replace(done.is_ok());
+                done
+            }
             never = self.narrate() => match never {},
         }
     }
@@ -167,23 +191,87 @@ impl Guest {
     /// on where the last one ended, and what was fatal once stays so.
     pub async fn doomed(&self) -> String {
         tokio::select! {
-            // The console often says why a machine ended.
             cause = self.machine.died() => match self.look().await {
+                // The console often says why a machine ended.
                 Some(finding) => self.explain(&finding).await,
                 None => cause,
             },
-            cause = self.fatal_console() => cause,
+            finding = self.fatal_console(BOOT_LOOKS) => self.explain(&finding).await,
         }
     }
 
-    async fn fatal_console(&self) -> String {
-        let mut pause = Duration::from_millis(250);
+    /// Resolves, with how, once the machine is lost although it was up: it ended without being told to, or its console
+    /// says something [fatal](badness::Check::fatal) that is not expected of it. The first line tells it in short, the
+    /// last one names the machine's folder.
+    ///
+    /// To be raced against all that uses the machine. Whoever waits for a boot or a reboot is told there what became of
+    /// it: meanwhile, and after one that failed so, this says nothing. What is watched where: the driver tells the death,
+    /// where it can (clouds cannot), and [how often](Machine::console_pace) consoles are worth a look.
+    pub async fn lost(&self) -> String {
+        let mut up = self.up.subscribe();
+        loop {
+            // The sender is a field of self, so it lives.
+            let _ = up.wait_for(|up| *up).await;
+            tokio::select! {
+                biased;
+                _ = up.wait_for(|up| !up) => {}
+                how = self.loss() => return how,
+            }
+        }
+    }
+
+    /// As [`Guest::lost`], but only when the machine has ended, not for what its console says: for people who want to
+    /// look at it as long as there is something to look at.
+    pub async fn ended(&self) -> String {
+        let cause = self.machine.died().await;
+        self.obituary(&format!("died: {cause}"))
+    }
+
+    async fn loss(&self) -> String {
+        let fatal = async {
+            match self.machine.console_pace() {
+                Some(pace) => self.fatal_console((pace, pace)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (died, finding) = tokio::select! {
+            cause = self.machine.died() => (Some(cause), self.look().await),
+            finding = fatal => (None, Some(finding)),
+        };
+        let explained = match &finding {
+            Some(finding) => {
+                let _ = self.told.set(finding.label);
+                self.explain(finding).await
+            }
+            None => String::new(),
+        };
+        self.obituary(&match died {
+            Some(cause) if explained.is_empty() => format!("died: {cause}"),
+            Some(cause) => {
+                let cause = cause.lines().next().unwrap_or_default();
+                format!("died: {cause}, after {explained}")
+            }
+            None => format!("was given up: {explained}"),
+        })
+    }
+
+    fn obituary(&self, how: &str) -> String {
+        format!(
+            "machine {:?} {how}
+its folder: {}",
+            self.id(),
+            self.dir.display()
+        )
+    }
+
+    /// Looks at the console, with pauses that double from the first one up to the second.
+    async fn fatal_console(&self, (mut pause, most): (Duration, Duration)) -> badness::Finding {
         loop {
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            pause = (pause * 2).min(most);
             if let Some(finding) = self.look().await {
                 tokio::time::sleep(LAST_WORDS).await;
-                return self.explain(&finding).await;
+                return finding;
             }
         }
     }
@@ -191,7 +279,11 @@ impl Guest {
     /// Looks at what is new on the console; returns what was fatal on it, now or before.
     async fn look(&self) -> Option<badness::Finding> {
         let mut watch = self.watch.lock().await;
-        watch.see(&self.machine.console().await?);
+        match self.machine.console_news(watch.seen()).await {
+            Some(News::More(text)) => watch.push(&text),
+            Some(News::Whole(text)) => watch.see(&text),
+            None => {}
+        }
         watch.fatal().cloned()
     }
 
@@ -398,8 +490,13 @@ impl Guest {
     pub async fn wait_for_reboot(&self, old: &BootId) -> Result<()> {
         self.ssh.reset();
         let deadline = Instant::now() + self.settings.limits.boot;
+        let mut watched = Rebooting { up: &self.up, over: false };
+        self.up.send_replace(false);
         tokio::select! {
-            cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to reboot: {cause}", self.id()))),
+            cause = self.doomed() => {
+                watched.over = true;
+                Err(Error::new(format!("machine {:?} failed to reboot: {cause}", self.id())))
+            }
             done = self.bring_up(deadline, Some(old)) => done,
             never = self.narrate() => match never {},
         }
@@ -423,7 +520,8 @@ impl Guest {
             crate::warning!("platform", "cannot read the journal of machine {}: {e}", self.id());
             Vec::new()
         });
-        Evidence { id: self.id().to_owned(), console: ended.console, journal, left: ended.left }
+        let told = self.told.get().copied();
+        Evidence { id: self.id().to_owned(), console: ended.console, journal, told, left: ended.left }
     }
 }
 
@@ -436,6 +534,8 @@ pub struct Evidence {
     pub console: Vec<u8>,
     /// Its journal as text.
     pub journal: Vec<u8>,
+    /// Label of the check whose finding on the console [`Guest::lost`] told: it need not be told again.
+    pub told: Option<&'static str>,
     /// What could not be removed.
     pub left: Vec<Leftover>,
 }

@@ -466,6 +466,19 @@ pub trait Machine: Send + Sync {
     /// cannot tell now.
     async fn console(&self) -> Option<Vec<u8>>;
 
+    /// What the console has said after its first `seen` bytes, for those who look again and again. The default shows
+    /// all of it, as those must do that show its end only; `None` as for [`Machine::console`].
+    async fn console_news(&self, seen: usize) -> Option<News> {
+        let _ = seen;
+        self.console().await.map(News::Whole)
+    }
+
+    /// How often to look at the console of a machine that is up, to learn that it will not get any further; `None`
+    /// where that shows nothing. For consoles that cost nothing to look at.
+    fn console_pace(&self) -> Option<Duration> {
+        Some(Duration::from_millis(500))
+    }
+
     /// The same, asked for anew: what the end of the machine may take away.
     async fn console_now(&self) -> Option<Vec<u8>> {
         self.console().await
@@ -487,6 +500,38 @@ pub trait Machine: Send + Sync {
     /// Ends the machine and frees what it owns; returns what is left. Nothing else: [`end`] is what to call.
     async fn destroy(&self) -> Vec<Leftover>;
 }
+
+/// What a console says, to somebody who has seen some of it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// What follows that.
+    More(Vec<u8>),
+    /// All of it.
+    Whole(Vec<u8>),
+}
+
+impl News {
+    /// What follows the first `seen` bytes of a file that grows; all of one that is shorter than that.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    async fn of_file(path: &std::path::Path, seen: usize) -> std::io::Result<Self> {
+        use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+        let mut file = tokio::fs::File::open(path).await?;
+        let seen = seen as u64;
+        let grown = file.metadata().await?.len() >= seen;
+        if grown {
+            file.seek(std::io::SeekFrom::Start(seen)).await?;
+        }
+        let mut text = Vec::new();
+        // The rest is for the next look.
+        file.take(CONSOLE_PIECE).read_to_end(&mut text).await?;
+        Ok(if grown { Self::More(text) } else { Self::Whole(text) })
+    }
+}
+
+/// How much of a console's file is read at once.
+const CONSOLE_PIECE: u64 = 16 << 20;
 
 /// How a machine ended.
 #[derive(Debug, Default)]

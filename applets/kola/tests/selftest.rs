@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use color_eyre::eyre::{Result, bail, ensure};
+use color_eyre::eyre::{Result, bail, ensure, eyre};
 use mantle::harness;
 
 use crate::kola::cluster::TestCluster;
-use crate::kola::register::Test;
+use crate::kola::register::{Flag, Native, Test};
+use crate::kola::tests::helpers;
 
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
@@ -23,7 +24,29 @@ pub fn tests() -> Vec<Test> {
         scripted(Test::new("selftest.reboot", reboot)),
         scripted(Test::new("selftest.lacking", pass)).features(["kernel", "no-such-feature"]),
         scripted(Test::new("selftest.versioned", pass)).min_version("99.0.0"),
+        scripted(Test::new("selftest.doom.native", native)).native([Native::new("Nothing", || Ok(()))]),
+        scripted(Test::new("selftest.doom.poll", poll)),
+        scripted(Test::new("selftest.doom.broken", broken)),
+        scripted(Test::new("selftest.doom.deep", deep)),
+        scripted(Test::new("selftest.doom.more", more)),
+        scripted(Test::new("selftest.doom.destroy", destroy)).cluster_size(2),
+        scripted(Test::new("selftest.doom.emergency", poll))
+            .flags([Flag::NoEmergencyShellCheck])
+            .timeout(Duration::from_secs(5)),
+        scripted(Test::new("selftest.doom.warned", poll)).timeout(Duration::from_secs(5)),
+        idle_test(),
     ]
+}
+
+/// Waits in a command; on machines of all kinds of this host, but there only where tests of kola itself are shown, so
+/// that no run of everything meets it.
+fn idle_test() -> Test {
+    let test = Test::new("selftest.doom.idle", idle);
+    if mantle::platform::show_hidden() {
+        test.platforms(["scripted", "nspawn", "qemu", "qemu-unpriv"])
+    } else {
+        scripted(test)
+    }
 }
 
 /// Only for the scripted platform.
@@ -84,5 +107,69 @@ async fn reboot(c: TestCluster) -> Result<()> {
     let before = m.boot_id().await?;
     m.reboot().await?;
     ensure!(m.boot_id().await? != before, "the machine is in the same boot");
+    Ok(())
+}
+
+async fn idle(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    c.log("about to idle");
+    c.must_ssh(&m, "sleep 10000").await.map(drop)
+}
+
+async fn native(c: TestCluster) -> Result<()> {
+    c.run_natives(&c.machine(0)?).await
+}
+
+/// Waits for what never comes, from a command on that machines of a plan may die of.
+async fn poll(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    c.must_ssh(&m, "doom").await?;
+    helpers::poll(&c, 10_000, Duration::from_secs(1), async || {
+        Ok(helpers::Probe::<()>::NotYet(eyre!("as planned")))
+    })
+    .await
+}
+
+/// Fails by what may be the sign of a death, in a subtest that does not return it.
+async fn broken(c: TestCluster) -> Result<()> {
+    let m = c.machine(0)?;
+    c.run("sub", async move |c: TestCluster| {
+        if let Err(e) = m.ssh("doom").await {
+            c.error(e);
+        }
+        Ok(())
+    })
+    .await;
+    Ok(())
+}
+
+/// A command in a subtest of a subtest, beside one that waits for nothing.
+async fn deep(c: TestCluster) -> Result<()> {
+    c.run("beside", async |c: TestCluster| {
+        c.parallel().await;
+        std::future::pending().await
+    })
+    .await;
+    c.run("a", async |c: TestCluster| {
+        c.run("b", async |c: TestCluster| {
+            let m = c.machine(0)?;
+            c.must_ssh(&m, "doom").await.map(drop)
+        })
+        .await;
+        std::future::pending().await
+    })
+    .await;
+    Ok(())
+}
+
+async fn more(c: TestCluster) -> Result<()> {
+    c.new_machine(c.user_data()).await.map(drop)
+}
+
+async fn destroy(c: TestCluster) -> Result<()> {
+    let machines = c.machines();
+    c.destroy_machine(&machines[0]).await;
+    c.must_ssh(&machines[1], "true").await?;
+    ensure!(c.machines().len() == 1, "the other machine is gone, too");
     Ok(())
 }

@@ -284,3 +284,131 @@ async fn dropping_the_run_leaves_no_task() {
     assert!(tokio::time::timeout(Duration::from_secs(5), run).await.is_err());
     assert!(ended.recv().await.is_none());
 }
+
+/// A loss that becomes known after so many milliseconds.
+async fn lost_after(milliseconds: u64) -> String {
+    sleep(Duration::from_millis(milliseconds)).await;
+    "the machine died:\nits last words".to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_ends_body_and_subtests_at_once_with_its_cause() {
+    let story = Story::default();
+    let told = story.clone();
+    let lose = Case::new(
+        "a",
+        LONG,
+        once(|t| async move {
+            let body = t.clone();
+            let result = t
+                .body_on(lost_after(1500), async move {
+                    body.run("parked", async |t| {
+                        t.parallel().await;
+                        Ok(())
+                    })
+                    .await;
+                    body.run("hangs", async |_| std::future::pending().await).await;
+                    Ok(())
+                })
+                .await;
+            sleep(Duration::from_secs(30)).await;
+            told.add("cleaned up");
+            result
+        }),
+    );
+    let ran = run_cases(vec![lose, case("b", async |_| Ok(()))], 1).await;
+    let results = ran.results();
+    assert!(results.contains("--- FAIL: a (31.50s)\n"), "{results}");
+    for block in [
+        "    --- FAIL: a/parked (0.00s)\n            the machine died\n",
+        "    --- FAIL: a/hangs (1.50s)\n            the machine died\n",
+        "\n        the machine died:\n            its last words\n",
+        "--- PASS: b (0.00s)\n",
+    ] {
+        assert!(results.contains(block), "{results}");
+    }
+    assert_eq!(story.told(), ["cleaned up"]);
+    let summary = ran.summary();
+    assert!(!summary.interrupted);
+    assert_eq!(summary.bad[0].headline(), "the machine died:");
+    assert_eq!(ran.file("reports/junit.xml").matches("type=\"lost\"").count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_that_are_signs_of_a_loss_give_way_to_it() {
+    let on = |name: &str, after: u64, body: fn(T) -> BoxFuture<'static, eyre::Result<()>>| {
+        Case::new(name, LONG, move |t: T| async move { t.body_on(lost_after(after), body(t.clone())).await })
+    };
+    let cases = vec![
+        on("a", 800, |_| Box::pin(async { bail!("connection lost") })),
+        on("b", 800, |t| {
+            Box::pin(async move {
+                t.run("sub", async |t| {
+                    t.error("connection lost");
+                    Ok(())
+                })
+                .await;
+                sleep(LONG).await;
+                Ok(())
+            })
+        }),
+        on("c", 800, |_| Box::pin(async { panic!("connection lost") })),
+        // Not known within a second: it was something else.
+        on("d", 1200, |_| Box::pin(async { bail!("as planned") })),
+        // Nothing failed: nobody waits.
+        on("e", 800, |_| Box::pin(async { Ok(()) })),
+        on("f", 800, |_| Box::pin(async { Err(skip("not here")) })),
+    ];
+    let ran = run_cases(cases, 1).await;
+    let results = ran.results();
+    for block in [
+        "--- FAIL: a (0.80s)\n        connection lost\n        the machine died:\n            its last words\n",
+        "    --- FAIL: b/sub (0.80s)\n            stopping.rs:N: connection lost\n            the machine died\n",
+        "--- FAIL: b (0.80s)\n",
+        "--- FAIL: c (0.80s)\n",
+        "--- FAIL: d (1.00s)\n        as planned\n",
+        "--- PASS: e (0.00s)\n",
+        "--- SKIP: f (0.00s)\n",
+    ] {
+        assert!(results.contains(block), "{results}");
+    }
+    let headlines: Vec<String> = ran.summary().bad.iter().map(|r| r.headline()).collect();
+    assert_eq!(headlines, ["the machine died:", "the machine died:", "the machine died:", "as planned"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_failed_before_a_loss_has_failed() {
+    let ran = run_cases(
+        vec![Case::new("a", LONG, |t: T| async move {
+            let body = t.clone();
+            t.body_on(lost_after(5000), async move {
+                body.run("slow", async |t| {
+                    t.parallel().await;
+                    std::future::pending().await
+                })
+                .await;
+                bail!("as planned")
+            })
+            .await
+        })],
+        1,
+    )
+    .await;
+    let results = ran.results();
+    for line in ["\n        the machine died:\n", "\n        as planned\n", "            the machine died\n"]
+    {
+        assert!(results.contains(line), "{results}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loss_after_the_time_was_up_changes_nothing() {
+    let ran = run_cases(
+        vec![Case::new("a", Duration::from_secs(1), |t: T| async move {
+            t.body_on(lost_after(1500), std::future::pending()).await
+        })],
+        1,
+    )
+    .await;
+    assert_eq!(ran.results(), "--- FAIL: a (2.00s)\n        timed out after 1 s\n");
+}

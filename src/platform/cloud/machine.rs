@@ -2,12 +2,13 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::console::Recorder;
-use super::{Order, Provider, Shared, State, resource, variables};
+use super::{Console, Order, Provider, Shared, State, resource, variables};
 use crate::http::CallError;
 use crate::ledger::{Leftover, Resource};
 use crate::platform::{Error, LaunchRequest, Machine, Result, ResultExt, keep_user_data};
@@ -143,6 +144,10 @@ pub(super) async fn end_by_token<P: Provider>(
     Ok(())
 }
 
+/// How often the console of a machine that is up is asked for. Accounts have limits on such calls, which all machines
+/// of all runs share: EC2's are shared with the calls that runs cannot do without.
+const CONSOLE_PACE: Duration = Duration::from_secs(30);
+
 struct CloudMachine<P: Provider> {
     id: String,
     address: String,
@@ -172,6 +177,15 @@ impl<P: Provider> Machine for CloudMachine<P> {
 
     async fn console(&self) -> Option<Vec<u8>> {
         self.console.text(&self.shared.provider).await
+    }
+
+    fn console_pace(&self) -> Option<Duration> {
+        match P::TRAITS.console {
+            Console::None => None,
+            // What was said some time ago changes at the machine's start and end only.
+            _ if !self.shared.provider.console_is_live() => None,
+            _ => Some(CONSOLE_PACE.mul_f64(poll::scale())),
+        }
     }
 
     async fn console_now(&self) -> Option<Vec<u8>> {

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::local::Local;
 use super::{
-    CONSOLE_FILE, Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target,
-    Variables, image,
+    CONSOLE_FILE, Error, Flight, FlightBase, LaunchRequest, Machine, News, Platform, Result, ResultExt,
+    Target, Variables, image,
 };
 use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::{Lease, Namespace};
@@ -350,11 +350,15 @@ impl Machine for Container {
             return std::future::pending().await;
         }
         let words = self.console().await.unwrap_or_default();
-        format!("the container ended ({status}); its last words:\n{}", last_lines(&words, 15))
+        format!("the container ended with {status}\nits last words:\n{}", last_lines(&words, 15))
     }
 
     async fn console(&self) -> Option<Vec<u8>> {
         tokio::fs::read(&self.console).await.ok()
+    }
+
+    async fn console_news(&self, seen: usize) -> Option<News> {
+        News::of_file(&self.console, seen).await.ok()
     }
 
     fn hints(&self) -> Vec<String> {

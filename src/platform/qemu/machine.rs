@@ -22,7 +22,7 @@ use crate::conf::Conf;
 use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::Lease;
 use crate::platform::local::Local;
-use crate::platform::{self, Error, LaunchRequest, Result, ResultExt, Variables, keep_user_data};
+use crate::platform::{self, Error, LaunchRequest, News, Result, ResultExt, Variables, keep_user_data};
 use crate::process::{Command, Proc};
 use crate::ssh::Dial;
 
@@ -304,7 +304,7 @@ fn epitaph(dir: &Path, cause: Option<String>, status: ExitStatus) -> String {
     for (file, whose) in [(STDERR, "qemu said"), (CONSOLE, "last lines of the console")] {
         let lines = last_lines(&dir.join(file));
         if !lines.is_empty() {
-            text.push_str(&format!("; {whose}:{lines}"));
+            text.push_str(&format!("\n{whose}:{lines}"));
         }
     }
     text
@@ -350,6 +350,10 @@ impl platform::Machine for QemuMachine {
                 None
             }
         }
+    }
+
+    async fn console_news(&self, seen: usize) -> Option<News> {
+        News::of_file(&self.dir.join(CONSOLE), seen).await.ok()
     }
 
     fn hints(&self) -> Vec<String> {
@@ -426,7 +430,7 @@ mod tests {
         std::fs::write(dir.path().join(STDERR), "qemu: no memory\n").unwrap();
         let text = epitaph(dir.path(), None, ExitStatus::from_raw(0x100));
         assert!(
-            text.starts_with("qemu ended with exit status: 1; qemu said:\n  qemu: no memory; last lines of the console:\n  line 90\n"),
+            text.starts_with("qemu ended with exit status: 1\nqemu said:\n  qemu: no memory\nlast lines of the console:\n  line 90\n"),
             "{text:?}"
         );
         assert!(text.ends_with("line 99") && !text.contains('\x1b'), "{text:?}");

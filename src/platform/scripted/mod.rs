@@ -4,17 +4,20 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::{
-    Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target, Variables,
+    Error, Flight, FlightBase, LaunchRequest, Machine, News, Platform, Result, ResultExt, Target, Variables,
     keep_user_data,
 };
 use crate::ledger::{Clean, Failure, Ledger, Leftover, Resource};
 use crate::ssh;
+use crate::text::last_lines;
 
 /// Options of the scripted platform.
 #[derive(clap::Args, Serialize, Clone, Debug)]
@@ -38,6 +41,10 @@ struct Plan {
     launch_ms: u64,
     /// The machine dies after launch, saying this.
     dies: Option<String>,
+    /// The machine ends once it is told to be destroyed, long before that is done.
+    ends_when_destroyed: bool,
+    /// How much slower than on bare hardware machines run; 0: no slower.
+    slowness: f64,
     /// Destroying a machine fails with this text.
     destroy_error: Option<String>,
     /// Destroying a machine never ends.
@@ -58,6 +65,8 @@ struct Plan {
 #[serde(default, deny_unknown_fields)]
 struct Answer {
     command: String,
+    /// Only machines after the run's first one answer so.
+    of_later: bool,
     stdout: String,
     stderr: String,
     status: i32,
@@ -67,6 +76,12 @@ struct Answer {
     hangs: bool,
     /// The machine is in another boot afterwards.
     reboots: bool,
+    /// The run's first machine, whichever is asked, dies of this command, saying this.
+    kills: Option<String>,
+    /// The first machine's console says this, too, from this command on.
+    console: String,
+    /// What the two above do happens so much later than the answer.
+    later_ms: u64,
 }
 
 impl Plan {
@@ -113,7 +128,12 @@ impl Platform for Scripted {
         if let Some(text) = plan.flight_error {
             return Err(Error::new(text));
         }
-        Ok(Arc::new(ScriptedFlight { name: base.unique_name(), plan: Arc::new(plan), ledger: base.ledger }))
+        Ok(Arc::new(ScriptedFlight {
+            name: base.unique_name(),
+            plan: Arc::new(plan),
+            ledger: base.ledger,
+            first: OnceLock::new(),
+        }))
     }
 }
 
@@ -121,6 +141,7 @@ struct ScriptedFlight {
     name: String,
     plan: Arc<Plan>,
     ledger: Arc<Ledger>,
+    first: OnceLock<Arc<Life>>,
 }
 
 #[async_trait]
@@ -133,12 +154,16 @@ impl Flight for ScriptedFlight {
         Scripted::NAME
     }
 
+    fn slowness(&self) -> f64 {
+        if self.plan.slowness > 0.0 { self.plan.slowness } else { 1.0 }
+    }
+
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         if let Some(text) = &self.plan.launch_error {
             return Err(Error::new(text.clone()));
         }
-        tokio::time::sleep(std::time::Duration::from_millis(self.plan.launch_ms)).await;
+        tokio::time::sleep(Duration::from_millis(self.plan.launch_ms)).await;
         let id = format!("scripted-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = request.output_dir.join(&id);
         std::fs::create_dir_all(&dir).during(|| format!("cannot create {}", dir.display()))?;
@@ -149,12 +174,13 @@ impl Flight for ScriptedFlight {
         keep_user_data(&dir, "ignition.json", conf.text())?;
         let record = Resource::local("script", id.clone(), Scripted::NAME);
         self.ledger.create(&record).during(|| "cannot record a script")?;
-        Ok(Arc::new(Script {
-            id,
-            record,
-            ledger: self.ledger.clone(),
-            guest: Arc::new(Guest { plan: self.plan.clone(), boots: Mutex::new(0) }),
-        }))
+        let life = Arc::new(Life {
+            ended: watch::Sender::new(self.plan.dies.clone()),
+            console: Mutex::new(self.plan.console.clone().into_bytes()),
+        });
+        let first = self.first.get_or_init(|| life.clone()).clone();
+        let guest = Arc::new(Guest { plan: self.plan.clone(), boots: Mutex::new(0), life, first });
+        Ok(Arc::new(Script { id, record, ledger: self.ledger.clone(), guest }))
     }
 
     async fn destroy(&self) -> Vec<Leftover> {
@@ -165,6 +191,22 @@ impl Flight for ScriptedFlight {
         })
         .into_iter()
         .collect()
+    }
+}
+
+/// Whether a machine lives, and what its console has said.
+struct Life {
+    ended: watch::Sender<Option<String>>,
+    console: Mutex<Vec<u8>>,
+}
+
+impl Life {
+    fn console(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.console.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, why: &str) {
+        self.ended.send_replace(Some(why.to_owned()));
     }
 }
 
@@ -189,7 +231,7 @@ impl Machine for Script {
         "192.0.2.1".into()
     }
 
-    fn client(&self, _login: ssh::Login, _connect_timeout: std::time::Duration) -> ssh::Client {
+    fn client(&self, _login: ssh::Login, _connect_timeout: Duration) -> ssh::Client {
         ssh::Client::scripted(self.guest.clone())
     }
 
@@ -198,14 +240,25 @@ impl Machine for Script {
     }
 
     async fn died(&self) -> String {
-        match &self.guest.plan.dies {
-            Some(words) => words.clone(),
-            None => std::future::pending().await,
+        let mut ended = self.guest.life.ended.subscribe();
+        // The sender lives in self.
+        let Ok(why) = ended.wait_for(Option::is_some).await.map(|why| why.clone()) else {
+            return std::future::pending().await;
+        };
+        let mut text = why.unwrap_or_default();
+        let words = last_lines(&self.guest.life.console(), 15);
+        if !words.is_empty() {
+            text += &format!("\nlast lines of the console:\n{words}");
         }
+        text
     }
 
     async fn console(&self) -> Option<Vec<u8>> {
-        Some(self.guest.plan.console.clone().into_bytes())
+        Some(self.guest.life.console().clone())
+    }
+
+    async fn console_news(&self, seen: usize) -> Option<News> {
+        Some(News::More(self.guest.life.console().get(seen..).unwrap_or_default().to_vec()))
     }
 
     fn resource(&self) -> Resource {
@@ -213,6 +266,10 @@ impl Machine for Script {
     }
 
     async fn destroy(&self) -> Vec<Leftover> {
+        if self.guest.plan.ends_when_destroyed {
+            self.guest.life.end("it was destroyed");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         if self.guest.plan.destroy_hangs {
             return std::future::pending().await;
         }
@@ -230,6 +287,26 @@ impl Machine for Script {
 struct Guest {
     plan: Arc<Plan>,
     boots: Mutex<u32>,
+    life: Arc<Life>,
+    /// That of the run's first machine.
+    first: Arc<Life>,
+}
+
+impl Guest {
+    /// Does to the first machine what an answer says.
+    fn strike(&self, answer: &Answer) {
+        if answer.kills.is_none() && answer.console.is_empty() {
+            return;
+        }
+        let (life, answer) = (self.first.clone(), answer.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(answer.later_ms)).await;
+            life.console().extend_from_slice(answer.console.as_bytes());
+            if let Some(why) = &answer.kills {
+                life.end(why);
+            }
+        });
+    }
 }
 
 /// What every scripted machine answers unless the plan says otherwise.
@@ -253,7 +330,9 @@ impl ssh::Responder for Guest {
             return std::future::pending().await;
         }
         let boot = *self.boots.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(answer) = self.plan.answers.iter().find(|a| command.contains(&a.command)) else {
+        let later = !Arc::ptr_eq(&self.life, &self.first);
+        let fits = |a: &&Answer| command.contains(&a.command) && (later || !a.of_later);
+        let Some(answer) = self.plan.answers.iter().find(fits) else {
             if command.ends_with("sudo reboot") {
                 *self.boots.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 return Err(lost("rebooting"));
@@ -261,6 +340,7 @@ impl ssh::Responder for Guest {
             let (stdout, status) = usual(command, boot);
             return Ok(ssh::RawOutput { status, stdout: stdout.into_bytes(), stderr: Vec::new() });
         };
+        self.strike(answer);
         if answer.hangs {
             return std::future::pending().await;
         }
