@@ -579,6 +579,20 @@ mod tests {
         assert!(reports[0].ends_with("duplicate entry defined"));
     }
 
+    #[tokio::test]
+    async fn a_console_is_read_from_where_it_was_left() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let news = async |seen| News::of_file(file.path(), seen).await.unwrap();
+        std::fs::write(file.path(), "one").unwrap();
+        assert_eq!(news(0).await, News::More(b"one".to_vec()));
+        std::fs::write(file.path(), "one two").unwrap();
+        assert_eq!(news(3).await, News::More(b" two".to_vec()));
+        assert_eq!(news(7).await, News::More(Vec::new()));
+        // Somebody has emptied it.
+        assert_eq!(news(8).await, News::Whole(b"one two".to_vec()));
+        assert!(News::of_file("/no/such/console".as_ref(), 0).await.is_err());
+    }
+
     #[test]
     fn the_console_tells_of_ignition() {
         let text = b"x\nIgnition failed (stage files)\r\n[ 1.0] power off\n";

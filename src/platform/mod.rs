@@ -515,7 +515,7 @@ impl News {
     ///
     /// # Errors
     /// When the file cannot be read.
-    async fn of_file(path: &std::path::Path, seen: usize) -> std::io::Result<Self> {
+    pub async fn of_file(path: &std::path::Path, seen: usize) -> std::io::Result<Self> {
         use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
         let mut file = tokio::fs::File::open(path).await?;
         let seen = seen as u64;

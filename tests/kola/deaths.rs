@@ -93,6 +93,20 @@ fn machines_that_a_test_destroys_or_reboots_are_no_deaths() {
 }
 
 #[test]
+fn a_removal_that_a_death_interrupts_is_brought_to_its_end() {
+    let env = env();
+    let plan = r#"{"ends_when_destroyed": true, "console": "hello\r\n",
+        "answers": [{"command": "doom", "kills": "it caught fire", "later_ms": 100}]}"#;
+    let outcome = planned(&env, plan, &["--output-dir=out", "selftest.doom.removal"]).expect(1);
+    assert!(outcome.stdout.contains("died: it caught fire"), "{}", outcome.stdout);
+    assert!(!outcome.stdout.contains("it was destroyed"), "{}", outcome.stdout);
+    for machine in ["scripted-0", "scripted-1"] {
+        assert!(env.home().join("out/selftest.doom.removal").join(machine).join("console.txt").exists());
+    }
+    assert_eq!(env.mantle(&["kola", "cleanup", "out"]).expect(0).stdout, "out: nothing is left over\n");
+}
+
+#[test]
 fn a_death_in_a_reboot_is_told_by_the_reboot() {
     let env = env();
     let plan = r#"{"answers": [{"command": "sudo reboot", "lost": true, "kills": "it caught fire"}]}"#;
@@ -188,6 +202,7 @@ fn with_guest(file: &str) -> Option<Env> {
     let folder = guest(file)?;
     let mut env = env();
     env.set("MANTLE_GUEST_DIR", folder);
+    env.set("MANTLE_TEST_PLATFORM", "all");
     Some(env)
 }
 
