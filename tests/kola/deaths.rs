@@ -9,7 +9,8 @@ use nix::unistd::Pid;
 use regex::Regex;
 
 use super::{Kola, constant, env, guest, planned, report, root, run, until};
-use crate::support::{Env, installed, snapshot};
+use crate::support::guard::Limit;
+use crate::support::{Env, Running, installed, snapshot};
 
 /// An answer after which the machine is dead; the command itself never ends.
 fn killing(command: &str) -> String {
@@ -190,6 +191,9 @@ fn long_waits_say_what_for_and_what_was_seen() {
     assert_eq!(run(&env, &["selftest.pass"]).expect(0).stderr, "");
 }
 
+/// The folder of the test that idles.
+const IDLE: &str = "out/selftest.doom.idle";
+
 /// Starts a test that idles on a machine of mantle's own guest; returns once it does.
 fn idling(env: &Env, args: &[&str]) -> Kola {
     let args = [&["run", "--output-dir=out", "selftest.doom.idle"], args].concat();
@@ -206,9 +210,9 @@ fn with_guest(file: &str) -> Option<Env> {
     Some(env)
 }
 
-/// The folder of the machine.
-fn machine(env: &Env) -> PathBuf {
-    let folders = std::fs::read_dir(env.home().join("out/selftest.doom.idle")).unwrap();
+/// The folder of the machine in that of a cluster.
+fn machine(env: &Env, cluster: &str) -> PathBuf {
+    let folders = std::fs::read_dir(env.home().join(cluster)).unwrap();
     folders.map(|e| e.unwrap().path()).find(|p| p.join("console.txt").exists()).unwrap()
 }
 
@@ -227,6 +231,15 @@ fn processes(program: &str, text: &str) -> Vec<i32> {
     found
 }
 
+/// The first process of a container: the only child of systemd-nspawn.
+fn first_process(id: &str) -> Pid {
+    let plain = processes("systemd-nspawn", &id.replace('-', ""));
+    let nspawn = if plain.is_empty() { processes("systemd-nspawn", id) } else { plain };
+    assert_eq!(nspawn.len(), 1);
+    let children = format!("/proc/{0}/task/{0}/children", nspawn[0]);
+    Pid::from_raw(std::fs::read_to_string(children).unwrap().trim().parse().unwrap())
+}
+
 /// The result line of the idling test with what follows it.
 fn told(kola: Kola) -> (String, String) {
     let outcome = kola.finish().expect(1);
@@ -241,19 +254,37 @@ fn a_container_that_is_killed_ends_its_test() {
     }
     let Some(env) = with_guest("root") else { return };
     let kola = idling(&env, &["-p", "nspawn"]);
-    let id = machine(&env).file_name().unwrap().to_string_lossy().into_owned();
-    // The container's first process is the only child of systemd-nspawn.
-    let nspawn = processes("systemd-nspawn", &id.replace('-', ""));
-    let nspawn = if nspawn.is_empty() { processes("systemd-nspawn", &id) } else { nspawn };
-    assert_eq!(nspawn.len(), 1);
-    let children = format!("/proc/{0}/task/{0}/children", nspawn[0]);
-    let leader: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
-    kill(Pid::from_raw(leader), Signal::SIGKILL).unwrap();
+    let id = machine(&env, IDLE).file_name().unwrap().to_string_lossy().into_owned();
+    kill(first_process(&id), Signal::SIGKILL).unwrap();
     let (last, text) = told(kola);
     assert!(last.contains(&format!("machine {id:?} died: the container ended with ")), "{last}");
     assert!(
         text.contains("its last words:") && text.contains("its folder: out/selftest.doom.idle/"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_shell_ends_with_its_container() {
+    use std::io::Write as _;
+    if !root() || !installed("systemd-nspawn") {
+        return;
+    }
+    let Some(env) = with_guest("root") else { return };
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut command = env.command(env!("CARGO_BIN_EXE_mantle"));
+    command.args(["kola", "spawn", "-p", "nspawn", "--output-dir=out"]).stdin(pty.slave);
+    let mut running = Running::within(command, Limit::MACHINES);
+    // What the shell prints is not what it is told.
+    std::fs::File::from(pty.master.try_clone().unwrap()).write_all(b"echo re''ady\n").unwrap();
+    running.wait_for("ready");
+    let id = machine(&env, "out").file_name().unwrap().to_string_lossy().into_owned();
+    kill(first_process(&id), Signal::SIGKILL).unwrap();
+    let outcome = running.finish().expect(1);
+    assert!(
+        outcome.stderr.contains(&format!("machine {id:?} died: the container ended with ")),
+        "{}",
+        outcome.stderr
     );
 }
 
@@ -265,7 +296,7 @@ fn a_panic_on_the_console_of_a_container_ends_its_test() {
     }
     let Some(env) = with_guest("root") else { return };
     let kola = idling(&env, &["-p", "nspawn"]);
-    let console = machine(&env).join("console.txt");
+    let console = machine(&env, IDLE).join("console.txt");
     let mut console = std::fs::OpenOptions::new().append(true).open(console).unwrap();
     console.write_all(b"[ 9.0] Kernel panic - not syncing: as planned\r\n").unwrap();
     let (last, text) = told(kola);
@@ -280,7 +311,7 @@ fn a_virtual_machine_that_is_killed_ends_its_test() {
     }
     let Some(env) = with_guest("guest.qcow2") else { return };
     let kola = idling(&env, &["-p", "qemu-unpriv", "--qemu-accel=tcg", "--qemu-kernel=auto"]);
-    let id = machine(&env).file_name().unwrap().to_string_lossy().into_owned();
+    let id = machine(&env, IDLE).file_name().unwrap().to_string_lossy().into_owned();
     let qemu = processes("qemu-system-x86_64", &id);
     assert_eq!(qemu.len(), 1);
     kill(Pid::from_raw(qemu[0]), Signal::SIGKILL).unwrap();
