@@ -15,7 +15,7 @@ use crate::platform::distribution::Distribution;
 use crate::platform::{Disk, MachineOptions, Variables};
 
 /// Longest wait for anything; only ever reached when something is broken.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(3000);
 
 fn missing(programs: &[&str]) -> bool {
     let gone: Vec<_> = programs.iter().filter(|p| find_program(p).is_none()).collect();
