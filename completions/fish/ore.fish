@@ -403,6 +403,8 @@ complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcomma
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -s T -l html-title -d 'Head pages with this instead of the bucket\'s name' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l html-style -d 'What pages look like' -r -f -a "plain\t'Names alone, byte for byte as pages have always been'
+details\t'A table with times, sizes and a link to the folder above'"
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l project -d 'Google Cloud project of instances and images' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l zone -d 'Google Cloud zone of instances' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from index" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
@@ -507,6 +509,8 @@ complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcomma
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -l no-config -d 'Read no configuration file'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from promote-image" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -s T -l html-title -d 'Head pages with this instead of the bucket\'s name' -r
+complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l html-style -d 'What pages look like' -r -f -a "plain\t'Names alone, byte for byte as pages have always been'
+details\t'A table with times, sizes and a link to the folder above'"
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l project -d 'Google Cloud project of instances and images' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l zone -d 'Google Cloud zone of instances' -r
 complete -c ore -n "__fish_ore_using_subcommand gcloud; and __fish_seen_subcommand_from sync" -l json-key -d 'Use the credentials in this file, in Google\'s JSON form, such as the key of a service account' -r -F
