@@ -180,7 +180,7 @@ pub fn read(files: &[PathBuf], roots: &Command, opaque: &[&str]) -> Result<Setti
     for file in files {
         let unreadable = |source| Error::Read { path: file.clone(), source };
         let mut text = String::new();
-        let opened = std::fs::File::open(file).map_err(unreadable)?;
+        let opened = crate::input::open(file).map_err(unreadable)?;
         opened.take(MAX_SIZE + 1).read_to_string(&mut text).map_err(unreadable)?;
         if text.len() as u64 > MAX_SIZE {
             return Err(unreadable(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 64 KiB")));

@@ -93,7 +93,7 @@ pub enum Content {
 /// When the file cannot be read.
 pub fn content(path: &Path) -> Result<Content> {
     let mut start = Vec::new();
-    let read = File::open(path).and_then(|f| f.take(64).read_to_end(&mut start));
+    let read = crate::input::open_disk(path).and_then(|f| f.take(64).read_to_end(&mut start));
     read.map_err(|e| unusable(path, e))?;
     let kinds: [(&[u8], Content); 8] = [
         (b"KDMV", Content::Vmdk),
@@ -114,7 +114,7 @@ pub fn content(path: &Path) -> Result<Content> {
 /// When the file cannot be read, is packed, or its header is not what it should be.
 pub fn virtual_size(path: &Path) -> Result<u64> {
     let kind = content(path)?;
-    let mut file = File::open(path).map_err(|e| unusable(path, e))?;
+    let mut file = crate::input::open_disk(path).map_err(|e| unusable(path, e))?;
     let size = match kind {
         Content::Vmdk => vmdk_size(&file),
         Content::VmdkDescriptor => {

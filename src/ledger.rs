@@ -194,7 +194,7 @@ impl Inner {
 /// # Errors
 /// When there is no record, or it cannot be opened.
 pub fn is_in_use(output_dir: &Path) -> io::Result<bool> {
-    let file = File::open(output_dir.join(FILE))?;
+    let file = crate::input::open(&output_dir.join(FILE))?;
     let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
     Ok(locked.is_err_and(|(_, e)| e == Errno::EWOULDBLOCK))
 }
@@ -204,7 +204,7 @@ pub fn is_in_use(output_dir: &Path) -> io::Result<bool> {
 /// # Errors
 /// When the record cannot be read.
 pub fn left_over(output_dir: &Path) -> io::Result<Vec<Resource>> {
-    let text = std::fs::read_to_string(output_dir.join(FILE))?;
+    let text = crate::input::read_to_string(&output_dir.join(FILE))?;
     let mut left: Vec<Resource> = Vec::new();
     for line in text.lines() {
         match serde_json::from_str(line) {

@@ -25,7 +25,7 @@
 //! | `progress`, `terminal` | how far long work is: bars and lines |
 //! | `secret` | values that must not be shown |
 //! | `glob`, `natural`, `text` | patterns, the order in which people expect names, words for people and for URLs |
-//! | `folders`, `target` | where a user's files are; how outputs land without harm to what is there |
+//! | `folders`, `input`, `target` | where a user's files are; what of them may be read; how outputs land without harm to what is there |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod applet;
@@ -43,6 +43,7 @@ pub mod folders;
 pub mod glob;
 pub mod harness;
 pub mod http;
+pub mod input;
 pub mod journal;
 pub mod ledger;
 pub mod log;

@@ -72,8 +72,9 @@ pub fn portage_architecture() -> Option<&'static str> {
 
 /// The board that `src/scripts/.default_board` names, else the host's: `amd64-usr` or `arm64-usr`.
 pub fn default_board() -> String {
-    let named =
-        repo_root().ok().and_then(|r| std::fs::read_to_string(r.join("src/scripts/.default_board")).ok());
+    let named = repo_root()
+        .ok()
+        .and_then(|r| crate::input::read_to_string(&r.join("src/scripts/.default_board")).ok());
     match named.as_deref().map(str::trim) {
         Some(board) if !board.is_empty() => board.to_owned(),
         _ => format!("{}-usr", host_architecture()),

@@ -10,12 +10,14 @@
 //! Renaming over a path that is not a plain file would destroy it for everybody: `/dev/stdout` is a link, `/dev/null` is
 //! writable for root.
 
-use std::fs::{File, Metadata, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Read as _, Seek as _, Write};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
+
+use crate::input::kind;
 
 /// The kernel follows no more links than this either.
 const MAX_LINKS: usize = 40;
@@ -51,22 +53,6 @@ pub enum Refused {
         #[source]
         source: io::Error,
     },
-}
-
-/// What a file system entry is, for people.
-fn kind(meta: &Metadata) -> &'static str {
-    let kind = meta.file_type();
-    if kind.is_dir() {
-        "a folder"
-    } else if kind.is_fifo() {
-        "a FIFO"
-    } else if kind.is_socket() {
-        "a socket"
-    } else if kind.is_block_device() || kind.is_char_device() {
-        "a device"
-    } else {
-        "no plain file"
-    }
 }
 
 impl Target {

@@ -1,10 +1,11 @@
 //! `kola check-console`: looks through console output for signs of trouble.
 
-use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 
 use mantle::badness::{self, CHECKS, Check, Examined, Flag, Severity, Source, Unread};
 use mantle::error::{FAILURE, Result, SUCCESS};
+use mantle::input::Stream;
 use mantle::output;
 use mantle::text::tabbed;
 use serde::Serialize;
@@ -74,12 +75,12 @@ pub fn run(options: &Options) -> Result<u8> {
 
 fn open(file: &str, options: &Options) -> io::Result<Box<dyn Read>> {
     if file != "-" {
-        return Ok(Box::new(File::open(file)?));
+        return Ok(Box::new(Stream::open(Path::new(file))?));
     }
     if options.verbose && !options.json {
         output::line("Reading input from stdin...")?;
     }
-    Ok(Box::new(io::stdin().lock()))
+    Ok(Box::new(Stream::stdin()?))
 }
 
 /// Prints findings as lines; returns whether the input is clean.

@@ -1,6 +1,6 @@
 //! `kola spawn`: machines for people.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -170,7 +170,7 @@ fn user_data(options: &Options, setup: &Setup) -> Result<Option<UserData>> {
     let mut data = match &options.userdata {
         None => None,
         Some(path) => {
-            let read = std::fs::read(path).map_err(color_eyre::Report::from).and_then(|bytes| {
+            let read = read_text(path).map_err(color_eyre::Report::from).and_then(|bytes| {
                 let data = UserData::detect(&bytes)?;
                 let conf =
                     conf::render(Some(&data), default, "192.0.2.1", "192.0.2.1", &Additions::default())?;
@@ -237,9 +237,16 @@ fn public_keys(files: &[PathBuf]) -> Result<Vec<String>> {
     Ok(keys)
 }
 
+/// Reads a plain file, or what a shell hands over by `<(command)`.
+fn read_text(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    mantle::input::Stream::open(path)?.read_to_end(&mut text)?;
+    Ok(text)
+}
+
 fn read_key(file: &Path) -> Result<String> {
-    let text =
-        std::fs::read_to_string(file).wrap_err_with(|| format!("cannot read key {}", file.display()))?;
+    let text = read_text(file).wrap_err_with(|| format!("cannot read key {}", file.display()))?;
+    let text = String::from_utf8_lossy(&text);
     let line = text.trim();
     let mut words = line.split_whitespace();
     let (kind, blob) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -266,7 +273,7 @@ struct DiskEntry {
 }
 
 fn read_machine_options(path: &Path) -> Result<MachineOptions> {
-    let text = std::fs::read(path)
+    let text = read_text(path)
         .wrap_err_with(|| path.display().to_string())
         .wrap_err("Could not read machine options")?;
     parse_machine_options(&text)

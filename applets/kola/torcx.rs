@@ -12,7 +12,7 @@ const KIND: &str = "torcx-package-list-v0";
 /// # Errors
 /// When the file cannot be read, or is not a package list.
 pub fn check(path: &Path) -> Result<()> {
-    let text = std::fs::read(path)
+    let text = mantle::input::read(path)
         .wrap_err_with(|| path.display().to_string())
         .wrap_err("Torcx manifest path provided could not be read")?;
     parse(&text).wrap_err_with(|| format!("could not parse torcx manifest {} as valid json", path.display()))

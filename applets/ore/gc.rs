@@ -8,6 +8,7 @@ use ::mantle::applet::Context;
 use ::mantle::args;
 use ::mantle::cloud::gc::{self, Collect, Outcome, Plan};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
+use ::mantle::input::Stream;
 use ::mantle::ledger::{self, Clean, Leftover, Resource};
 use ::mantle::text::chain;
 use ::mantle::{info, output};
@@ -161,12 +162,7 @@ fn report<E: Explain>(outcome: Outcome<E>, cancelled: bool) -> Result<()> {
 
 /// Reads a plan.
 fn read(path: &Path, command: &str) -> Result<Plan> {
-    let open = || -> std::io::Result<Box<dyn std::io::Read>> {
-        if path == Path::new("-") {
-            return Ok(Box::new(std::io::stdin().lock()));
-        }
-        Ok(Box::new(std::fs::File::open(path)?))
-    };
+    let open = || if path == Path::new("-") { Stream::stdin() } else { Stream::open(path) };
     let mut text = String::new();
     let failed = || format!("cannot read the plan {}", path.display());
     open().and_then(|f| f.take(MAX_PLAN + 1).read_to_string(&mut text)).wrap_err_with(failed)?;

@@ -157,7 +157,9 @@ fn explain(error: Error) -> Report {
 fn channels(matches: &ArgMatches) -> Result<()> {
     table(matches)?;
     let text = match crate::downloads::path(matches, "channels") {
-        Some(path) => std::fs::read(&path).wrap_err_with(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            ::mantle::input::read(&path).wrap_err_with(|| format!("cannot read {}", path.display()))?
+        }
         None => release::CHANNELS.into(),
     };
     Ok(output::write(&text)?)

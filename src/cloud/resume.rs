@@ -139,7 +139,7 @@ impl<W: Work> Slot<W> {
         if size > MAX_SIZE {
             return None;
         }
-        let text = std::fs::read(path).ok()?;
+        let text = crate::input::read(path).ok()?;
         match serde_json::from_slice(&text) {
             Ok(record) => Some(record),
             Err(e) => {

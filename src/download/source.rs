@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use hyper::body::Bytes;
@@ -359,20 +359,17 @@ fn stored_head(object: &Object, headers: &HeaderMap, validator: Validator) -> He
     }
 }
 
-pub(super) async fn open_file(path: &PathBuf, resume: Option<&Resume>) -> Result<Opened, Error> {
+pub(super) async fn open_file(path: &Path, resume: Option<&Resume>) -> Result<Opened, Error> {
     let fail = |e| Error::read(path, e);
-    let mut file = tokio::fs::File::open(path).await.map_err(fail)?;
+    let mut file = tokio::fs::File::from_std(crate::input::open(path).map_err(fail)?);
     let meta = file.metadata().await.map_err(fail)?;
-    if !meta.is_file() {
-        return Err(fail(std::io::Error::other("not a regular file")));
-    }
     let changed = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
     let validator = Validator::File(meta.ino(), meta.len(), changed);
     let offset = resume.filter(|r| r.validator == validator).map_or(0, |r| r.offset);
     file.seek(std::io::SeekFrom::Start(offset)).await.map_err(fail)?;
     let (total, validator) = (Some(meta.len()), Some(validator));
     let head = Head { total, validator, crc32c: None, gzipped: false, coding: None };
-    Ok(Opened { head, offset, end: None, body: Body::File(file, path.clone()) })
+    Ok(Opened { head, offset, end: None, body: Body::File(file, path.to_owned()) })
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {

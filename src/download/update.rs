@@ -171,10 +171,7 @@ impl Engine {
 async fn verify(path: &Path, mut check: Box<dyn Check>) -> Result<Option<String>, Error> {
     let path = path.to_owned();
     let work = move || {
-        if !std::fs::metadata(&path).is_ok_and(|m| m.is_file()) {
-            return None;
-        }
-        let mut file = File::open(&path).ok()?;
+        let mut file = crate::input::open(&path).ok()?;
         let mut buffer = vec![0; PIECE];
         loop {
             match file.read(&mut buffer) {
@@ -196,7 +193,7 @@ fn same(part: &File, path: &Path) -> bool {
         if !meta.is_file() || meta.len() != length {
             return Ok(false);
         }
-        let old = File::open(path)?;
+        let old = crate::input::open(path)?;
         let (mut a, mut b) = (vec![0; PIECE], vec![0; PIECE]);
         let mut at = 0;
         while at < length {
@@ -219,5 +216,5 @@ fn read_short(path: &Path) -> Option<Vec<u8>> {
     if !meta.is_file() || meta.len() > MAX_SIGNATURE {
         return None;
     }
-    std::fs::read(path).ok()
+    crate::input::read(path).ok()
 }

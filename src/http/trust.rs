@@ -46,11 +46,7 @@ fn roots_of(file: Option<PathBuf>, folders: Option<PathBuf>) -> Result<String, U
 }
 
 fn check_file(path: &Path) -> Result<(), String> {
-    // A FIFO would block, and could be read once only.
-    if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
-        return Err("it is not a file".into());
-    }
-    let text = std::fs::read(path).map_err(|e| e.to_string())?;
+    let text = crate::input::read(path).map_err(|e| e.to_string())?;
     match X509::stack_from_pem(&text) {
         Ok(certificates) if !certificates.is_empty() => Ok(()),
         _ => Err("there are no certificates in PEM in it".into()),
@@ -82,8 +78,8 @@ mod tests {
         for (file, folders, name, reason) in [
             (at("missing"), None, "$SSL_CERT_FILE", "No such file"),
             (at("text"), None, "$SSL_CERT_FILE", "no certificates in PEM"),
-            (at("fifo"), None, "$SSL_CERT_FILE", "not a file"),
-            (at(""), None, "$SSL_CERT_FILE", "not a file"),
+            (at("fifo"), None, "$SSL_CERT_FILE", "not a plain file"),
+            (at(""), None, "$SSL_CERT_FILE", "not a plain file"),
             (None, at("missing"), "$SSL_CERT_DIR", "no folder"),
         ] {
             let error = roots_of(file, folders).unwrap_err().to_string();

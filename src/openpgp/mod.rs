@@ -119,7 +119,7 @@ pub enum Error {
 fn read_bounded(path: &Path, limit: usize, what: &'static str) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = crate::input::open(path).map_err(failed)?;
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     check_size(&bytes, limit, what)?;
     Ok(bytes)

@@ -201,7 +201,7 @@ pub fn verify_file(
 ) -> Result<Verified, Error> {
     let signature = read_bounded(signature, MAX_SIGNATURE, "the signature")?;
     let failed = |source| Error::Read { path: data.to_owned(), source };
-    let file = std::fs::File::open(data).map_err(failed)?;
+    let file = crate::input::open(data).map_err(failed)?;
     verify_reader(keyring, &signature, file, now).map_err(|e| match e {
         Error::Data(source) => failed(source),
         other => other,

@@ -57,7 +57,7 @@ impl Image {
         let mut name = path.clone().into_os_string();
         name.push(".json");
         let beside = PathBuf::from(name);
-        let facts = match std::fs::read(&beside) {
+        let facts = match crate::input::read(&beside) {
             Ok(text) => {
                 let facts: Facts = serde_json::from_slice(&text)
                     .during(|| format!("invalid feature file {}", beside.display()))?;

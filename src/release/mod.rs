@@ -162,7 +162,7 @@ impl Table {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Read { path: path.to_owned(), source };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
+        let file = crate::input::open(path).map_err(failed)?;
         file.take(MAX_SIZE + 1).read_to_string(&mut text).map_err(failed)?;
         if text.len() as u64 > MAX_SIZE {
             return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 256 KiB")));

@@ -127,7 +127,7 @@ fn keys(text: &str) -> BTreeMap<&str, &str> {
 fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::Read { path: path.to_owned(), source };
     let mut text = String::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = crate::input::open(path).map_err(failed)?;
     file.take(MAX_SIZE + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_SIZE {
         return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 64 KiB")));

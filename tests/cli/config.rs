@@ -128,6 +128,9 @@ fn a_file_asked_for_must_be_there_but_help_needs_none() {
     toy::run(&env, &["toy", "--config", "/nonexistent", "--help"]).expect(0);
     toy::run(&env, &["toy", "--config", "/nonexistent", "version"]).expect(0);
     let outcome = toy::run(&env, &["toy", "--config", "/dev/zero", "show", "--name=x"]).expect(2);
+    assert!(outcome.stderr.contains("not a plain file"), "{}", outcome.stderr);
+    let long = env.write("long.yaml", &"#".repeat(100 << 10));
+    let outcome = toy::run(&env, &["toy", "--config", long.to_str().unwrap(), "show", "--name=x"]).expect(2);
     assert!(outcome.stderr.contains("64 KiB"), "{}", outcome.stderr);
 }
 

@@ -6,4 +6,5 @@ mod conventions;
 mod dispatch;
 mod ending;
 mod help;
+mod inputs;
 mod install;

@@ -79,7 +79,7 @@ impl Direct<'_> {
     /// When the file cannot be read or changes meanwhile, the provider refuses, or the work is cancelled.
     pub async fn run(&self, api: &Api) -> Result<String> {
         let identity = Identity::of(self.file)?;
-        let file = Arc::new(File::open(self.file).map_err(|e| Error::file(self.file, e))?);
+        let file = Arc::new(crate::input::open_disk(self.file).map_err(|e| Error::file(self.file, e))?);
         let slot = if self.resume { slot(api, self.name)? } else { Slot::none() };
         let mut state = self.begin(api, slot, &identity).await?;
         let id = match &state.id {

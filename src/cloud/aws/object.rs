@@ -85,7 +85,7 @@ impl Content {
     /// When it cannot be read or changes meanwhile, or the work is cancelled.
     pub async fn of(path: &Path, cancel: &CancellationToken) -> Result<Self> {
         let identity = Identity::of(path)?;
-        let file = Arc::new(File::open(path).map_err(|e| Error::file(path, e))?);
+        let file = Arc::new(crate::input::open_disk(path).map_err(|e| Error::file(path, e))?);
         let mut sum = openssl::sha::Sha256::new();
         for start in (0..identity.size).step_by(MIN_PART as usize) {
             let bytes = read_at(file.clone(), start, MIN_PART.min(identity.size - start));
@@ -130,7 +130,7 @@ impl Content {
     /// the MD5, or that of the parts' MD5s and the number of parts.
     async fn tag(&self, path: &Path) -> Result<String> {
         let fail = |e| Error::file(path, e);
-        let file = Arc::new(File::open(path).map_err(fail)?);
+        let file = Arc::new(crate::input::open_disk(path).map_err(fail)?);
         let size = self.identity.size;
         let part = if size <= MIN_PART { MIN_PART } else { part_size(size) };
         let mut sums = Vec::new();
@@ -197,7 +197,7 @@ impl Upload<'_> {
     /// When the file cannot be read or changes meanwhile, the provider refuses, or the work is cancelled.
     pub async fn run(&self, api: &Api) -> Result<()> {
         let identity = Identity::of(self.file)?;
-        let file = Arc::new(File::open(self.file).map_err(|e| Error::file(self.file, e))?);
+        let file = Arc::new(crate::input::open_disk(self.file).map_err(|e| Error::file(self.file, e))?);
         let opened = Opened { file, identity };
         self.unchanged(&opened)?;
         if opened.identity.size <= MIN_PART {

@@ -45,7 +45,7 @@ impl Boto {
 /// # Errors
 /// [`Error::Read`], [`Error::Write`].
 pub fn store(path: &Path, values: &[(&str, &str, &str)]) -> Result<(), Error> {
-    let old = match std::fs::read_to_string(path) {
+    let old = match crate::input::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
@@ -107,7 +107,7 @@ pub(super) fn read_secret(path: &Path) -> Result<Option<Vec<u8>>, Error> {
         let name = path.display();
         crate::warning!("google", "{name} holds a secret and others can read it: chmod 600 {name}");
     }
-    let file = std::fs::File::open(path).map_err(fail)?;
+    let file = crate::input::Stream::open(path).map_err(fail)?;
     let mut content = Vec::new();
     std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX + 1), &mut content).map_err(fail)?;
     if content.len() as u64 > MAX {

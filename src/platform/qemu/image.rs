@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::input;
 use crate::platform::{Disk, Error, Result, ResultExt};
 use crate::process::Command;
 use crate::target::{Fresh, Target};
@@ -51,11 +52,10 @@ struct Info {
 /// What is wrong with the file.
 pub fn check(path: &Path) -> Result<()> {
     let shown = path.display();
-    let mut file = File::open(path).during(|| format!("cannot open image {shown}"))?;
-    let meta = file.metadata().during(|| format!("cannot read image {shown}"))?;
-    if meta.is_dir() {
+    if path.is_dir() {
         return Err(Error::new(format!("{shown} is a folder, not an image")));
     }
+    let mut file = input::open_disk(path).during(|| format!("cannot open image {shown}"))?;
     let mut magic = [0; 6];
     let read = file.read(&mut magic).during(|| format!("cannot read image {shown}"))?;
     if read == 0 {
@@ -79,7 +79,7 @@ pub fn check(path: &Path) -> Result<()> {
 /// When the first sector is text.
 pub fn check_primary(path: &Path) -> Result<()> {
     let mut start = Vec::new();
-    let file = File::open(path).during(|| format!("cannot open image {}", path.display()))?;
+    let file = input::open_disk(path).during(|| format!("cannot open image {}", path.display()))?;
     file.take(512).read_to_end(&mut start).during(|| format!("cannot read image {}", path.display()))?;
     let text = start.iter().all(|&b| b >= b' ' || b"\t\r\n\x0c".contains(&b));
     // VMDK has text descriptors.
@@ -320,7 +320,7 @@ fn partition(image: &File, number: usize) -> Result<(u64, u64)> {
 /// # Errors
 /// When the file cannot be read or the copy not be written.
 pub fn private_copy(of: &Path) -> Result<File> {
-    let data = std::fs::read(of).during(|| format!("cannot read {}", of.display()))?;
+    let data = input::read(of).during(|| format!("cannot read {}", of.display()))?;
     let mut copy = tempfile::tempfile().during(|| "cannot make a temporary file")?;
     copy.write_all(&data).during(|| "cannot write a temporary file")?;
     Ok(copy)

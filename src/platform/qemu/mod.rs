@@ -142,7 +142,10 @@ fn image_of(options: &Options, board: &str) -> Result<images::Image> {
 
 /// The kernel to start directly, if one is asked for.
 fn kernel(options: &Options, image: &images::Image) -> Result<Option<Kernel>> {
-    let file = |path: &Path| path.canonicalize().during(|| format!("cannot find {}", path.display()));
+    let file = |path: &Path| {
+        let found = crate::input::open(path).and_then(|_| path.canonicalize());
+        found.during(|| format!("cannot find {}", path.display()))
+    };
     let Some(named) = options.qemu_kernel.as_deref().filter(|p| !p.as_os_str().is_empty()) else {
         return Ok(None);
     };

@@ -87,7 +87,7 @@ struct Answer {
 impl Plan {
     fn read(options: &Options) -> Result<Self> {
         let Some(path) = &options.scripted_plan else { return Ok(Self::default()) };
-        let text = std::fs::read(path).during(|| format!("cannot read plan {}", path.display()))?;
+        let text = crate::input::read(path).during(|| format!("cannot read plan {}", path.display()))?;
         serde_json::from_slice(&text).during(|| format!("invalid plan {}", path.display()))
     }
 }

@@ -288,7 +288,7 @@ fn client(env: &Environment) -> Result<Client> {
                 what: format!("cannot read the certificates in {path}"),
                 source: Some(std::io::Error::into(source)),
             };
-            Some(std::fs::read(path).map_err(bad)?)
+            Some(crate::input::read(path.as_ref()).map_err(bad)?)
         }
     };
     let setup = Setup { redirects: false, roots, ..Setup::default() };

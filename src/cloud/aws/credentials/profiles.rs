@@ -157,7 +157,7 @@ impl Profiles {
 /// The sections of a file; `None` when there is no such file.
 fn read(path: &Path) -> Result<Option<Sections>, Error> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
-    let text = match std::fs::read(path) {
+    let text = match crate::input::read(path) {
         Ok(bytes) => String::from_utf8(bytes)
             .map_err(|_| Error::File { path: path.to_owned(), reason: "not UTF-8".into() })?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),

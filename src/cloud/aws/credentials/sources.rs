@@ -458,5 +458,5 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 async fn secret_file(path: &std::path::Path) -> Result<Secret, Error> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
-    Ok(tokio::fs::read_to_string(path).await.map_err(unreadable)?.trim().to_owned().into())
+    Ok(crate::input::read_to_string(path).map_err(unreadable)?.trim().to_owned().into())
 }

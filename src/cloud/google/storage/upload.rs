@@ -63,7 +63,7 @@ pub async fn fingerprint(path: &Path) -> Result<Fingerprint, Error> {
     let fail = |source, path: &Path| Error::File { path: path.to_owned(), source };
     let reading = tokio::task::spawn_blocking(move || {
         let read = || {
-            let mut file = File::open(&path)?;
+            let mut file = crate::input::open(&path)?;
             let mut buffer = vec![0; 1 << 18];
             let (mut size, mut crc32c) = (0, 0);
             loop {
@@ -150,7 +150,7 @@ impl Storage {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Object, Error> {
         let open = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || File::open(open)).await;
+        let opened = tokio::task::spawn_blocking(move || crate::input::open(&open)).await;
         let file = opened
             .unwrap_or_else(|e| Err(io::Error::other(e)))
             .map_err(|source| Error::File { path: path.to_owned(), source })?;
