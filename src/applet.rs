@@ -13,7 +13,7 @@ use color_eyre::eyre::{Report, WrapErr};
 use futures_util::future::LocalBoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::{args, config, error, log, output, shutdown};
+use crate::{args, complete, config, error, log, output, shutdown};
 
 /// What an applet does with its parsed command line: it returns the exit status, or a report.
 pub type Run = fn(ArgMatches, Context) -> LocalBoxFuture<'static, error::Result<u8>>;
@@ -78,6 +78,12 @@ const FAREWELL: Duration = Duration::from_millis(500);
 
 /// The whole program: `top` is mantle itself, for everything but the applets' names. Returns the exit status.
 pub fn main(top: &Applet, applets: &[Applet], argv: Vec<OsString>) -> u8 {
+    if let [_, call, shell, words @ ..] = &argv[..]
+        && call == complete::CALL
+    {
+        let answer = complete::answer(top, applets, &shell.to_string_lossy(), words);
+        return finish(output::write(answer.as_bytes()));
+    }
     let call = Call::resolve(top, applets, argv);
     let is_top = std::ptr::eq(call.applet, top);
     let base = if is_top { top_tree(top, applets) } else { tree(call.applet) };
@@ -145,15 +151,16 @@ pub fn top_tree(top: &Applet, applets: &[Applet]) -> Command {
 }
 
 /// Which applet was called, and what its usage texts call it.
-struct Call<'a> {
-    applet: &'a Applet,
+pub(crate) struct Call<'a> {
+    /// The applet.
+    pub(crate) applet: &'a Applet,
     name: String,
     /// The program's name, then its arguments.
-    argv: Vec<OsString>,
+    pub(crate) argv: Vec<OsString>,
 }
 
 impl<'a> Call<'a> {
-    fn resolve(top: &'a Applet, applets: &'a [Applet], mut argv: Vec<OsString>) -> Self {
+    pub(crate) fn resolve(top: &'a Applet, applets: &'a [Applet], mut argv: Vec<OsString>) -> Self {
         let find = |word: &std::ffi::OsStr| applets.iter().find(|a| word == a.name);
         if argv.is_empty() {
             argv.push(top.name.into());

@@ -197,6 +197,29 @@ pub fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
     matches.get_many::<String>(id).into_iter().flatten().filter(|v| !v.is_empty()).cloned().collect()
 }
 
+/// Reads any text, and tells help and completions what it may be.
+///
+/// Texts that are none of these are refused by who uses them, who also knows why.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices(pub fn() -> Vec<PossibleValue>);
+
+impl TypedValueParser for Choices {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new((self.0)().into_iter()))
+    }
+}
+
 /// Reads `--log-level`, offering the names to completions.
 #[derive(Clone)]
 struct LevelParser;

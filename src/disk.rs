@@ -50,6 +50,9 @@ pub enum Format {
 }
 
 impl Format {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Vmdk, Self::Raw];
+
     /// As EC2 spells it.
     pub fn name(self) -> &'static str {
         match self {

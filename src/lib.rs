@@ -4,7 +4,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `applet`, `args`, `config`, `error` | what all command lines share: dispatch, options, configuration files, failures |
+//! | `applet`, `args`, `complete`, `config`, `error` | what all command lines share: dispatch, options, completion, configuration files, failures |
 //! | `platform` | machines: drivers (one folder each) behind the traits `Flight` and `Machine`, and the registry |
 //! | `cloud` | clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over |
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
@@ -33,6 +33,7 @@ pub mod args;
 pub mod badness;
 pub mod bucket;
 pub mod cloud;
+mod complete;
 pub mod compress;
 pub mod conf;
 pub mod config;

@@ -3,10 +3,11 @@
 mod image;
 mod tarball;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ::mantle::applet::{Applet, Context, Manual};
-use ::mantle::args::{self, list};
+use ::mantle::args::{self, Choices, list};
 use ::mantle::cloud::google::sources;
 use ::mantle::download::{self, Engine, Signed, Source, Update, signature};
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, usage};
@@ -14,6 +15,7 @@ use ::mantle::http;
 use ::mantle::openpgp::Keyring;
 use ::mantle::release::{Distribution, Downloads, Error, Table};
 use ::mantle::text::did_you_mean;
+use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
@@ -50,6 +52,21 @@ pub const APPLET: Applet = Applet {
 /// The distribution when nobody asks for another: the one whose servers exist.
 const DEFAULT_DISTRO: &str = "flatcar";
 
+/// The distributions that have downloads.
+fn distributions() -> Vec<PossibleValue> {
+    let table = Table::builtin().ok();
+    let with_downloads = table.iter().flat_map(Table::distributions).filter(|(_, d)| d.downloads.is_some());
+    with_downloads.map(|(name, _)| PossibleValue::new(name.to_owned())).collect()
+}
+
+/// What the distributions' downloads know of something, each once.
+fn known(of: fn(&Downloads) -> Vec<String>) -> Vec<PossibleValue> {
+    let table = Table::builtin().ok();
+    let downloads = table.iter().flat_map(Table::distributions).filter_map(|(_, d)| d.downloads.as_ref());
+    let names: BTreeSet<String> = downloads.flat_map(of).collect();
+    names.into_iter().map(PossibleValue::new).collect()
+}
+
 fn command() -> Command {
     let option = |id: &'static str, value: &'static str| Arg::new(id).long(id).value_name(value);
     let file = |id: &'static str| {
@@ -58,7 +75,8 @@ fn command() -> Command {
     let distro = || {
         option("distro", "NAME")
             .env("MANTLE_DISTRO")
-            .help("Distribution: cl or flatcar [default: what the other options tell, else flatcar]")
+            .value_parser(Choices(distributions))
+            .help("Distribution [default: what the other options tell, else flatcar]")
     };
     let json_key = || {
         file("json-key").help("Use the service account with this key, in Google's JSON form, for gs:// URLs")
@@ -101,7 +119,8 @@ fn command() -> Command {
                 ))
                 .arg(
                     option("board", "BOARD")
-                        .help("Board of a channel's images: amd64-usr or arm64-usr [default: amd64-usr]"),
+                        .value_parser(Choices(|| known(|d| d.boards.clone())))
+                        .help("Board of a channel's images [default: amd64-usr]"),
                 )
                 .arg(distro())
                 .arg(
@@ -124,10 +143,14 @@ fn command() -> Command {
                         .default_value("true")
                         .help("Verify the signatures"),
                 )
-                .arg(list(option("platform", "NAME")).help(
-                    "Platforms to get images for (repeatable, comma-separated): aws, esx, gce, qemu, qemu_uefi; of \
-                     Flatcar also azure, digitalocean, hetzner, openstack",
-                )),
+                .arg(
+                    list(option("platform", "NAME"))
+                        .value_parser(Choices(|| known(|d| d.platforms.keys().cloned().collect())))
+                        .help(
+                            "Platforms to get images for (repeatable, comma-separated); azure, digitalocean, hetzner \
+                             and openstack are Flatcar's only",
+                        ),
+                ),
         )
 }
 

@@ -70,8 +70,12 @@ const MANUAL: Manual = Manual {
 
 fn command() -> Command {
     let switch = |id: &'static str| Arg::new(id).action(clap::ArgAction::SetTrue);
-    let pattern =
-        Arg::new("pattern").value_name("GLOB").num_args(0..).help("Patterns of test names [default: *]");
+    let pattern = Arg::new("pattern")
+        .value_name("GLOB")
+        .num_args(0..)
+        .value_parser(args::Choices(register::names_and_patterns))
+        .hide_possible_values(true)
+        .help("Patterns of test names [default: *]");
     let path = |id: &'static str, name: &'static str, help: &'static str| {
         Arg::new(id).value_name(name).value_parser(clap::value_parser!(PathBuf)).required(true).help(help)
     };

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{ArgMatches, FromArgMatches as _};
 use color_eyre::Section as _;
 use color_eyre::eyre::Result;
 use mantle::applet::Context;
+use mantle::args::Choices;
 use mantle::conf::DropIn;
 use mantle::error::{Stop, refused, refused_choice};
 use mantle::harness::output_dir;
@@ -28,10 +30,10 @@ pub struct General {
     #[arg(long, value_name = "FILE")]
     pub torcx_manifest: Option<PathBuf>,
     /// Platform to run on [default: qemu, or qemu-unpriv when not root]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = Choices(platforms))]
     pub platform: Option<String>,
     /// Distribution on the image [default: what the image's feature file says, else cl]
-    #[arg(short = 'b', long, value_name = "NAME")]
+    #[arg(short = 'b', long, value_name = "NAME", value_parser = Choices(distributions))]
     pub distro: Option<String>,
     /// How many tests run at once; below 1: one per CPU
     #[arg(short = 'j', long, value_name = "N", default_value = "1", allow_negative_numbers = true)]
@@ -51,13 +53,25 @@ pub struct General {
     /// How long a machine may take from start to usable, and for a reboot
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = mantle::args::parse_duration)]
     pub boot_timeout: Duration,
-    /// Target board: amd64-usr or arm64-usr [default: the SDK's, else this machine's]
-    #[arg(long, value_name = "BOARD")]
+    /// Target board [default: the SDK's, else this machine's]
+    #[arg(long, value_name = "BOARD", value_parser = Choices(boards))]
     pub board: Option<String>,
 }
 
 /// Boards there are images for.
 const BOARDS: [&str; 2] = ["amd64-usr", "arm64-usr"];
+
+fn platforms() -> Vec<PossibleValue> {
+    super::register::platforms().into_iter().map(PossibleValue::new).collect()
+}
+
+fn distributions() -> Vec<PossibleValue> {
+    DISTRIBUTIONS.iter().map(|d| PossibleValue::new(d.name)).collect()
+}
+
+fn boards() -> Vec<PossibleValue> {
+    BOARDS.iter().map(|board| PossibleValue::new(*board)).collect()
+}
 
 /// The platform of this name.
 ///

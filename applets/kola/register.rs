@@ -1,10 +1,11 @@
 //! What a kola test is, and which tests apply to a given platform, system and image.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use color_eyre::eyre::Result;
 use futures_util::future::BoxFuture;
 use mantle::badness;
@@ -462,6 +463,24 @@ pub fn did_you_mean(word: &str) -> Option<String> {
         return None;
     }
     mantle::text::did_you_mean(word, all().map(|t| t.name.as_ref()))
+}
+
+/// What people may want to run, for completions: each test, and `a.b.*` for each beginning that several share.
+pub fn names_and_patterns() -> Vec<PossibleValue> {
+    let mut tests: Vec<&Test> = all().map(Arc::as_ref).collect();
+    tests.sort_by_key(|t| &t.name);
+    let mut shared: BTreeMap<&str, usize> = BTreeMap::new();
+    for test in &tests {
+        for (dot, _) in test.name.match_indices('.') {
+            *shared.entry(&test.name[..dot]).or_default() += 1;
+        }
+    }
+    let patterns = shared.into_iter().filter(|(_, tests)| *tests > 1).map(|(beginning, tests)| {
+        PossibleValue::new(format!("{beginning}.*")).help(format!("{tests} tests"))
+    });
+    let names =
+        tests.into_iter().map(|t| PossibleValue::new(t.name.to_string()).help(t.description.to_string()));
+    patterns.chain(names).collect()
 }
 
 /// Names of all platforms that people may choose.

@@ -2,8 +2,10 @@
 
 mod index;
 
+use std::collections::BTreeSet;
+
 use ::mantle::applet::{Applet, Context, Manual};
-use ::mantle::args;
+use ::mantle::args::{self, Choices};
 use ::mantle::bucket::Style;
 use ::mantle::cloud::google::sources;
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, usage};
@@ -11,6 +13,7 @@ use ::mantle::http;
 use ::mantle::output;
 use ::mantle::release::{self, Distribution, Error, Table};
 use ::mantle::text::did_you_mean;
+use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
@@ -45,6 +48,21 @@ pub const APPLET: Applet = Applet {
     },
 };
 
+/// The distributions of the built-in table.
+fn distributions() -> Vec<PossibleValue> {
+    let table = Table::builtin().ok();
+    let names = table.iter().flat_map(Table::distributions).map(|(name, _)| name.to_owned());
+    names.map(PossibleValue::new).collect()
+}
+
+/// The channels of the built-in table.
+fn channels_or_all() -> Vec<PossibleValue> {
+    let table = Table::builtin().ok();
+    let channels = table.iter().flat_map(Table::distributions).flat_map(|(_, d)| d.channels.keys().cloned());
+    let names: BTreeSet<String> = channels.chain(["all".to_owned()]).collect();
+    names.into_iter().map(PossibleValue::new).collect()
+}
+
 fn command() -> Command {
     let option = |id: &'static str, value: &'static str| Arg::new(id).long(id).value_name(value);
     let file = |id: &'static str| {
@@ -61,7 +79,8 @@ fn command() -> Command {
             option("distro", "NAME")
                 .env("MANTLE_DISTRO")
                 .default_value("cl")
-                .help("Distribution of the table: cl, flatcar, or another of --channels"),
+                .value_parser(Choices(distributions))
+                .help("Distribution of the table, or another of --channels"),
         )
         .subcommand(
             Command::new("index")
@@ -81,7 +100,8 @@ fn command() -> Command {
                     option("channel", "CHANNEL")
                         .short('C')
                         .default_value("user")
-                        .help("Channel: alpha, beta, developer, stable, user, or all"),
+                        .value_parser(Choices(channels_or_all))
+                        .help("Channel of the table, another of --channels, or all"),
                 )
                 .arg(option("version", "VERSION").short('V').help(
                     "Version, or all [default: that of .repo/manifests/version.txt below the SDK's root, else all]",

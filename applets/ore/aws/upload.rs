@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ::mantle::applet::Context;
-use ::mantle::args::{self, path_parser};
+use ::mantle::args::{self, Choices, path_parser};
 use ::mantle::cloud::aws::images::pv_kernel;
 use ::mantle::cloud::aws::object::{Location, default_bucket, location};
 use ::mantle::cloud::aws::upload::{self, Request, Source, check_image_name, parse_tag};
@@ -13,6 +13,7 @@ use ::mantle::error::{Result, Section as _, WrapErr as _, eyre, usage};
 use ::mantle::progress::Progress;
 use ::mantle::release::version::Versions;
 use ::mantle::{output, sdk, warning};
+use clap::builder::{PossibleValue, TypedValueParser as _};
 use clap::{Parser, ValueHint};
 
 use super::Options;
@@ -20,6 +21,10 @@ use crate::ore::group::{Account as _, Explain as _, Verb, given, user};
 
 /// What the SDK calls the image.
 const FILE: &str = "coreos_production_ami_vmdk_image.vmdk";
+
+fn formats() -> Vec<PossibleValue> {
+    Format::ALL.iter().map(|format| PossibleValue::new(format.name())).collect()
+}
 
 #[derive(Parser)]
 #[command(
@@ -71,8 +76,8 @@ pub struct Upload {
     #[arg(long, value_name = "SNAPSHOT")]
     source_snapshot: Option<String>,
 
-    /// Format of file or object: VMDK or RAW [default: VMDK; RAW with --direct]
-    #[arg(long, value_name = "FORMAT", value_parser = str::parse::<Format>)]
+    /// Format of file or object [default: VMDK; RAW with --direct]
+    #[arg(long, value_name = "FORMAT", value_parser = Choices(formats).try_map(|text| text.parse::<Format>()))]
     object_format: Option<Format>,
 
     /// Size of the disk in GiB
