@@ -495,6 +495,14 @@ mod tests {
 
     #[test]
     fn every_registration_is_sound() {
+        for test in registry() {
+            assert!(!test.description.is_empty(), "{} has no description", test.name);
+            for name in &test.features {
+                let known = mantle::platform::image::FEATURES.iter().any(|(known, _)| known == name);
+                let odd = PLATFORM_FEATURES.contains(&name.as_ref()) || name == "no-such-feature";
+                assert!(known || odd, "{}: {name} is in no table", test.name);
+            }
+        }
         let distros: Vec<&str> = DISTRIBUTIONS.iter().map(|d| d.name).collect();
         let clouds = ["aws", "azure", "do", "esx", "gce", "openstack", "packet"];
         let known = |p: &Text| clouds.contains(&p.as_ref()) || DRIVERS.iter().any(|d| d.name == *p);

@@ -12,31 +12,40 @@ use crate::kola::register::Test;
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("docker.base", base).distros(["cl", "debian"]).features(["docker", "kernel"]),
+        Test::new("docker.base", base)
+            .description("The daemon's state, resource options, networks and users of containers")
+            .distros(["cl", "debian"])
+            .features(["docker", "kernel"]),
         Test::new("docker.lib-coreos-dockerd-compat", base)
+            .description("As docker.base, with a daemon that a unit starts by /usr/lib/coreos/dockerd")
             .ignition(COMPAT)
             .distros(["cl"])
             .features(["docker", "kernel", "torcx"]),
         Test::new("docker.btrfs-storage", |c| async move { info(&c, &*c.machine(0)?, "btrfs").await })
+            .description("The daemon keeps its data on a btrfs file system")
             .ignition(BTRFS)
             .ignition_v3(BTRFS_V3)
             .distros(["cl", "debian"])
             .features(["btrfs", "docker", "kernel"]),
         Test::new("docker.network", |c| between_machines(c, &DOCKER))
+            .description("Containers on two machines talk to each other, both ways")
             .cluster_size(2)
             .distros(["cl", "debian"])
             .features(["docker", "kernel", "private-network"]),
         Test::new("docker.userns", userns)
+            .description("Root in a container is somebody else outside")
             .ignition(USERNS)
             .ignition_v3(USERNS_V3)
             .distros(["cl", "debian"])
             .features(["docker", "kernel"]),
         Test::new("docker.containerd-restart", containerd_restart)
+            .description("containerd is started again when it was killed, and works")
             .ignition(ENABLED)
             .ignition_v3(ENABLED_V3)
             .distros(["cl", "debian"])
             .features(["docker", "kernel"]),
         Test::new("torcx.enable-service", enable_service)
+            .description("A unit that is not in the system itself can be enabled by a config")
             .ignition(ENABLED)
             .ignition_v3(ENABLED_V3)
             .distros(["cl", "debian"])

@@ -16,26 +16,42 @@ use crate::kola::register::{Flag, Test};
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        etcd_member(Test::new("cl.etcd-member.discovery", discovery))
-            .cluster_size(3)
-            .ignition(DISCOVERY)
-            .ignition_v3(DISCOVERY_V3)
-            .features(["etcd", "private-network"]),
-        etcd_member(Test::new("cl.etcd-member.v2-backup-restore", backup_restore))
-            .ignition(BACKUP)
-            .ignition_v3(BACKUP_V3)
-            .exclude_platforms(["esx"])
-            .features(["etcd", "private-network"]),
-        etcd_member(Test::new("cl.etcd-member.etcdctlv3", etcdctl_v3))
-            .ignition(API3)
-            .ignition_v3(API3_V3)
-            .features(["etcd"]),
-        etcd_cluster(Test::new("rhcos.etcd.cluster.insecure", cluster_insecure))
-            .ignition(INSECURE)
-            .ignition_v3(INSECURE_V3),
-        etcd_cluster(Test::new("rhcos.etcd.cluster.tls", cluster_tls))
-            .ignition(SECURE)
-            .ignition_v3(SECURE_V3),
+        etcd_member(
+            Test::new("cl.etcd-member.discovery", discovery).description(
+                "Three members of etcd find each other by discovery and agree on what is stored",
+            ),
+        )
+        .cluster_size(3)
+        .ignition(DISCOVERY)
+        .ignition_v3(DISCOVERY_V3)
+        .features(["etcd", "private-network"]),
+        etcd_member(
+            Test::new("cl.etcd-member.v2-backup-restore", backup_restore)
+                .description("What was saved from a store of version 2 is there again in a new cluster"),
+        )
+        .ignition(BACKUP)
+        .ignition_v3(BACKUP_V3)
+        .exclude_platforms(["esx"])
+        .features(["etcd", "private-network"]),
+        etcd_member(
+            Test::new("cl.etcd-member.etcdctlv3", etcdctl_v3)
+                .description("etcd's client speaks version 3 of the API"),
+        )
+        .ignition(API3)
+        .ignition_v3(API3_V3)
+        .features(["etcd"]),
+        etcd_cluster(
+            Test::new("rhcos.etcd.cluster.insecure", cluster_insecure)
+                .description("Three members of etcd become a healthy cluster without encryption"),
+        )
+        .ignition(INSECURE)
+        .ignition_v3(INSECURE_V3),
+        etcd_cluster(
+            Test::new("rhcos.etcd.cluster.tls", cluster_tls)
+                .description("Three members of etcd become a healthy cluster, encrypted and authenticated"),
+        )
+        .ignition(SECURE)
+        .ignition_v3(SECURE_V3),
     ]
 }
 

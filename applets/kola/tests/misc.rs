@@ -10,17 +10,29 @@ use crate::kola::register::{Flag, Test};
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("coreos.auth.verify", auth_verify).distros(["cl", "rhcos", "fcos", "debian"]),
-        Test::new("cl.users.shells", users_shells).exclude_platforms(["gce"]).distros(["cl", "debian"]),
-        Test::new("cl.filesystem", filesystem).distros(["cl", "debian"]),
-        Test::new("packages", packages).distros(["cl", "debian"]).features(["ipvs", "kernel"]),
+        Test::new("coreos.auth.verify", auth_verify)
+            .description("Nobody is let in by a well-known password")
+            .distros(["cl", "rhcos", "fcos", "debian"]),
+        Test::new("cl.users.shells", users_shells)
+            .description("Nobody can log in but who should")
+            .exclude_platforms(["gce"])
+            .distros(["cl", "debian"]),
+        Test::new("cl.filesystem", filesystem)
+            .description("No dead links, no set-user-ID programs or open folders but known ones")
+            .distros(["cl", "debian"]),
+        Test::new("packages", packages)
+            .description("ipvsadm works, which nothing else tests")
+            .distros(["cl", "debian"])
+            .features(["ipvs", "kernel"]),
         Test::new("coreos.tls.fetch-urls", tls_fetch_urls)
+            .description("Well-known places are trusted by the system's certificates")
             .exclude_distros(["rhcos"])
             .flags([Flag::RequiresInternetAccess]),
         Test::new("coreos.misc.aws.diskfriendlyname", |c| async move {
             // NVMe instances name their disks otherwise (Container Linux bug 2399).
             c.must_ssh(&*c.machine(0)?, "stat /dev/xvda").await.map(drop)
         })
+        .description("The first disk at Amazon is /dev/xvda")
         .platforms(["aws"])
         .distros(["cl", "rhcos"])
         .min_version("1828.0.0"),
@@ -30,6 +42,7 @@ pub fn tests() -> Vec<Test> {
                                2>/dev/null";
             c.assert_output_contains(&*c.machine(0)?, command, "PASS").await
         })
+        .description("toolbox can install a package by dnf")
         .distros(["cl"])
         .flags([Flag::RequiresInternetAccess])
         .features(["rkt"]),

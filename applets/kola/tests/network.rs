@@ -11,20 +11,24 @@ use crate::kola::register::Test;
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("cl.network.listeners", listeners)
+            .description("No program listens on a port but those that have to")
             .ignition(DOCKER)
             .ignition_v3(DOCKER_V3)
             .distros(["cl", "debian"])
             .min_version("1967.0.0")
             .features(["docker", "networkd"]),
         Test::new("cl.network.listeners.legacy", listeners)
+            .description("No program listens on a port but those that have to, before 1967.0.0")
             .distros(["cl", "debian"])
             .end_version("1967.0.0")
             .features(["networkd"]),
         Test::new("cl.network.initramfs.second-boot", second_boot)
+            .description("At the second boot networkd is started by the real system only")
             .exclude_platforms(["do"])
             .distros(["cl", "debian"])
             .features(["kernel", "networkd"]),
         Test::new("linux.ntp", ntp)
+            .description("The machine takes its time from the server that DHCP names")
             .cluster_size(0)
             .platforms(["qemu", "nspawn"])
             .distros(["cl", "debian"])

@@ -10,10 +10,12 @@ use crate::kola::register::Test;
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("linux.nfs.v3", |c| nfs(c, &Version { number: "3", kind: "nfs", path: "/tmp" }))
+            .description("A file made on an NFS server is seen by a client, version 3")
             .cluster_size(0)
             .distros(["cl", "fcos", "debian"])
             .features(["kernel", "nfs", "private-network"]),
         Test::new("linux.nfs.v4", |c| nfs(c, &Version { number: "4", kind: "nfs4", path: "/" }))
+            .description("A file made on an NFS server is seen by a client, version 4")
             .cluster_size(0)
             .features(["kernel", "nfs", "private-network"]),
     ]

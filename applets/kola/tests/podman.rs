@@ -11,8 +11,12 @@ use crate::kola::register::Test;
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        Test::new("podman.base", base).distros(["rhcos", "debian"]).features(["kernel", "podman"]),
+        Test::new("podman.base", base)
+            .description("What podman says of itself, resource options, networks")
+            .distros(["rhcos", "debian"])
+            .features(["kernel", "podman"]),
         Test::new("podman.network", |c| between_machines(c, &PODMAN))
+            .description("Containers of podman on two machines talk to each other, both ways")
             .cluster_size(2)
             .distros(["rhcos", "debian"])
             .features(["kernel", "podman", "private-network"]),

@@ -12,29 +12,72 @@ use crate::kola::tests::helpers;
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        scripted(Test::new("selftest.pass", pass)),
-        scripted(Test::new("selftest.fail", fail)),
-        scripted(Test::new("selftest.panic", |_| async { panic!("as planned") })),
-        scripted(Test::new("selftest.skip", skip)),
-        scripted(Test::new("selftest.timeout", hang)).timeout(Duration::from_secs(2)),
-        scripted(Test::new("selftest.hang", hang)),
-        scripted(Test::new("selftest.sub", subtests)).fail_fast(),
-        scripted(Test::new("selftest.parallel", parallel)),
-        scripted(Test::new("selftest.two", two)).cluster_size(2),
-        scripted(Test::new("selftest.reboot", reboot)),
-        scripted(Test::new("selftest.lacking", pass)).features(["kernel", "no-such-feature"]),
-        scripted(Test::new("selftest.versioned", pass)).min_version("99.0.0"),
-        scripted(Test::new("selftest.doom.native", native)).native([Native::new("Nothing", || Ok(()))]),
-        scripted(Test::new("selftest.doom.poll", poll)),
-        scripted(Test::new("selftest.doom.broken", broken)),
-        scripted(Test::new("selftest.doom.deep", deep)),
-        scripted(Test::new("selftest.doom.more", more)),
-        scripted(Test::new("selftest.doom.destroy", destroy)).cluster_size(2),
-        scripted(Test::new("selftest.doom.removal", removal)).cluster_size(2),
-        scripted(Test::new("selftest.doom.emergency", poll))
-            .flags([Flag::NoEmergencyShellCheck])
-            .timeout(Duration::from_secs(5)),
-        scripted(Test::new("selftest.doom.warned", poll)).timeout(Duration::from_secs(5)),
+        scripted(Test::new("selftest.pass", pass).description("Of kola itself: passes")),
+        scripted(Test::new("selftest.fail", fail).description("Of kola itself: fails")),
+        scripted(
+            Test::new("selftest.panic", |_| async { panic!("as planned") })
+                .description("Of kola itself: panics"),
+        ),
+        scripted(Test::new("selftest.skip", skip).description("Of kola itself: skips itself")),
+        scripted(Test::new("selftest.timeout", hang).description("Of kola itself: hangs until its limit"))
+            .timeout(Duration::from_secs(2)),
+        scripted(Test::new("selftest.hang", hang).description("Of kola itself: hangs until it is stopped")),
+        scripted(Test::new("selftest.sub", subtests).description("Of kola itself: has subtests")).fail_fast(),
+        scripted(
+            Test::new("selftest.parallel", parallel).description("Of kola itself: has subtests side by side"),
+        ),
+        scripted(Test::new("selftest.two", two).description("Of kola itself: has two machines"))
+            .cluster_size(2),
+        scripted(Test::new("selftest.reboot", reboot).description("Of kola itself: boots its machine again")),
+        scripted(Test::new("selftest.lacking", pass).description("Of kola itself: needs what no image has"))
+            .features(["kernel", "no-such-feature"]),
+        scripted(
+            Test::new("selftest.versioned", pass)
+                .description("Of kola itself: needs a version that no image has"),
+        )
+        .min_version("99.0.0"),
+        scripted(
+            Test::new("selftest.doom.native", native)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        )
+        .native([Native::new("Nothing", || Ok(()))]),
+        scripted(
+            Test::new("selftest.doom.poll", poll)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        ),
+        scripted(
+            Test::new("selftest.doom.broken", broken)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        ),
+        scripted(
+            Test::new("selftest.doom.deep", deep)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        ),
+        scripted(
+            Test::new("selftest.doom.more", more)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        ),
+        scripted(
+            Test::new("selftest.doom.destroy", destroy)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        )
+        .cluster_size(2),
+        scripted(
+            Test::new("selftest.doom.removal", removal)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        )
+        .cluster_size(2),
+        scripted(
+            Test::new("selftest.doom.emergency", poll)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        )
+        .flags([Flag::NoEmergencyShellCheck])
+        .timeout(Duration::from_secs(5)),
+        scripted(
+            Test::new("selftest.doom.warned", poll)
+                .description("Of kola itself: its machine comes to an end meanwhile"),
+        )
+        .timeout(Duration::from_secs(5)),
         idle_test(),
     ]
 }
@@ -42,7 +85,8 @@ pub fn tests() -> Vec<Test> {
 /// Waits in a command; on machines of all kinds of this host, but there only where MANTLE_TEST_PLATFORM is `all`, so that
 /// no run of everything meets it.
 fn idle_test() -> Test {
-    let test = Test::new("selftest.doom.idle", idle);
+    let test = Test::new("selftest.doom.idle", idle)
+        .description("Of kola itself: its machine comes to an end meanwhile");
     if std::env::var_os("MANTLE_TEST_PLATFORM").is_some_and(|value| value == "all") {
         test.platforms(["scripted", "nspawn", "qemu", "qemu-unpriv"])
     } else {

@@ -10,10 +10,13 @@ use crate::kola::register::Test;
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("systemd.journal.remote", journal_remote)
+            .description("A journal can be read over the network from another machine")
             .cluster_size(0)
             .distros(["cl", "debian"])
             .features(["journal-remote", "private-network"]),
-        Test::new("systemd.sysusers.gshadow", gshadow).distros(["cl", "fcos", "debian"]),
+        Test::new("systemd.sysusers.gshadow", gshadow)
+            .description("A group with a long list of members is read from gshadow without a crash")
+            .distros(["cl", "fcos", "debian"]),
     ]
 }
 

@@ -14,33 +14,52 @@ const VFAT_ID: &str = "1A37-8FA3";
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
     vec![
-        reformatted(Test::new("cl.ignition.v1.btrfsroot", |c| reformatted_root(c, "btrfs")))
-            .ignition(BTRFS_V1)
-            .ignition_v3(BTRFS_V3)
-            .features(["btrfs", "disks"]),
-        reformatted(Test::new("cl.ignition.v2.btrfsroot", |c| reformatted_root(c, "btrfs")))
-            .ignition(BTRFS_V2)
-            .ignition_v3(BTRFS_V3)
-            .features(["btrfs", "disks"]),
-        reformatted(Test::new("cl.ignition.v1.xfsroot", |c| reformatted_root(c, "xfs")))
-            .ignition(XFS_V1)
-            .ignition_v3(XFS_V3)
-            .features(["disks", "xfs"]),
-        reformatted(Test::new("cl.ignition.v2.xfsroot", |c| reformatted_root(c, "xfs")))
-            .ignition(XFS_V2)
-            .ignition_v3(XFS_V3)
-            .features(["disks", "xfs"]),
-        reformatted(Test::new("cl.ignition.v1.ext4root", |c| reformatted_root(c, "ext4")))
-            .ignition(EXT4_V1)
-            .ignition_v3(EXT4_V3)
-            .features(["disks"]),
-        reformatted(Test::new("cl.ignition.v2.ext4root", |c| reformatted_root(c, "ext4")))
-            .ignition(EXT4_V2)
-            .ignition_v3(EXT4_V3)
-            .features(["disks"]),
+        reformatted(
+            Test::new("cl.ignition.v1.btrfsroot", |c| reformatted_root(c, "btrfs"))
+                .description("Ignition makes the root file system anew, as btrfs (config 1)"),
+        )
+        .ignition(BTRFS_V1)
+        .ignition_v3(BTRFS_V3)
+        .features(["btrfs", "disks"]),
+        reformatted(
+            Test::new("cl.ignition.v2.btrfsroot", |c| reformatted_root(c, "btrfs"))
+                .description("Ignition makes the root file system anew, as btrfs (config 2)"),
+        )
+        .ignition(BTRFS_V2)
+        .ignition_v3(BTRFS_V3)
+        .features(["btrfs", "disks"]),
+        reformatted(
+            Test::new("cl.ignition.v1.xfsroot", |c| reformatted_root(c, "xfs"))
+                .description("Ignition makes the root file system anew, as xfs (config 1)"),
+        )
+        .ignition(XFS_V1)
+        .ignition_v3(XFS_V3)
+        .features(["disks", "xfs"]),
+        reformatted(
+            Test::new("cl.ignition.v2.xfsroot", |c| reformatted_root(c, "xfs"))
+                .description("Ignition makes the root file system anew, as xfs (config 2)"),
+        )
+        .ignition(XFS_V2)
+        .ignition_v3(XFS_V3)
+        .features(["disks", "xfs"]),
+        reformatted(
+            Test::new("cl.ignition.v1.ext4root", |c| reformatted_root(c, "ext4"))
+                .description("Ignition makes the root file system anew, as ext4 (config 1)"),
+        )
+        .ignition(EXT4_V1)
+        .ignition_v3(EXT4_V3)
+        .features(["disks"]),
+        reformatted(
+            Test::new("cl.ignition.v2.ext4root", |c| reformatted_root(c, "ext4"))
+                .description("Ignition makes the root file system anew, as ext4 (config 2)"),
+        )
+        .ignition(EXT4_V2)
+        .ignition_v3(EXT4_V3)
+        .features(["disks"]),
         Test::new("cl.ignition.v2_1.vfat", |c| async move {
             has(&c, &*c.machine(0)?, "USR-B", VFAT_ID, "vfat").await
         })
+        .description("Ignition makes a vfat file system with label and ID")
         .ignition(VFAT)
         .ignition_v3(VFAT_V3)
         .distros(["cl", "debian"])
@@ -48,14 +67,17 @@ pub fn tests() -> Vec<Test> {
         Test::new("cl.ignition.v2_1.swap", |c| async move {
             has(&c, &*c.machine(0)?, "USR-B", UUID, "swap").await
         })
+        .description("Ignition makes a swap area with label and UUID")
         .ignition(SWAP)
         .ignition_v3(SWAP_V3)
         .distros(["cl", "debian"])
         .features(["disks"]),
         Test::new("cl.ignition.v2_1.ext4checkexisting", ext4_check_existing)
+            .description("A file system that is what the config asks for is left alone")
             .distros(["cl", "debian"])
             .features(["disks"]),
         Test::new("cl.disk.raid.data", raid_data)
+            .description("Ignition makes a RAID of level 1 and mounts it")
             .ignition(RAID_DATA)
             .ignition_v3(RAID_DATA_V3)
             .distros(["cl", "debian"])

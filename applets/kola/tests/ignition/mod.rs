@@ -16,75 +16,91 @@ use crate::kola::register::{Config, Flag, Test};
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("cl.ignition.v1.once", once)
+            .description("Ignition does not run again at the second boot (config 1)")
             .ignition(ONCE_V1)
             .ignition_v3(ONCE_V3)
             .distros(["cl", "debian"]),
         Test::new("coreos.ignition.v2.once", once)
+            .description("Ignition does not run again at the second boot (config 2)")
             .ignition(ONCE_V2)
             .ignition_v3(ONCE_V3)
             .distros(["cl", "rhcos", "fcos", "debian"]),
         Test::new("cl.ignition.v1.sethostname", set_hostname)
+            .description("Ignition sets the machine's name (config 1)")
             .ignition(HOSTNAME_V1)
             .ignition_v3(HOSTNAME_V3)
             .distros(["cl", "debian"]),
         Test::new("coreos.ignition.v2.sethostname", set_hostname)
+            .description("Ignition sets the machine's name (config 2)")
             .ignition(HOSTNAME_V2)
             .ignition_v3(HOSTNAME_V3)
             .distros(["cl", "rhcos", "fcos", "debian"]),
         Test::new("coreos.ignition.v1.groups", groups)
+            .description("Ignition makes groups (config 1)")
             .ignition(GROUPS_V1)
             .ignition_v3(GROUPS_V3)
             .distros(["cl", "rhcos", "fcos", "debian"]),
         Test::new("coreos.ignition.v2.groups", groups)
+            .description("Ignition makes groups (config 2)")
             .ignition(GROUPS_V2)
             .ignition_v3(GROUPS_V3)
             .distros(["cl", "rhcos", "fcos", "debian"]),
         Test::new("cl.ignition.v1.users", users)
+            .description("Ignition makes and changes users (config 1)")
             .ignition(CL_USERS_V1)
             .ignition_v3(DOCKER_USERS_V3)
             .distros(["cl", "debian"]),
         Test::new("cl.ignition.v2.users", users)
+            .description("Ignition makes and changes users (config 2)")
             .ignition(CL_USERS_V2)
             .ignition_v3(DOCKER_USERS_V3)
             .distros(["cl", "debian"]),
         Test::new("rhcos.ignition.v1.users", users)
+            .description("Ignition makes and changes users, as rhcos has them (config 1)")
             .ignition(RHCOS_USERS_V1)
             .ignition_v3(SUDO_USERS_V3)
             .distros(["rhcos", "fcos", "debian"]),
         Test::new("rhcos.ignition.v2.users", users)
+            .description("Ignition makes and changes users, as rhcos has them (config 2)")
             .ignition(RHCOS_USERS_V2)
             .ignition_v3(SUDO_USERS_V3)
             .distros(["rhcos", "fcos", "debian"]),
         Test::new("coreos.ignition.systemd.enable-service", enable_service)
+            .description("A unit that Ignition enables is started at the first boot already")
             .ignition(ENABLE)
             .ignition_v3(ENABLE_V3)
             .features(["kernel", "nfs"]),
         // That the machine boots and lets us in is the test. Where keys only come by userdata it would prove nothing.
         // Container Linux bug 1184.
         Test::new("cl.ignition.misc.empty", boots)
+            .description("A machine boots with empty userdata")
             .user_data(Config::Empty)
             .exclude_platforms(["qemu", "esx", "nspawn"])
             .distros(["cl"]),
         // Container Linux bug 1981.
         Test::new("cl.ignition.v1.noop", boots)
+            .description("A machine boots with a config that does nothing (config 1)")
             .ignition(NOOP_V1)
             .ignition_v3(NOOP_V3)
             .exclude_platforms(["qemu", "esx", "openstack", "nspawn"])
             .distros(["cl"])
             .flags([Flag::NoSshKeyInUserData]),
         Test::new("cl.ignition.v2.noop", boots)
+            .description("A machine boots with a config that does nothing (config 2)")
             .ignition(NOOP_V2)
             .ignition_v3(NOOP_V3)
             .exclude_platforms(["qemu", "esx", "openstack", "nspawn"])
             .distros(["cl"])
             .flags([Flag::NoSshKeyInUserData]),
         Test::new("coreos.ignition.v1.ssh.key", boots)
+            .description("SSH keys come by the config alone, not by metadata (config 1)")
             .ignition(NOOP_V1)
             .ignition_v3(NOOP_V3)
             .exclude_platforms(["qemu", "nspawn"])
             .distros(["cl", "rhcos"])
             .flags([Flag::NoSshKeyInMetadata]),
         Test::new("coreos.ignition.v2.ssh.key", boots)
+            .description("SSH keys come by the config alone, not by metadata (config 2)")
             .ignition(NOOP_V2)
             .ignition_v3(NOOP_V3)
             .exclude_platforms(["qemu", "nspawn"])

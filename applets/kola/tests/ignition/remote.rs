@@ -17,6 +17,7 @@ use crate::kola::tests::helpers::{must_bash, pick, retry, seconds};
 pub fn tests() -> Vec<Test> {
     vec![
         Test::new("coreos.ignition.v2_1.resource.local", resource_local)
+            .description("Ignition fetches files by HTTP and TFTP from another machine")
             .native([Native::new("Serve", serve)])
             .exclude_platforms(["do"])
             .distros(["cl", "rhcos", "fcos", "debian"])
@@ -25,6 +26,7 @@ pub fn tests() -> Vec<Test> {
             let all = "kola-anonymous";
             check(&c, &*c.machine(0)?, &[("http", all), ("https", all), ("s3-anon", all)]).await
         })
+        .description("Ignition fetches files from the Internet and from S3")
         .ignition(REMOTE)
         .exclude_platforms(["do"])
         .distros(["cl", "rhcos"])
@@ -32,12 +34,14 @@ pub fn tests() -> Vec<Test> {
         Test::new("coreos.ignition.v2_1.resource.s3.versioned", |c| async move {
             check(&c, &*c.machine(0)?, &[("original", "original"), ("latest", "updated")]).await
         })
+        .description("Ignition fetches named versions of an object in S3")
         .ignition(VERSIONED)
         .exclude_platforms(["do"])
         .distros(["cl", "rhcos"])
         .flags([Flag::RequiresInternetAccess])
         .min_version("1995.0.0"),
         Test::new("coreos.ignition.v2_2.security.tls", security_tls)
+            .description("Ignition fetches from a server that only its config makes trusted")
             .native([Native::new("TLSServe", tls_serve)])
             // Upstream leaves out qemu as well, for Ignition issue 645.
             .exclude_platforms(["do", "packet"])

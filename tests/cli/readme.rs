@@ -1,0 +1,67 @@
+//! What the README tells people to type is understood.
+
+use crate::support::{Env, installed, repository};
+
+const PROGRAMS: [&str; 6] = ["cork", "gangue", "kola", "mantle", "ore", "plume"];
+
+fn env() -> Env {
+    let env = Env::new();
+    for name in PROGRAMS {
+        let link = env.program(name, "");
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_mantle"), link).unwrap();
+    }
+    env
+}
+
+/// The lines of its blocks of shell.
+fn lines() -> Vec<String> {
+    let text = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let mut lines = Vec::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            _ if inside => lines.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    lines
+}
+
+#[test]
+fn every_command_line_is_understood() {
+    if !installed("bash") {
+        return;
+    }
+    let (env, mut seen) = (env(), 0);
+    for line in lines() {
+        let line = line.split("  #").next().unwrap_or_default().trim();
+        if PROGRAMS.iter().any(|p| line.split(' ').next() == Some(p)) {
+            let outcome = env.start("bash".as_ref(), &["-c", &format!("{line} --help")]).finish();
+            assert_eq!(outcome.code, 0, "{line}: {}", outcome.stderr);
+            assert!(outcome.stdout.contains("Usage:"), "{line}: {}", outcome.stdout);
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen}");
+}
+
+#[test]
+fn the_feature_file_of_the_walk_is_accepted() {
+    if !["qemu-system-x86_64", "qemu-img", "bash"].iter().all(|p| installed(p)) {
+        return;
+    }
+    let env = env();
+    let lines = lines();
+    let start = lines.iter().position(|l| l.starts_with("cat >my.qcow2.json")).unwrap();
+    let end = start + lines[start..].iter().position(|l| l == "EOF").unwrap();
+    let script = lines[start..=end].join("\n");
+    env.start("bash".as_ref(), &["-c", &script]).finish().expect(0);
+    std::fs::File::create(env.home().join("my.qcow2")).unwrap().set_len(1 << 20).unwrap();
+    let args =
+        ["run", "-p", "qemu-unpriv", "--board", "amd64-usr", "--qemu-image", "my.qcow2", "no.such.test"];
+    let outcome = env.mantle(&[&["kola"], &args[..]].concat()).expect(1);
+    assert!(outcome.stderr.contains("no test matches no.such.test"), "{}", outcome.stderr);
+}
