@@ -77,7 +77,7 @@ struct Extent {
 pub fn check(path: &Path) -> Result<(), Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
     let unfit = |reason: String| Error::Unfit { path: path.to_owned(), reason };
-    let mut unpacked = MultiGzDecoder::new(File::open(path).map_err(read)?);
+    let mut unpacked = MultiGzDecoder::new(crate::input::open(path).map_err(read)?);
     let mut header = [0; BLOCK];
     match unpacked.read_exact(&mut header) {
         Ok(()) => {}
@@ -128,7 +128,7 @@ pub fn pack(
 ) -> Result<(), Error> {
     let read = |source| Error::Read { path: image.to_owned(), source };
     let write = |source| Error::Write { image: image.to_owned(), path: to_name.to_owned(), source };
-    let file = File::open(image).map_err(read)?;
+    let file = crate::input::open_disk(image).map_err(read)?;
     let length = crate::disk::virtual_size(image).map_err(|e| read(io::Error::other(e)))?;
     let size = length.div_ceil(GIB).max(1) * GIB;
     let extents = extents(&file, length, cancel).map_err(|e| e.map_or(Error::Interrupted, read))?;

@@ -164,7 +164,7 @@ impl External {
                 "the file names a program that gives a token: set {ALLOW}=1 to let it be run"
             ));
         }
-        if let Some(known) = output.and_then(|path| std::fs::read(path).ok())
+        if let Some(known) = output.and_then(|path| crate::input::read(path).ok())
             && let Ok(token) = said_by(&known, Utc::now())
         {
             return Ok(token);
