@@ -9,7 +9,7 @@ _@NAME@() {
     (( $#offered )) && _describe -V @NAME@ offered
     case $answer[1] in
     files) _files ;;
-    dirs) _files -/ ;;
+    dirs) _path_files -/ ;;
     esac
 }
 if [[ $funcstack[1] == _@NAME@ ]]; then

@@ -76,7 +76,8 @@ pub fn write(kind: &str, out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn is_generated(path: &Path) -> bool {
+/// Whether a file is one that some version of mantle generated.
+pub fn is_generated(path: &Path) -> bool {
     std::fs::read_to_string(path).is_ok_and(|text| text.lines().take(3).any(|line| line.contains(MARK)))
 }
 

@@ -28,6 +28,9 @@ pub fn run(matches: &ArgMatches) -> Result<u8> {
     let prefix = matches.get_one::<PathBuf>("prefix").ok_or_else(|| eyre!("no prefix to install to"))?;
     let pretend = args::flag(matches, "dry-run");
     let pieces = pieces(prefix);
+    if args::flag(matches, "uninstall") {
+        return uninstall(prefix, &pieces, pretend);
+    }
     // Before anything is changed.
     if !args::flag(matches, "force") {
         refuse_strangers(&pieces)?;
@@ -39,7 +42,76 @@ pub fn run(matches: &ArgMatches) -> Result<u8> {
         }
         output::line(path.display())?;
     }
+    if !pretend {
+        mantle::notice!("mantle", "installed {} files below {}", pieces.len(), prefix.display());
+        advise(prefix);
+    }
     Ok(0)
+}
+
+/// Says what a shell still has to be told to find what was installed.
+fn advise(prefix: &Path) {
+    let prefix = std::path::absolute(prefix).unwrap_or_else(|_| prefix.to_owned());
+    let bin = prefix.join("bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(|folder| folder == bin) {
+        mantle::notice!(
+            "mantle",
+            "{} is not in $PATH: export PATH=\"{}:$PATH\"",
+            bin.display(),
+            bin.display()
+        );
+    }
+    // zsh's own builds look into these.
+    if ![Path::new("/usr"), Path::new("/usr/local")].contains(&prefix.as_path()) {
+        let functions = prefix.join("share/zsh/site-functions");
+        let line = format!("fpath=({} $fpath)", functions.display());
+        mantle::notice!(
+            "mantle",
+            "zsh finds the completions with this line in ~/.zshrc, before compinit: {line}"
+        );
+    }
+}
+
+/// Removes what an installation put there: links to mantle, texts that it generated, and mantle itself, last.
+fn uninstall(prefix: &Path, pieces: &[(PathBuf, Piece)], pretend: bool) -> Result<u8> {
+    let mut removed = 0;
+    for (path, piece) in pieces.iter().rev() {
+        if fs::symlink_metadata(path).is_err() {
+            continue;
+        }
+        let ours = match piece {
+            Piece::Link => is_ours(path),
+            Piece::Text(_) => generate::is_generated(path),
+            Piece::Binary => is_mantle(path),
+        };
+        if !ours {
+            mantle::warning!("mantle", "{} stays: it was not installed by mantle", path.display());
+            continue;
+        }
+        if !pretend {
+            fs::remove_file(path).wrap_err_with(|| format!("cannot remove {}", path.display()))?;
+        }
+        output::line(path.display())?;
+        removed += 1;
+    }
+    if !pretend {
+        mantle::notice!("mantle", "removed {removed} files below {}", prefix.display());
+    }
+    Ok(0)
+}
+
+/// Whether a file is a mantle: this one or one that says so.
+fn is_mantle(path: &Path) -> bool {
+    let same = |other: &Path| match (fs::metadata(path), fs::metadata(other)) {
+        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+        _ => false,
+    };
+    if same(Path::new("/proc/self/exe")) {
+        return true;
+    }
+    let said = std::process::Command::new(path).arg("--version").env("MANTLE_CONFIG", "/dev/null").output();
+    said.is_ok_and(|said| said.stdout.starts_with(b"mantle version "))
 }
 
 fn pieces(prefix: &Path) -> Vec<(PathBuf, Piece)> {

@@ -52,7 +52,8 @@ fn command() -> Command {
                 .about("Install the binary, a link for each applet, man pages and completions")
                 .arg(folder("prefix").default_value("/usr/local").help("Folder below which bin and share lie"))
                 .arg(Arg::new("force").short('f').long("force").action(ArgAction::SetTrue).help("Replace programs of other origin"))
-                .arg(Arg::new("dry-run").short('n').long("dry-run").action(ArgAction::SetTrue).help("Only print what would be installed")),
+                .arg(Arg::new("dry-run").short('n').long("dry-run").action(ArgAction::SetTrue).help("Only print what would be installed or removed"))
+                .arg(Arg::new("uninstall").long("uninstall").action(ArgAction::SetTrue).help("Remove what was installed below the prefix, and nothing else")),
         )
         .subcommand(
             Command::new("config").about("Inspect the configuration").subcommand(

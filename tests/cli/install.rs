@@ -30,6 +30,10 @@ fn everything_lands_where_a_distribution_puts_it() {
     listed.sort();
     found.sort();
     assert_eq!(found, listed, "what is there is what was listed");
+    let advice = env.mantle(&["install", "--prefix", prefix.to_str().unwrap()]).expect(0).stderr;
+    for part in ["installed ", "is not in $PATH", "share/zsh/site-functions $fpath)"] {
+        assert!(advice.contains(part), "{advice}");
+    }
     // the links are relative, so that a staged tree can be moved
     let moved = env.home().join("moved");
     std::fs::rename(&prefix, &moved).unwrap();
@@ -51,6 +55,23 @@ fn files(folder: &std::path::Path, into: &mut Vec<String>) {
             into.push(path.display().to_string())
         }
     }
+}
+
+#[test]
+fn what_was_installed_can_be_removed_and_nothing_else() {
+    let env = Env::new();
+    let prefix = env.home().join("usr");
+    let args = ["install", "--prefix", prefix.to_str().unwrap()];
+    env.mantle(&args).expect(0);
+    let by_hand = env.write("usr/share/man/man1/kola-run.1", ".TH MINE 1\n");
+    std::fs::remove_file(prefix.join("bin/ore")).unwrap();
+    let other = env.write("usr/bin/ore", "#!/bin/sh\n");
+    let outcome = env.mantle(&[&args[..], &["--uninstall"]].concat()).expect(0);
+    let mut left = Vec::new();
+    files(&prefix, &mut left);
+    left.sort();
+    assert_eq!(left, [other.to_str().unwrap(), by_hand.to_str().unwrap()]);
+    assert!(outcome.stderr.contains("bin/ore stays"), "{}", outcome.stderr);
 }
 
 #[test]
