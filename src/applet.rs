@@ -35,6 +35,9 @@ pub struct Applet {
 /// Terms with their descriptions.
 pub type Terms = &'static [(&'static str, &'static str)];
 
+/// A section of a man page: its title, and terms with their descriptions.
+pub type Section = (&'static str, Vec<(String, String)>);
+
 /// Sections of a man page that cannot be derived from the options: pairs of a term and its description.
 #[derive(Clone, Copy)]
 pub struct Manual {
@@ -46,12 +49,19 @@ pub struct Manual {
     pub exit_status: Terms,
     /// Command lines and what they do.
     pub examples: Terms,
+    /// Sections of its own: titles and terms.
+    pub sections: fn() -> Vec<Section>,
 }
 
 impl Manual {
     /// Nothing special.
-    pub const DEFAULT: Self =
-        Self { files: &[], environment: &[], exit_status: error::EXIT_STATUS, examples: &[] };
+    pub const DEFAULT: Self = Self {
+        files: &[],
+        environment: &[],
+        exit_status: error::EXIT_STATUS,
+        examples: &[],
+        sections: Vec::new,
+    };
 }
 
 /// What an applet gets besides its arguments.
@@ -97,7 +107,14 @@ pub fn main(top: &Applet, applets: &[Applet], argv: Vec<OsString>) -> u8 {
             }
             Err(config::ParseError::Clap(mut e)) => {
                 suggest(&mut e, &command, &call.argv);
-                let _ = e.print(); // to stdout for help, else stderr; a closed pipe is no error
+                // To stdout for help, else stderr; a closed pipe is no error.
+                if let Err(failed) = e.print()
+                    && !e.use_stderr()
+                    && failed.kind() != std::io::ErrorKind::BrokenPipe
+                {
+                    let text = format!("cannot write to standard output: {failed}");
+                    return finish(Err(std::io::Error::new(failed.kind(), text)));
+                }
                 return u8::try_from(e.exit_code()).unwrap_or(error::FAILURE);
             }
             Err(config::ParseError::Config(e)) => {
@@ -230,9 +247,12 @@ fn version(applet: &Applet, is_top: bool) -> u8 {
 }
 
 fn finish(written: std::io::Result<()>) -> u8 {
-    match written.wrap_err("cannot write to standard output") {
+    match written {
         Ok(()) => error::SUCCESS,
-        Err(report) => fail(&report, None),
+        Err(e) => {
+            error::install(false); // else the report would tell where it was made
+            fail(&Report::new(e), None)
+        }
     }
 }
 

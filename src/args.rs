@@ -268,7 +268,7 @@ fn general_args(command: Command) -> Command {
                 .value_name("FILE")
                 .value_parser(clap::value_parser!(std::path::PathBuf))
                 .value_hint(clap::ValueHint::FilePath)
-                .help("Read this configuration file instead of the user's and the system's")
+                .help("Read this configuration file instead of ~/.config/mantle/config.yaml and /etc/mantle/config.yaml")
                 .help_heading(HEADING),
         )
         .arg(

@@ -21,7 +21,7 @@ pub fn write(data: &[u8]) -> io::Result<()> {
             CLOSED.store(true, std::sync::atomic::Ordering::Relaxed);
             Ok(())
         }
-        other => other,
+        other => other.map_err(|e| io::Error::new(e.kind(), format!("cannot write to standard output: {e}"))),
     }
 }
 

@@ -46,6 +46,7 @@ pub const APPLET: Applet = Applet {
             ),
             ("cork download --sdk-version=3033.0.0", "Get the tarball of an SDK."),
         ],
+        ..Manual::DEFAULT
     },
 };
 

@@ -35,6 +35,7 @@ pub const APPLET: Applet = Applet {
                 "Get a private file with a service account's key, verified with a key of your own.",
             ),
         ],
+        ..Manual::DEFAULT
     },
 };
 
@@ -64,7 +65,7 @@ fn command() -> Command {
                      [default: this folder]. A link to a file stays, and the file is replaced. With - (or a link that ends \
                      there) the file goes to standard output, when all of it has come and is right.",
                 )
-                .arg(Arg::new("url").value_name("URL").help("What to get"))
+                .arg(Arg::new("url").value_name("URL").required(true).help("What to get"))
                 .arg(
                     Arg::new("path")
                         .value_name("PATH")

@@ -1,7 +1,7 @@
 //! `kola check-console`: looks through console output for signs of trouble.
 
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use mantle::badness::{self, CHECKS, Check, Examined, Flag, Severity, Source, Unread};
 use mantle::error::{FAILURE, Result, SUCCESS};
@@ -35,7 +35,7 @@ pub struct Options {
     verbose: bool,
     /// Console output; - or none: stdin
     #[arg(value_name = "FILE")]
-    file: Vec<String>,
+    file: Vec<PathBuf>,
 }
 
 /// Scans files (`-` or none: stdin), one pass each, and prints what is found; or prints the table of checks. Returns
@@ -48,11 +48,12 @@ pub fn run(options: &Options) -> Result<u8> {
         list(options.json)?;
         return Ok(SUCCESS);
     }
-    let stdin = ["-".to_owned()];
+    let stdin = [PathBuf::from("-")];
     let files = if options.file.is_empty() { &stdin } else { &options.file[..] };
     let mut status = SUCCESS;
     for file in files {
-        let name = if file == "-" { "stdin" } else { file };
+        let name = if file == Path::new("-") { "stdin".into() } else { file.to_string_lossy() };
+        let name = name.as_ref();
         let clean = match open(file, options) {
             Ok(input) => {
                 let examined = badness::examine(input, Source::Console, &[]);
@@ -73,14 +74,14 @@ pub fn run(options: &Options) -> Result<u8> {
     Ok(status)
 }
 
-fn open(file: &str, options: &Options) -> io::Result<Box<dyn Read>> {
-    if file != "-" {
-        return Ok(Box::new(Stream::open(Path::new(file))?));
+fn open(file: &Path, options: &Options) -> io::Result<Stream> {
+    if file != Path::new("-") {
+        return Stream::open(file);
     }
     if options.verbose && !options.json {
         output::line("Reading input from stdin...")?;
     }
-    Ok(Box::new(Stream::stdin()?))
+    Stream::stdin()
 }
 
 /// Prints findings as lines; returns whether the input is clean.

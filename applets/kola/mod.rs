@@ -16,10 +16,11 @@ mod torcx;
 
 use std::path::PathBuf;
 
-use ::mantle::applet::{Applet, Context, Manual};
+use ::mantle::applet::{Applet, Context, Manual, Section};
 use ::mantle::args;
 use ::mantle::cloud::aws;
 use ::mantle::error::{Result, SUCCESS, usage};
+use ::mantle::platform::image;
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 
 /// The applet's record.
@@ -65,8 +66,26 @@ const MANUAL: Manual = Manual {
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
     ],
+    sections: feature_file,
     ..Manual::DEFAULT
 };
+
+/// The feature file beside an image, for the man page.
+fn feature_file() -> Vec<Section> {
+    let field = |f: &image::Field| {
+        let optional = if f.required { "" } else { " Optional." };
+        (f.name.to_owned(), format!("{}{optional} Such as \"{}\": {}", f.about, f.name, f.example))
+    };
+    let mut fields = vec![(
+        "<image>.json".to_owned(),
+        "A JSON object beside an image, which says what the image is and can do. Without it the image is taken for one \
+         of --distro with all of that distribution's features. The fields:"
+            .to_owned(),
+    )];
+    fields.extend(image::FIELDS.iter().map(field));
+    let features = image::FEATURES.iter().map(|(name, about)| ((*name).to_owned(), (*about).to_owned()));
+    vec![("FEATURE FILE", fields), ("FEATURES", features.collect())]
+}
 
 fn command() -> Command {
     let switch = |id: &'static str| Arg::new(id).action(clap::ArgAction::SetTrue);
@@ -88,6 +107,9 @@ fn command() -> Command {
                     "Run all tests whose names match a pattern, or all tests. Patterns are shell globs and must match \
                      the whole name. Results go to _kola_temp/<platform>-latest.",
                 )
+                .after_help(
+                    "Examples:\n  kola run 'coreos.*'\n  kola run -p nspawn -j2\n  kola run --qemu-image my.qcow2 -b debian debian.basic",
+                )
                 .arg(pattern.clone()),
         )
         .subcommand(
@@ -97,10 +119,13 @@ fn command() -> Command {
                     "List the tests whose names match a pattern, or all tests; with --platform or --distro only those \
                      for that platform or distribution.",
                 )
+                .after_help("Examples:\n  kola list 'coreos.ignition.*'\n  kola list -p nspawn -b debian")
                 .arg(switch("json").long("json").help("Print JSON"))
                 .arg(pattern.clone()),
         )
-        .subcommand(spawn::Options::augment_args(Command::new("spawn")).about("Spawn machines and open a shell"))
+        .subcommand(spawn::Options::augment_args(Command::new("spawn")).about("Spawn machines and open a shell").after_help(
+            "Examples:\n  kola spawn\n  kola spawn -k --remove=false\n  kola spawn -c3 --userdata config.ign",
+        ))
         .subcommand(
             check_console::Options::augment_args(Command::new("check-console"))
                 .about("Check console output for badness")
@@ -124,6 +149,7 @@ fn command() -> Command {
         .subcommand(
             Command::new("cleanup")
                 .about("Remove what a killed run left behind")
+                .after_help("Example:\n  kola cleanup _kola_temp/qemu-latest")
                 .arg(path("dir", "DIR", "Output folder of that run")),
         );
     // Platforms for tests of kola itself stay out of generated pages.

@@ -90,6 +90,21 @@ pub fn known_distribution(name: &str) -> Result<&'static Distribution> {
     Distribution::named(name).ok_or_else(|| refused_choice("distro", name, &names))
 }
 
+/// Refuses what names no service: what is set is the environment of its process, and systemd in the guest would
+/// pass over a drop-in of anything else.
+fn check_service(unit: &str) -> Result<()> {
+    let stem = unit.strip_suffix(".service");
+    let fits = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c); // systemd.unit(5)
+    if stem.is_some_and(|s| !s.is_empty() && s.chars().all(fits)) && unit.len() < 256 {
+        return Ok(());
+    }
+    let report = refused(format!("--debug-systemd-unit: {unit:?} is no name of a service"));
+    match unit.contains(['.', '/']) {
+        true => Err(report.suggestion("a name of a service ends in .service")),
+        false => Err(report.suggestion(format!("write {unit}.service"))),
+    }
+}
+
 /// The flags after all defaults: what a flight is made from.
 #[derive(Clone)]
 pub struct Setup {
@@ -114,6 +129,11 @@ impl Setup {
     /// The first flag that cannot be used; exit status 3.
     pub fn read(matches: &ArgMatches) -> Result<Self> {
         let general = General::from_arg_matches(matches)?;
+        general
+            .debug_systemd_unit
+            .iter()
+            .filter(|u| !u.is_empty())
+            .try_for_each(|unit| check_service(unit))?;
         let root = nix::unistd::geteuid().is_root();
         let platform = general.platform.clone().unwrap_or_else(|| {
             let name = if root { "qemu" } else { "qemu-unpriv" };

@@ -48,6 +48,9 @@ fn program_page(applet: &Applet, tree: &Command) -> String {
     }
     let manual = applet.manual;
     section(&mut more, "FILES", &owned(&[config::FILES, &manual.files.concat()].concat()));
+    for (title, terms) in (manual.sections)() {
+        section(&mut more, title, &terms);
+    }
     section(&mut more, "ENVIRONMENT", &environment(applet, tree));
     section(&mut more, "EXIT STATUS", &owned(manual.exit_status));
     section(&mut more, "EXAMPLES", &owned(manual.examples));

@@ -58,7 +58,13 @@ pub const APPLET: Applet = Applet {
     about: "Cloud image creation and upload tools",
     command,
     run: |matches, context| Box::pin(run(matches, context)),
-    manual: Manual { files: FILES, environment: ENVIRONMENT, exit_status: EXIT_STATUS, examples: EXAMPLES },
+    manual: Manual {
+        files: FILES,
+        environment: ENVIRONMENT,
+        exit_status: EXIT_STATUS,
+        examples: EXAMPLES,
+        ..Manual::DEFAULT
+    },
 };
 
 fn command() -> Command {

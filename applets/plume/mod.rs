@@ -45,6 +45,7 @@ pub const APPLET: Applet = Applet {
             ),
             ("plume channels > ours.yaml", "Start a channel table of your own."),
         ],
+        ..Manual::DEFAULT
     },
 };
 

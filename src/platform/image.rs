@@ -38,6 +38,131 @@ pub struct Facts {
     pub kernel_arguments: Option<String>,
 }
 
+/// The fields of a feature file, as [`Facts`] has them: whether an image must have it, what it means, and a value that
+/// it might have.
+pub const FIELDS: &[Field] = &[
+    Field {
+        name: "distro",
+        required: true,
+        about: "Distribution on the image: a value of --distro.",
+        example: "\"debian\"",
+    },
+    Field {
+        name: "board",
+        required: true,
+        about: "Board that it is for: amd64-usr or arm64-usr.",
+        example: "\"amd64-usr\"",
+    },
+    Field { name: "version", required: true, about: "VERSION_ID in its os-release.", example: "\"12\"" },
+    Field {
+        name: "user",
+        required: false,
+        about: "The user that tests log in as; without it that of the distribution.",
+        example: "\"core\"",
+    },
+    Field {
+        name: "features",
+        required: false,
+        about: "What the image can do, see FEATURES; tests that need more are left out.",
+        example: "[\"ign3\", \"docker\"]",
+    },
+    Field {
+        name: "ignition",
+        required: false,
+        about: "Versions of Ignition configs that it reads, as ranges; without it all of those that ign1, ign2 and ign3 stand for.",
+        example: "[\">=3.0.0, <=3.3.0\"]",
+    },
+    Field {
+        name: "kernel",
+        required: false,
+        about: "Kernel beside the image, for a boot without firmware.",
+        example: "\"vmlinuz\"",
+    },
+    Field {
+        name: "initrd",
+        required: false,
+        about: "Initial RAM disk of that kernel, beside the image.",
+        example: "\"initrd.zst\"",
+    },
+    Field {
+        name: "kernel_arguments",
+        required: false,
+        about: "Command line of that kernel.",
+        example: "\"console=ttyS0 ignition.platform.id=qemu\"",
+    },
+];
+
+/// A field of a feature file, for people.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether a file without it is refused.
+    pub required: bool,
+    /// What it means.
+    pub about: &'static str,
+    /// A value in JSON.
+    pub example: &'static str,
+}
+
+/// What an image can do: the names in `features`, sorted, and what tests take each to mean.
+pub const FEATURES: &[(&str, &str)] = &[
+    ("ab-usr", "Two partitions for /usr, one of them in use."),
+    ("btrfs", "Ignition can make btrfs file systems, and the kernel mounts them."),
+    ("cloudinit", "coreos-cloudinit reads cloud-configs and scripts."),
+    ("crio", "CRI-O is installed."),
+    ("dbus", "The system bus answers."),
+    ("docker", "docker is installed."),
+    ("etcd", "etcd is installed, as a unit or an image."),
+    ("flannel", "flannel is installed."),
+    ("ign1", "Ignition reads configs of version 1."),
+    ("ign2", "Ignition reads configs of versions 2."),
+    ("ign3", "Ignition reads configs of versions 3."),
+    ("ipvs", "ipvsadm and its kernel modules are there."),
+    ("journal-remote", "systemd-journal-gatewayd and systemd-journal-remote are installed."),
+    ("locksmith", "locksmith orders reboots after updates."),
+    ("mdadm", "Ignition can make RAIDs."),
+    ("networkd", "systemd-networkd sets up the network."),
+    ("nfs", "An NFS server and client are installed."),
+    ("podman", "podman is installed."),
+    ("rkt", "rkt is installed."),
+    ("ro-usr", "/usr, or all of the system, is mounted read-only."),
+    ("rpm-ostree", "rpm-ostree updates the system."),
+    ("selinux", "SELinux is in the kernel and has a policy."),
+    ("timesyncd", "systemd-timesyncd sets the clock."),
+    ("torcx", "torcx adds packages at boot."),
+    ("update-engine", "update-engine fetches updates."),
+    ("verity", "/usr is checked by dm-verity while it is read."),
+    ("xfs", "Ignition can make xfs file systems, and the kernel mounts them."),
+];
+
+/// Reads the text of a feature file.
+///
+/// # Errors
+/// What is wrong with it and what would be right, without the name of the file.
+fn parse_facts(text: &[u8]) -> Result<Facts, String> {
+    let value: serde_json::Value = serde_json::from_slice(text).map_err(|e| crate::text::json_mistake(&e))?;
+    let fields = value.as_object().ok_or("it holds no JSON object")?;
+    if let Some(unknown) = fields.keys().find(|key| FIELDS.iter().all(|f| f.name != *key)) {
+        return Err(unknown_name("field", unknown, FIELDS.iter().map(|f| f.name).collect()));
+    }
+    if let Some(f) = FIELDS.iter().find(|f| f.required && !fields.contains_key(f.name)) {
+        return Err(format!("it has no field {:?}, such as \"{}\": {}", f.name, f.name, f.example));
+    }
+    let facts: Facts = serde_json::from_value(value).map_err(|e| e.to_string())?;
+    let is_known = |name: &String| FEATURES.iter().any(|(known, _)| known == name);
+    match facts.features.iter().find(|name| !is_known(name)) {
+        Some(name) => Err(unknown_name("feature", name, FEATURES.iter().map(|(known, _)| *known).collect())),
+        None => Ok(facts),
+    }
+}
+
+fn unknown_name(what: &str, name: &str, known: Vec<&str>) -> String {
+    let near = crate::text::did_you_mean(name, known.iter().copied());
+    let near = near.unwrap_or_else(|| format!("known are {}", known.join(", ")));
+    format!("there is no {what} {name:?}; {near}")
+}
+
 /// An image on disk.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -59,8 +184,8 @@ impl Image {
         let beside = PathBuf::from(name);
         let facts = match crate::input::read(&beside) {
             Ok(text) => {
-                let facts: Facts = serde_json::from_slice(&text)
-                    .during(|| format!("invalid feature file {}", beside.display()))?;
+                let facts = parse_facts(&text)
+                    .map_err(|e| Error::new(format!("invalid feature file {}: {e}", beside.display())))?;
                 if Distribution::named(&facts.distro).is_none() {
                     let text = format!(
                         "feature file {} names an unknown distro {:?}",
@@ -116,7 +241,7 @@ pub fn default_image(board: &str) -> Result<PathBuf> {
     let found = std::iter::once(&sdk).chain(own.iter().filter(|_| host)).find(|p| p.is_file());
     found.cloned().ok_or_else(|| {
         Error::new(format!(
-            "no image: neither the SDK's {} nor mantle's own guest in {} is there (tests/guest/build.sh builds it)",
+            "no image: neither the SDK's {} nor mantle's own guest in {} is there (`make guest` in mantle's sources builds it)",
             sdk.display(),
             guest_dir().display()
         ))
@@ -126,6 +251,34 @@ pub fn default_image(board: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mistakes_in_feature_files_come_with_what_would_be_right() {
+        let mistake = |text: &str| parse_facts(text.as_bytes()).unwrap_err();
+        let facts = |rest: &str| format!(r#"{{"distro": "debian", "version": "1", {rest}}}"#);
+        assert!(parse_facts(facts(r#""board": "amd64-usr", "features": ["docker"]"#).as_bytes()).is_ok());
+        for (text, part) in [
+            (facts(r#""features": []"#), r#"no field "board", such as "board": "amd64-usr""#),
+            (facts(r#""boadr": "x""#), r#"no field "boadr"; did you mean "board"?"#),
+            (
+                facts(r#""board": "x", "features": ["dokcer"]"#),
+                r#"no feature "dokcer"; did you mean "docker"?"#,
+            ),
+            (facts(r#""board": "x", "features": ["wings"]"#), "known are ab-usr, btrfs"),
+            ("[]".into(), "no JSON object"),
+        ] {
+            let said = mistake(&text);
+            assert!(said.contains(part), "{said}");
+        }
+        let whole: Vec<String> = FIELDS.iter().map(|f| format!("{:?}: {}", f.name, f.example)).collect();
+        parse_facts(format!("{{{}}}", whole.join(",")).as_bytes()).unwrap();
+        assert!(FEATURES.is_sorted());
+        for distribution in super::super::distribution::DISTRIBUTIONS {
+            for name in distribution.features {
+                assert!(FEATURES.iter().any(|(known, _)| known == name), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn feature_files_say_which_configs_are_read() {

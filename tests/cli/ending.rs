@@ -50,6 +50,31 @@ fn the_second_signal_leaves_and_says_what_is_left() {
 }
 
 #[test]
+fn a_full_disk_is_an_error_with_its_cause() {
+    let env = Env::new();
+    for args in [
+        &["kola", "version"][..],
+        &["--version"],
+        &["--help"],
+        &["kola", "run", "--help"],
+        &["--list"],
+        &["kola", "list"],
+        &["kola", "check-console", "--list"],
+        &["config", "show"],
+        &["plume", "channels"],
+        &["install", "-n"],
+    ] {
+        let mut command = env.command(env!("CARGO_BIN_EXE_mantle"));
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let outcome = command.args(args).stdout(full).output().unwrap();
+        let said = String::from_utf8(outcome.stderr).unwrap();
+        assert_eq!(outcome.status.code(), Some(1), "{args:?}: {said}");
+        let text = "Error: cannot write to standard output: No space left on device (os error 28)\n";
+        assert_eq!(said, text, "{args:?}");
+    }
+}
+
+#[test]
 fn a_closed_pipe_is_no_error() {
     let mut toy = toy::start(&Env::new(), &["toy", "flood"]);
     toy.wait_for("water");

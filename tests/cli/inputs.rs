@@ -105,6 +105,32 @@ fn pipes_of_the_shell_are_read_where_texts_are_wanted() {
     assert!(!said.contains("plain file"), "{said}");
 }
 
+/// File names are bytes, not texts.
+#[test]
+fn names_that_are_no_text_work() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let env = Env::new();
+    let name = std::ffi::OsStr::from_bytes(b"odd-\xff.txt");
+    std::fs::write(env.home().join(name), "fine\n").unwrap();
+    std::fs::write(env.home().join("config"), "log-level: INFO\n").unwrap();
+    let config = std::ffi::OsStr::from_bytes(b"config-\xfe");
+    std::fs::rename(env.home().join("config"), env.home().join(config)).unwrap();
+    let folder = std::ffi::OsStr::from_bytes(b"folder-\xfd");
+    let word = std::ffi::OsStr::new;
+    for (args, code) in [
+        (&[word("kola"), word("check-console"), name][..], 0),
+        (&[word("kola"), word("list"), word("--config"), config], 0),
+        (&[word("install"), word("--prefix"), folder], 0),
+        (&[word("install"), word("--uninstall"), word("--prefix"), folder], 0),
+        (&[word("plume"), word("channels"), word("--channels"), name], 1),
+    ] {
+        let outcome = env.command(MANTLE).args(args).output().unwrap();
+        let said = String::from_utf8_lossy(&outcome.stderr);
+        assert_eq!(outcome.status.code(), Some(code), "{args:?}: {said}");
+        assert!(!said.contains("No such file"), "{args:?}: {said}");
+    }
+}
+
 /// A person's Ctrl-C, or the end of a session, while nothing comes.
 #[test]
 fn one_signal_ends_the_wait_for_an_input() {

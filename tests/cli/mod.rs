@@ -8,3 +8,4 @@ mod ending;
 mod help;
 mod inputs;
 mod install;
+mod readme;

@@ -61,6 +61,8 @@ fn choices_are_explained() {
     pages.kola(&["run", "-p", "scripted", "--boot-timeout", "soon"]);
     pages.kola(&["run", "-p", "scripted", "-j", "many"]);
     pages.kola(&["run", "-p", "scripted", "--torcx-manifest=missing.json"]);
+    pages.kola(&["run", "-p", "scripted", "--debug-systemd-unit=foo"]);
+    pages.kola(&["run", "-p", "scripted", "--debug-systemd-unit=foo.socket"]);
     pages.kola(&["run", "-p", "scripted", "--update-payload=missing.gz"]);
     pages.kola(&["spawn", "-p", "scripted", "-c0"]);
     pages.kola(&["runn"]);

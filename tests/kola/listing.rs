@@ -138,7 +138,7 @@ fn consoles_are_checked_in_files_and_stdin() {
     let lines: Vec<&str> = found.stderr.lines().collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines[0].contains("missing: No such file or directory"), "{}", lines[0]);
-    assert!(lines[1].contains(".: Is a directory"), "{}", lines[1]);
+    assert!(lines[1].contains(".: it is a folder"), "{}", lines[1]);
     check(&env, &["good"], "").expect(0);
 }
 

@@ -209,6 +209,10 @@ impl Plan {
         };
         let base = file.file_name().and_then(|n| n.to_str()).map(str::to_owned);
         let base = base.ok_or_else(|| usage(format!("--file={} does not name a file", file.display())))?;
+        if !elsewhere {
+            // Before its name is looked for in the file beside it.
+            disk::content(&file).wrap_err_with(|| format!("Could not open image file {}", file.display()))?;
+        }
         let (name, image_name) = names(given(verb.name), given(verb.ami_name), &file)?;
         for name in [&image_name, &format!("{image_name}-hvm")] {
             check_image_name(name).map_err(usage)?;
@@ -273,10 +277,9 @@ fn names(name: Option<String>, image_name: Option<String>, file: &Path) -> Resul
         (Some(name), Err(_)) => (name.clone(), name),
         (None, Ok(version)) => (version.clone(), version),
         (None, Err(e)) => {
-            return Err(eyre!(e).wrap_err(
-                "Unable to get version from image directory, provide a -name flag or include a version.txt in the image \
-                 directory",
-            ));
+            return Err(eyre!(e)
+                .wrap_err("the image has no name: no --name, and no version beside it")
+                .suggestion("pass --name, or put the SDK's version.txt beside the image"));
         }
     };
     let guess =

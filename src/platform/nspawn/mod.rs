@@ -67,7 +67,7 @@ impl Platform for Nspawn {
             Some(root) => root,
             None => {
                 return Err(Error::new(format!(
-                    "no guest tree: build mantle's own guest (tests/guest/build.sh puts it in {}) or name one with \
+                    "no guest tree: build mantle's own guest (`make guest` in mantle's sources puts it in {}) or name one with \
                      --nspawn-root",
                     image::guest_dir().display()
                 )));

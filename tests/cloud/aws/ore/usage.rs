@@ -92,9 +92,10 @@ fn files_and_credentials_are_looked_at_before_anybody_is_asked() {
     let outcome = ore(&env, &["upload", "--file=missing.vmdk", "--name=n1"]);
     assert!(outcome.stderr.contains("Error: Could not open image file missing.vmdk"), "{}", outcome.stderr);
     let outcome = ore(&env, &["upload", "--file=missing.vmdk"]);
-    let text =
-        "Error: Unable to get version from image directory, provide a -name flag or include a version.txt";
-    assert!(outcome.stderr.contains(text), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("Error: Could not open image file missing.vmdk"), "{}", outcome.stderr);
+    std::fs::write(env.home().join("nameless.vmdk"), "KDMV").unwrap();
+    let outcome = ore(&env, &["upload", "--file=nameless.vmdk"]);
+    assert!(outcome.stderr.contains("pass --name, or put the SDK's version.txt"), "{}", outcome.stderr);
     for (name, content, text) in [
         ("a.vmdk", &b"BZh91AY"[..], "is packed"),
         ("b.vmdk", b"QFI\xfb\0\0\0\x03", "is a qcow2 image"),
