@@ -182,3 +182,102 @@ fn a_file_that_shrinks_is_an_error() {
     assert!(matches!(outcome, Err(Error::File { .. })), "{outcome:?}");
     assert!(gcs.objects("b").is_empty());
 }
+
+/// A file that is uploaded in five parts, each of other content.
+fn file_of_parts() -> (tempfile::NamedTempFile, Vec<u8>) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut content = Vec::new();
+    for n in 0..5_u8 {
+        content.resize(usize::from(n) * (8 << 20), 0);
+        content.extend_from_slice(&[n + 1; 1000]);
+    }
+    std::fs::write(file.path(), &content).unwrap();
+    (file, content)
+}
+
+fn store(gcs: &Gcs, path: &std::path::Path, only_if: OnlyIf) -> (Result<storage::Stored, Error>, Vec<u64>) {
+    let storage = storage(gcs.address);
+    let mut seen = Vec::new();
+    let mut progress = |done, _| seen.push(done);
+    let (at, attributes) = (object("b", "d/long"), attributes());
+    let work = storage.store_file(&at, path, &attributes, Some("authenticatedRead"), only_if, &mut progress);
+    let outcome = runtime().block_on(work);
+    (outcome, seen)
+}
+
+#[test]
+fn long_files_are_put_together_of_parts() {
+    let gcs = Gcs::new();
+    let (file, content) = file_of_parts();
+    let (outcome, seen) = store(&gcs, file.path(), OnlyIf::Absent);
+    assert!(outcome.unwrap().left.is_empty());
+    assert_eq!(seen.last(), Some(&(content.len() as u64)));
+    assert!(seen.is_sorted());
+    let stored = &gcs.objects("b")["d/long"];
+    assert!(stored.body == content);
+    assert_eq!(stored.acl.as_deref(), Some("authenticatedRead"));
+    assert_eq!(gcs.names("b"), ["d/long"]);
+    let log = gcs.take_log();
+    let count = |kind: &str| log.iter().filter(|r| r.kind() == kind).count();
+    assert_eq!((count("begin"), count("compose"), count("delete")), (4, 1, 5));
+    // The last part is short.
+    assert_eq!(count("insert"), 1);
+}
+
+#[test]
+fn a_second_upload_goes_on_with_the_parts_that_are_there() {
+    let gcs = Gcs::new();
+    let (file, content) = file_of_parts();
+    gcs.judge(|request, _| match request.kind() {
+        "compose" => Fault::Status(403),
+        _ => Fault::None,
+    });
+    store(&gcs, file.path(), OnlyIf::Absent).0.unwrap_err();
+    assert_eq!(gcs.names("b").len(), 5);
+    gcs.judge(|_, _| Fault::None);
+    // One of them is not what it should be, and there is one of an older upload, and something of somebody else's.
+    let parts = gcs.names("b");
+    gcs.change("b", &parts[2], |stored| stored.crc32c ^= 1);
+    let older = parts[4].replace("-04", "-31");
+    gcs.put("b", &older, b"old", "application/octet-stream");
+    gcs.change("b", &older, |stored| {
+        stored.attributes.insert("metadata".into(), serde_json::json!({"created-by": "mantle"}));
+    });
+    let foreign = parts[4].replace("-04", "-30");
+    gcs.put("b", &foreign, b"foreign", "application/octet-stream");
+    gcs.take_log();
+    store(&gcs, file.path(), OnlyIf::Absent).0.unwrap();
+    let log = gcs.take_log();
+    assert_eq!(log.iter().filter(|r| r.kind() == "begin").count(), 1);
+    assert!(gcs.objects("b")["d/long"].body == content);
+    assert_eq!(gcs.names("b"), ["d/long".to_owned(), foreign]);
+}
+
+#[test]
+fn parts_survive_faults_and_what_cannot_be_removed_is_told() {
+    for kind in ["begin", "put", "insert", "compose", "get", "list"] {
+        for fault in [Fault::Status(503), Fault::Reset, Fault::ResetAfter] {
+            let gcs = Gcs::new();
+            let (file, content) = file_of_parts();
+            let mut done = false;
+            gcs.judge(move |request, _| {
+                let hit = !done && request.kind() == kind;
+                done |= hit;
+                if hit { fault } else { Fault::None }
+            });
+            let (outcome, _) = store(&gcs, file.path(), OnlyIf::Absent);
+            assert!(outcome.unwrap().left.is_empty(), "{kind} {fault:?}");
+            assert!(gcs.objects("b")["d/long"].body == content, "{kind} {fault:?}");
+            assert_eq!(gcs.names("b"), ["d/long"], "{kind} {fault:?}");
+        }
+    }
+    let gcs = Gcs::new();
+    let (file, _) = file_of_parts();
+    gcs.judge(|request, _| match request.kind() {
+        "delete" if request.told().ends_with("-03") => Fault::Status(403),
+        _ => Fault::None,
+    });
+    let stored = store(&gcs, file.path(), OnlyIf::Absent).0.unwrap();
+    assert_eq!(stored.left.len(), 1);
+    assert_eq!(gcs.names("b").len(), 2);
+}

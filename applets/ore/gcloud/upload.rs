@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use ::mantle::applet::Context;
 use ::mantle::args::path_parser;
-use ::mantle::cloud::google::storage::{self, Attributes, Fingerprint, Location, OnlyIf, Storage};
+use ::mantle::cloud::google::storage::{self, Attributes, Location, OnlyIf, Storage};
 use ::mantle::cloud::google::{archive, images};
 use ::mantle::disk::{self, Content};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
 use ::mantle::progress::Progress;
 use ::mantle::release::version::Versions;
+use ::mantle::text::chain;
 use ::mantle::{output, sdk, target};
 use clap::{Parser, ValueHint};
 use color_eyre::eyre::Report;
@@ -30,7 +31,8 @@ const ACL: &str = "authenticatedRead";
     name = "upload",
     about = "Upload os image",
     long_about = "Store an image in Cloud Storage and make a GCE image of it. A raw image is packed as Compute Engine \
-        wants it; an archive is checked and stored as it is. The archive is BUCKET/PATH/NAME.tar.gz, the image is \
+        wants it; an archive is checked and stored as it is. A long one is uploaded in parts, and a repeated command goes \
+        on with those that have arrived. The archive is BUCKET/PATH/NAME.tar.gz, the image is \
         called PATH-NAME."
 )]
 pub struct Upload {
@@ -92,28 +94,35 @@ impl Verb for Upload {
             Err(e) if e.status() == Some(reqwest::StatusCode::NOT_FOUND) => Some(OnlyIf::Absent),
             Err(e) => return Err(failed(e)),
         };
+        let mut left = 0;
         if let Some(only_if) = only_if {
             output::line(format!("Writing {} to gs://{} ...", file.display(), place.bucket))?;
             output::line("(Sometimes this takes a few minutes)")?;
             let packed = if is_raw { Some(pack(&file, context).await?) } else { None };
             let archive = packed.as_ref().map_or(file.as_path(), |p| p.path());
-            store(&storage, &place, archive, only_if, context).await?;
+            left = store(&storage, &place, archive, only_if, context).await?;
             output::line("Upload successful!")?;
         }
         output::line(format!("Creating image in GCE: {name}..."))?;
         let create = |replace| self.attributes.create(&compute, &name, &place, replace, context);
         match create(self.force).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             Err(e) if e.is_taken() && !self.force => {
                 let question = format!("Image {name} already exists on GCE. Overwrite?");
                 if !super::confirm(question, FORCE).await? {
-                    return Ok(output::line("Skipped GCE image creation")?);
+                    output::line("Skipped GCE image creation")?;
+                } else {
+                    output::line("Overriding existing image...")?;
+                    create(true).await.map_err(|e| e.explain("Creating GCE image failed"))?;
+                    output::line(format!("Image {name} successfully created in GCE"))?;
                 }
-                output::line("Overriding existing image...")?;
-                create(true).await.map_err(|e| e.explain("Creating GCE image failed"))?;
-                Ok(output::line(format!("Image {name} successfully created in GCE"))?)
             }
-            Err(e) => Err(e.explain("Creating GCE image failed")),
+            Err(e) => return Err(e.explain("Creating GCE image failed")),
+        }
+        match left {
+            0 => Ok(()),
+            n => Err(eyre!("{n} parts of the upload are left beside {place}")
+                .suggestion("the same command with --force removes them")),
         }
     }
 }
@@ -182,25 +191,29 @@ async fn pack(image: &Path, context: &Context) -> Result<tempfile::NamedTempFile
     })
 }
 
-/// Stores the archive; what is there is replaced only if it is what it was.
+/// Stores the archive; what is there is replaced only if it is what it was. Returns how many parts are left of the
+/// upload.
 async fn store(
     storage: &Storage,
     place: &Location,
     file: &Path,
     only_if: OnlyIf,
     context: &Context,
-) -> Result<()> {
+) -> Result<usize> {
     let attributes = Attributes { content_type: Some("application/x-gzip".into()), ..Attributes::default() };
-    let work = async {
-        let fingerprint: Fingerprint = storage::fingerprint(file).await?;
-        let mut bar = Bar::new(place.to_string());
-        let mut progress = |done| bar.show(done, fingerprint.size);
-        storage.insert_file(place, file, fingerprint, &attributes, Some(ACL), only_if, &mut progress).await
-    };
+    let mut bar = Bar::new(place.to_string());
+    let mut progress = |done, total| bar.show(done, total);
+    let work = storage.store_file(place, file, &attributes, Some(ACL), only_if, &mut progress);
     let cancel: &CancellationToken = &context.cancel;
     match cancel.run_until_cancelled(work).await {
         None => Err(Stop::Interrupted.into()),
-        Some(outcome) => outcome.map(drop).map_err(failed),
+        Some(Err(e)) => Err(failed(e)),
+        Some(Ok(stored)) => {
+            for (part, error) in &stored.left {
+                ::mantle::error!("ore", "{part} is left: it could not be removed: {}", chain(error));
+            }
+            Ok(stored.left.len())
+        }
     }
 }
 

@@ -378,6 +378,9 @@ impl State {
             ("POST", ["storage", "v1", "b", from, "o", name, "rewriteTo", "b", to, "o", new]) => {
                 self.rewrite((from, name), (to, new), request)
             }
+            ("POST", ["storage", "v1", "b", bucket, "o", name, "compose"]) => {
+                self.compose(bucket, name, request)
+            }
             ("POST", ["upload", "storage", "v1", "b", bucket, "o"]) => match query("uploadType") {
                 Some("multipart") => {
                     let (description, mut body) = multipart(request);
@@ -519,6 +522,28 @@ impl State {
             "kind": "storage#rewriteResponse", "done": true, "totalBytesRewritten": size, "objectSize": size,
             "resource": describe(to.1, &stored),
         }))
+    }
+
+    fn compose(&mut self, bucket: &str, name: &str, request: &Request) -> Answer {
+        let order: Value = serde_json::from_slice(&request.body).unwrap();
+        let sources = order["sourceObjects"].as_array().unwrap();
+        assert!((1..=32).contains(&sources.len()), "{} sources", sources.len());
+        if let Some(refused) = self.refused(bucket, name, &request.query) {
+            return refused;
+        }
+        let mut body = Vec::new();
+        for source in sources {
+            match self.find(bucket, source["name"].as_str().unwrap()) {
+                Some(found) if source["generation"].as_str() == Some(&*found.generation.to_string()) => {
+                    body.extend_from_slice(&found.body);
+                }
+                _ => return Answer::error(404, "notFound"),
+            }
+        }
+        let chosen = attributes(&order["destination"]);
+        let acl = request.query.get("destinationPredefinedAcl").cloned();
+        let stored = self.store(bucket, name, body, chosen, acl);
+        Answer::json(&describe(name, &stored))
     }
 
     fn list(&self, bucket: &str, request: &Request) -> Answer {

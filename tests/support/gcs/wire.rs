@@ -20,10 +20,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// A short name of what is asked: `list`, `get`, `insert`, `begin`, `put`, `rewrite`, `patch`, `delete`.
+    /// A short name of what is asked: `list`, `get`, `insert`, `begin`, `put`, `rewrite`, `compose`, `patch`,
+    /// `delete`.
     pub fn kind(&self) -> &'static str {
         match (&*self.method, self.path.get(6).map(String::as_str)) {
             ("POST", Some("rewriteTo")) => "rewrite",
+            ("POST", Some("compose")) => "compose",
             ("POST", _) if self.query.get("uploadType").is_some_and(|t| t == "resumable") => "begin",
             ("POST", _) => "insert",
             ("PUT", _) => "put",

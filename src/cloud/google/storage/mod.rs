@@ -4,6 +4,7 @@
 //! can be repeated without harm, and nobody else's change is overwritten unseen.
 
 mod access;
+mod compose;
 mod list;
 mod object;
 mod upload;
@@ -22,6 +23,7 @@ use crate::cloud::address::{self, Address};
 use crate::http::{Call, CallError, Calls, Cause, Class, Client, Repeat, Service, Transient};
 use crate::text::percent::encode;
 
+pub use compose::Stored;
 pub use list::Page;
 pub use object::{Attributes, Object, format_crc32c, parse_crc32c};
 pub use upload::{Fingerprint, fingerprint};

@@ -59,19 +59,39 @@ impl Fingerprint {
 /// # Errors
 /// [`Error::File`].
 pub async fn fingerprint(path: &Path) -> Result<Fingerprint, Error> {
+    Ok(fingerprints(path, u64::MAX).await?.0)
+}
+
+/// The fingerprint of a file, and those of its parts of `unit` bytes, the last of which may be shorter.
+///
+/// # Errors
+/// [`Error::File`].
+pub(super) async fn fingerprints(path: &Path, unit: u64) -> Result<(Fingerprint, Vec<Fingerprint>), Error> {
     let path = path.to_owned();
     let fail = |source, path: &Path| Error::File { path: path.to_owned(), source };
     let reading = tokio::task::spawn_blocking(move || {
         let read = || {
             let mut file = crate::input::open(&path)?;
             let mut buffer = vec![0; 1 << 18];
-            let (mut size, mut crc32c) = (0, 0);
+            let nothing = Fingerprint { size: 0, crc32c: 0 };
+            let (mut whole, mut parts) = (nothing, Vec::new());
+            let mut part = nothing;
             loop {
-                match file.read(&mut buffer) {
-                    Ok(0) => return Ok(Fingerprint { size, crc32c }),
+                // No read goes beyond the end of a part.
+                let most = usize::try_from(unit - part.size).unwrap_or(usize::MAX).min(buffer.len());
+                match file.read(&mut buffer[..most]) {
+                    Ok(0) => {
+                        parts.extend((part.size > 0).then_some(part));
+                        return Ok((whole, parts));
+                    }
                     Ok(n) => {
-                        size += n as u64;
-                        crc32c = crc32c::crc32c_append(crc32c, &buffer[..n]);
+                        for sum in [&mut whole, &mut part] {
+                            sum.size += n as u64;
+                            sum.crc32c = crc32c::crc32c_append(sum.crc32c, &buffer[..n]);
+                        }
+                        if part.size == unit {
+                            parts.push(std::mem::replace(&mut part, nothing));
+                        }
                     }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) => return Err(e),
@@ -86,22 +106,27 @@ pub async fn fingerprint(path: &Path) -> Result<Fingerprint, Error> {
 /// Where content comes from.
 enum Content {
     Bytes(Bytes),
-    File { file: Arc<File>, path: PathBuf },
+    /// Part of a file, from this offset on.
+    File {
+        file: Arc<File>,
+        path: PathBuf,
+        from: u64,
+    },
 }
 
 impl Content {
     /// A piece of it.
     async fn piece(&self, offset: u64, length: u64) -> Result<Bytes, Error> {
-        let (file, path) = match self {
+        let (file, path, from) = match self {
             Self::Bytes(bytes) => {
                 let at = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
                 return Ok(bytes.slice(at(offset)..at(offset + length)));
             }
-            Self::File { file, path } => (file.clone(), path),
+            Self::File { file, path, from } => (file.clone(), path, *from),
         };
         let reading = tokio::task::spawn_blocking(move || {
             let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut buffer, offset).map(|()| Bytes::from(buffer))
+            file.read_exact_at(&mut buffer, from + offset).map(|()| Bytes::from(buffer))
         });
         let read = reading.await.unwrap_or_else(|e| Err(io::Error::other(e)));
         read.map_err(|source| Error::File { path: path.clone(), source })
@@ -147,14 +172,30 @@ impl Storage {
         attributes: &Attributes,
         acl: Option<&str>,
         only_if: OnlyIf,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Object, Error> {
+        self.insert_region(at, path, 0, fingerprint, attributes, acl, only_if, progress).await
+    }
+
+    /// The same with part of a file, from an offset on; its length is that of the fingerprint.
+    #[expect(clippy::too_many_arguments, reason = "what an upload needs")]
+    pub(super) async fn insert_region(
+        &self,
+        at: &Location,
+        path: &Path,
+        from: u64,
+        fingerprint: Fingerprint,
+        attributes: &Attributes,
+        acl: Option<&str>,
+        only_if: OnlyIf,
+        progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Object, Error> {
         let open = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || crate::input::open(&open)).await;
         let file = opened
             .unwrap_or_else(|e| Err(io::Error::other(e)))
             .map_err(|source| Error::File { path: path.to_owned(), source })?;
-        let content = Content::File { file: Arc::new(file), path: path.to_owned() };
+        let content = Content::File { file: Arc::new(file), path: path.to_owned(), from };
         let url = self.insert_url(at, acl, only_if);
         let description = Description::json(at, attributes, fingerprint);
         let kind = attributes.content_type.as_deref();
@@ -189,7 +230,7 @@ impl Storage {
         content_type: Option<&str>,
         url: &Url,
         whole: Fingerprint,
-        progress: &mut dyn FnMut(u64),
+        progress: &mut (dyn FnMut(u64) + Send),
     ) -> Result<Object, Error> {
         let mut budget = self.http().retry().budget();
         let mut url = url.clone();
@@ -366,5 +407,8 @@ mod tests {
         assert_eq!(found, Fingerprint::of(b"123456789"));
         let missing = fingerprint(Path::new("/nonexistent/x")).await.unwrap_err();
         assert_eq!(missing.to_string(), "cannot read /nonexistent/x");
+        let (whole, parts) = fingerprints(file.path(), 4).await.unwrap();
+        assert_eq!(whole, found);
+        assert_eq!(parts, [Fingerprint::of(b"1234"), Fingerprint::of(b"5678"), Fingerprint::of(b"9")]);
     }
 }
