@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use ::mantle::applet::{Applet, Context, Manual, Section};
 use ::mantle::args;
 use ::mantle::cloud::aws;
+use ::mantle::cloud::google::sources as google;
 use ::mantle::error::{Result, SUCCESS, usage};
 use ::mantle::platform::image;
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
@@ -43,6 +44,7 @@ const MANUAL: Manual = Manual {
             ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
         ],
         aws::FILES,
+        google::FILES,
     ],
     environment: &[
         &[
@@ -53,6 +55,7 @@ const MANUAL: Manual = Manual {
             ("TMPDIR", "Where temporary disks and sockets are made."),
         ],
         aws::ENVIRONMENT,
+        google::ENVIRONMENT,
         mantle::http::ENVIRONMENT,
     ],
     examples: &[

@@ -26,7 +26,15 @@ pub const ENVIRONMENT: &[(&str, &str)] = &[
         "BOTO_CONFIG, BOTO_PATH",
         "Files to read in place of ~/.boto; BOTO_PATH is a list, separated by colons.",
     ),
+    (
+        "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE, CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE",
+        "Servers to use in place of Google's.",
+    ),
     ("CLOUDSDK_CONFIG", "gcloud's folder of configuration in place of ~/.config/gcloud."),
+    (
+        "GOOGLE_EXTERNAL_ACCOUNT_ALLOW_EXECUTABLES",
+        "Set to 1, credentials of other providers may come from a program that their file names.",
+    ),
     ("GCE_METADATA_HOST", "The metadata server, if not that of Compute Engine."),
     (
         "MANTLE_GOOGLE_CLIENT",
