@@ -24,7 +24,7 @@ pub(super) struct Facts {
 
 /// How the versions differ for what is added here.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Dialect {
+pub(super) enum Dialect {
     V1,
     V20,
     V21,
@@ -70,7 +70,7 @@ pub(super) fn add(text: &str, add: &Additions, keys: &[String]) -> Result<(Strin
     Ok((root.to_string(), facts))
 }
 
-fn version(root: &Value) -> Result<(Version, Dialect), Error> {
+pub(super) fn version(root: &Value) -> Result<(Version, Dialect), Error> {
     let Some(top) = root.as_object() else {
         return Err(Error::invalid("", "expected an object"));
     };
@@ -183,7 +183,7 @@ const UNIQUE: &[tree::Unique] = &[
 ];
 
 /// Kinds of systemd units (systemd.unit(5)).
-const UNIT_KINDS: [&str; 11] = [
+pub(super) const UNIT_KINDS: [&str; 11] = [
     ".service",
     ".socket",
     ".device",
@@ -239,12 +239,12 @@ fn check_sources(root: &Value) -> Result<(), Error> {
     })
 }
 
-fn scheme(url: &str) -> Option<String> {
+pub(super) fn scheme(url: &str) -> Option<String> {
     url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase())
 }
 
 /// RFC 2397: `data:[<mediatype>][;base64],<data>`.
-fn check_data_url(url: &str) -> Result<(), &'static str> {
+pub(super) fn check_data_url(url: &str) -> Result<(), &'static str> {
     let (head, data) = url.split_once(',').ok_or("data URL without a comma")?;
     let mut bytes = Vec::with_capacity(data.len());
     let mut rest = data.bytes();

@@ -5,6 +5,7 @@
 //! flight's own units, drop-ins, files and keys.
 
 mod cloudinit;
+pub mod container_linux;
 mod ignition;
 mod keys;
 mod kinds;
@@ -12,6 +13,7 @@ mod multipart;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod upgrade;
 mod yaml;
 
 use std::io::{self, Read};
@@ -20,7 +22,9 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 use semver::Version;
 
+use self::container_linux::Dynamic;
 use crate::compress::Compression;
+use crate::text::chain;
 use crate::text::encoding::{Decoder, Encoding};
 use crate::{debug, error, warning};
 
@@ -84,6 +88,17 @@ pub enum Error {
         version: Version,
         /// What the image takes.
         readable: String,
+    },
+    /// A Container Linux Config with faults.
+    #[error("parsing Container Linux config")]
+    ContainerLinux(#[source] container_linux::Report),
+    /// A config of version 2 that asks for what version 3 does not have.
+    #[error("config cannot be said in Ignition 3: {path}: {reason}")]
+    NotInVersion3 {
+        /// Where in the config of version 2, such as `storage.files[0].filesystem`.
+        path: String,
+        /// What is in the way.
+        reason: String,
     },
     /// A kind that must be translated first.
     #[error("{kind} is not supported yet; convert it to Ignition first, for example with {tool}")]
@@ -373,12 +388,15 @@ impl Conf {
 /// Makes one machine's configuration: replaces the address variables, checks the userdata and adds to it.
 ///
 /// No userdata means an Ignition config that does nothing, of version `default`. `$public_ipv4` and
-/// `$private_ipv4` are replaced in Ignition only (cloud-config readers know them); an empty address leaves its
-/// variable alone. What a kind cannot carry is left out: everything in empty userdata, units in scripts. Lost
-/// keys of `user_data` are warned of.
+/// `$private_ipv4` are replaced in Ignition and Container Linux Configs only (cloud-config readers know them); an empty
+/// address leaves its variable alone. What a kind cannot carry is left out: everything in empty userdata, units in
+/// scripts. Lost keys of `user_data` are warned of.
+///
+/// A Container Linux Config becomes Ignition of the version `default`. Its own fields (`{PRIVATE_IPV4}`) stand for the
+/// addresses, or, where these are variables of a cloud's metadata, for that cloud's variables.
 ///
 /// # Errors
-/// The userdata is not what its kind demands; the error names the place. Also a Container Linux Config.
+/// The userdata is not what its kind demands; the error names the place.
 pub fn render(
     user_data: Option<&UserData>,
     default: IgnitionVersion,
@@ -413,25 +431,71 @@ pub fn render(
             cloudinit::script(&user_data.text, add, &keys).map(plain)
         }
         Kind::Multipart => multipart::add(&user_data.text, add, &keys).map(plain),
-        Kind::Ignition => {
-            let mut user_data = user_data.clone();
-            for (variable, value) in [("$public_ipv4", public_ipv4), ("$private_ipv4", private_ipv4)] {
-                if !value.is_empty() {
-                    user_data = user_data.subst(variable, value);
-                }
-            }
-            let (text, facts) = ignition::add(&user_data.text, add, &keys)
-                .inspect_err(|report| error!(LOG, "invalid userdata: {report}"))?;
-            Ok(Conf { kind, text, ignition: Some(facts) })
+        Kind::Ignition => finish(&addressed(user_data, public_ipv4, private_ipv4), add, &keys),
+        Kind::ContainerLinuxConfig => {
+            let text = addressed(user_data, public_ipv4, private_ipv4);
+            let ignition = translate(&text, default, public_ipv4, private_ipv4)
+                .inspect_err(|report| error!(LOG, "invalid userdata: {}", chain(report)))?;
+            finish(&ignition.to_string(), add, &keys)
         }
-        Kind::ContainerLinuxConfig => Err(not_translated(&user_data.text)),
     }
 }
 
-/// Says what to do with YAML that only a transpiler understands.
-fn not_translated(text: &str) -> Error {
-    if text.lines().any(|line| line.starts_with("variant:")) {
-        return Error::Unsupported { kind: "Butane config", tool: "butane" };
+/// The text with its address variables replaced.
+fn addressed(user_data: &UserData, public_ipv4: &str, private_ipv4: &str) -> String {
+    let mut user_data = user_data.clone();
+    for (variable, value) in [("$public_ipv4", public_ipv4), ("$private_ipv4", private_ipv4)] {
+        if !value.is_empty() {
+            user_data = user_data.subst(variable, value);
+        }
     }
-    Error::Unsupported { kind: "Container Linux Config", tool: "ct" }
+    user_data.text().to_owned()
+}
+
+fn finish(text: &str, add: &Additions, keys: &[String]) -> Result<Conf, Error> {
+    let (text, facts) =
+        ignition::add(text, add, keys).inspect_err(|report| error!(LOG, "invalid userdata: {report}"))?;
+    Ok(Conf { kind: Kind::Ignition, text, ignition: Some(facts) })
+}
+
+/// A Container Linux Config as Ignition of a version; what is odd about it is logged.
+fn translate(
+    text: &str,
+    version: IgnitionVersion,
+    public_ipv4: &str,
+    private_ipv4: &str,
+) -> Result<serde_json::Value, Error> {
+    if text.lines().any(|line| line.starts_with("variant:")) {
+        return Err(Error::Unsupported { kind: "Butane config", tool: "butane" });
+    }
+    let dynamic = match container_linux::Platform::of_variable(private_ipv4) {
+        Some(platform) => Dynamic::Metadata(platform),
+        // Variables of a platform whose metadata has no names here.
+        None if private_ipv4.is_empty() || private_ipv4.starts_with('$') => Dynamic::Unknown,
+        None => Dynamic::Addresses { public: public_ipv4, private: private_ipv4 },
+    };
+    let translated = container_linux::translate(text, dynamic).map_err(Error::ContainerLinux)?;
+    for fault in &translated.warnings {
+        warning!(LOG, "Container Linux config: {fault}");
+    }
+    match version {
+        IgnitionVersion::V2 => Ok(translated.ignition),
+        IgnitionVersion::V3 => upgrade::to_v3(translated.ignition),
+    }
+}
+
+/// An Ignition config of version 2.x as one of version 3 that does the same; one of version 3 stays as it is.
+///
+/// # Errors
+/// [`Error::NotInVersion3`] with the path of what version 3 has no words for, and those of [`render`].
+pub fn as_version_3(text: &str) -> Result<String, Error> {
+    let root: serde_json::Value = serde_json::from_str(text).map_err(Error::Json)?;
+    match ignition::version(&root)?.0.major {
+        1 => Err(Error::NotInVersion3 {
+            path: "ignitionVersion".into(),
+            reason: "only configs of version 2 are translated".into(),
+        }),
+        2 => Ok(upgrade::to_v3(root)?.to_string()),
+        _ => Ok(text.to_owned()),
+    }
 }

@@ -48,6 +48,22 @@ fn yaml_of(conf: &Conf) -> Value {
     serde_yaml::from_str(conf.text()).unwrap()
 }
 
+/// What Ignition's own judge says of a config; `None` if it is not on this machine.
+pub(super) fn ignition_says(config: &str) -> Option<String> {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new("ignition-validate");
+    command.arg("-").stdin(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut child) = command.spawn() else {
+        println!("skipped: no ignition-validate here");
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.success(), said.is_empty(), "{said}");
+    Some(said)
+}
+
 /// The message with its causes, as a person sees it.
 fn report(error: Error) -> String {
     let mut text = error.to_string();
@@ -199,7 +215,10 @@ fn keys_are_not_repeated() {
 #[test]
 fn configs_to_be_translated_say_what_to_do() {
     let table = [
-        ("storage:\n  files: []\n", "Container Linux Config is not supported yet; convert it to Ignition"),
+        (
+            "storage:\n  files: {}\n",
+            "parsing Container Linux config: line 2, column 3: storage.files: expected a list, found a mapping",
+        ),
         ("variant: fcos\nversion: 1.0.0\n", "Butane config is not supported yet; convert it to Ignition"),
         ("{\"ignition\": {\"version\": \"2.0.0\"}", "config is not valid JSON: EOF"),
         (

@@ -340,7 +340,6 @@ fn broken_and_deep_json_are_refused() {
 
 #[test]
 fn ignition_itself_accepts_what_we_write() {
-    use std::process::{Command, Stdio};
     let files = [&b"text % ? # + ;\n"[..], b"", b"\x00\xff", "ü".as_bytes()];
     let files = files.iter().enumerate();
     let mut add = all();
@@ -356,15 +355,10 @@ fn ignition_itself_accepts_what_we_write() {
             {"name": "core", "sshAuthorizedKeys": [KEY]}]}, "storage": {"files": [{"path": "/etc/x"}]},
             "systemd": {"units": [{"name": "a.service", "mask": true}]}});
         let conf = show(&UserData::ignition(text.to_string()), &add).unwrap();
-        let child =
-            Command::new("ignition-validate").arg("-").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let Ok(mut child) = child else {
-            println!("skipped: no ignition-validate here");
-            return;
-        };
-        child.stdin.take().unwrap().write_all(conf.text().as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{}\n{output:?}", conf.text());
+        match ignition_says(conf.text()) {
+            None => return,
+            Some(said) => assert!(said.is_empty(), "{}\n{said}", conf.text()),
+        }
     }
 }
 
