@@ -14,6 +14,7 @@ use mantle::text::chain;
 
 use super::kolet;
 use super::register::Test;
+use super::torcx::Manifest;
 
 /// The cluster of a test together with the test's state; cheap to clone.
 #[derive(Clone)]
@@ -31,6 +32,8 @@ pub struct Shared {
     pub architecture: String,
     /// Features of the image.
     pub features: Vec<String>,
+    /// What `--torcx-manifest` names.
+    pub torcx: Option<Manifest>,
 }
 
 impl TestCluster {
@@ -78,6 +81,16 @@ impl TestCluster {
         self.machines().get(index).cloned().ok_or_else(|| eyre!("the cluster has no machine {index}"))
     }
 
+    /// The torcx package list that was given to the run.
+    pub fn torcx(&self) -> Option<&Manifest> {
+        self.shared.torcx.as_ref()
+    }
+
+    /// Architecture of the guests, as in `amd64`.
+    pub fn architecture(&self) -> &str {
+        &self.shared.architecture
+    }
+
     /// How much slower than on bare hardware guests run here; waits inside tests are multiplied by it.
     pub fn slowness(&self) -> f64 {
         self.deployment.flight().slowness()
@@ -90,9 +103,7 @@ impl TestCluster {
 
     /// The userdata that the test registered for this distribution.
     pub fn user_data(&self) -> Option<UserData> {
-        self.test
-            .config(self.deployment.settings().guest.distribution)
-            .map(super::register::Config::user_data)
+        self.test.config(self.deployment.settings().guest.distribution).map(|config| config.user_data())
     }
 
     /// Starts one more machine.

@@ -24,6 +24,12 @@ pub type Text = Cow<'static, str>;
 pub enum Config {
     /// Ignition JSON of any version.
     Ignition(Text),
+    /// A Container Linux Config: Ignition of the version that the guest reads.
+    ContainerLinux(Text),
+    /// A cloud-config.
+    CloudConfig(Text),
+    /// A script.
+    Script(Text),
     /// Present but empty.
     Empty,
 }
@@ -33,24 +39,49 @@ impl Config {
     pub fn user_data(&self) -> UserData {
         match self {
             Self::Ignition(text) => UserData::ignition(text.as_ref()),
+            Self::ContainerLinux(text) => UserData::container_linux_config(text.as_ref()),
+            Self::CloudConfig(text) => UserData::cloud_config(text.as_ref()),
+            Self::Script(text) => UserData::script(text.as_ref()),
             Self::Empty => UserData::empty(),
         }
     }
 
-    /// The feature an image needs to understand it.
-    fn feature(&self) -> Option<&'static str> {
+    /// The feature an image needs to understand it, where configs without a version become one of `version`.
+    fn feature(&self, version: IgnitionVersion) -> Option<&'static str> {
+        let of = |version| match version {
+            IgnitionVersion::V2 => "ign2",
+            IgnitionVersion::V3 => "ign3",
+        };
         match self {
-            Self::Ignition(text) => {
-                let config: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-                if config.get("ignitionVersion").is_some() {
-                    return Some("ign1");
-                }
-                let version = config["ignition"]["version"].as_str().unwrap_or_default();
-                Some(if version.starts_with('3') { "ign3" } else { "ign2" })
-            }
+            Self::Ignition(text) => Some(of(match major_version(text) {
+                Some(1) => return Some("ign1"),
+                Some(3) => IgnitionVersion::V3,
+                _ => IgnitionVersion::V2,
+            })),
+            Self::ContainerLinux(_) => Some(of(version)),
+            Self::CloudConfig(_) | Self::Script(_) => Some("cloudinit"),
             Self::Empty => None,
         }
     }
+
+    /// The same for a system that speaks Ignition 3, if it is of version 2 and can be said there.
+    fn as_version_3(&self) -> Option<Self> {
+        match self {
+            Self::Ignition(text) if major_version(text) == Some(2) => {
+                mantle::conf::as_version_3(text).ok().map(|text| Self::Ignition(text.into()))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The major version of an Ignition config, if it tells one.
+fn major_version(text: &str) -> Option<u64> {
+    let config: serde_json::Value = serde_json::from_str(text).ok()?;
+    if config.get("ignitionVersion").is_some() {
+        return Some(1);
+    }
+    config["ignition"]["version"].as_str()?.split('.').next()?.parse().ok()
 }
 
 /// A function that kolet runs on the machine. It is always part of this program, which is sent there.
@@ -192,7 +223,22 @@ impl Test {
         self.user_data(Config::Ignition(config.into()))
     }
 
-    /// Sets the Ignition config for systems that speak version 3.
+    /// Sets a Container Linux Config as userdata: one description for all versions of Ignition.
+    pub fn container_linux(self, config: impl Into<Text>) -> Self {
+        self.user_data(Config::ContainerLinux(config.into()))
+    }
+
+    /// Sets a cloud-config as userdata.
+    pub fn cloud_config(self, config: impl Into<Text>) -> Self {
+        self.user_data(Config::CloudConfig(config.into()))
+    }
+
+    /// Sets a script as userdata.
+    pub fn script(self, script: impl Into<Text>) -> Self {
+        self.user_data(Config::Script(script.into()))
+    }
+
+    /// Sets the Ignition config for systems that speak version 3, where it differs from the other in more than the version.
     pub fn ignition_v3(mut self, config: impl Into<Text>) -> Self {
         self.user_data_v3 = Some(Config::Ignition(config.into()));
         self
@@ -286,12 +332,18 @@ impl Test {
         self.flags.contains(&flag)
     }
 
-    /// The userdata for a distribution: that for Ignition 3 where the test has one and the system speaks it.
-    pub fn config(&self, distribution: &Distribution) -> Option<&Config> {
-        match distribution.ignition {
-            IgnitionVersion::V3 if self.user_data_v3.is_some() => self.user_data_v3.as_ref(),
-            _ => self.user_data.as_ref(),
-        }
+    /// The userdata for a distribution. A system that speaks Ignition 3 gets what the test has for it, else the
+    /// translation of what it has of version 2.
+    pub fn config(&self, distribution: &Distribution) -> Option<Cow<'_, Config>> {
+        let usual = self.user_data.as_ref();
+        let own = match distribution.ignition {
+            IgnitionVersion::V2 => None,
+            IgnitionVersion::V3 => match &self.user_data_v3 {
+                Some(config) => Some(Cow::Borrowed(config)),
+                None => usual.and_then(Config::as_version_3).map(Cow::Owned),
+            },
+        };
+        own.or(usual.map(Cow::Borrowed))
     }
 
     /// Console checks that are off for this test.
@@ -366,7 +418,8 @@ impl Test {
 
     /// The features that this target lacks for the test, with the reason where the platform gives one.
     pub fn missing_features(&self, target: &Selection<'_>) -> Vec<String> {
-        let config = self.config(target.distribution).and_then(Config::feature);
+        let version = target.distribution.ignition;
+        let config = self.config(target.distribution).and_then(|config| config.feature(version));
         let needed: BTreeSet<&str> = self.features.iter().map(AsRef::as_ref).chain(config).collect();
         missing(needed, target.features, target.lacking)
     }
@@ -526,24 +579,60 @@ mod tests {
             let mut natives = BTreeSet::new();
             assert!(test.native.iter().all(|n| natives.insert(n.name)), "{}: native twice", test.name);
             for config in [&test.user_data, &test.user_data_v3].into_iter().flatten() {
-                if let Config::Ignition(text) = config {
-                    let plain = mantle::conf::Additions::default();
-                    let user_data = UserData::ignition(text.replace("$machine0", "10.0.0.2"));
-                    if let Err(e) = mantle::conf::render(
-                        Some(&user_data),
-                        IgnitionVersion::V2,
-                        "10.0.0.2",
-                        "10.0.0.2",
-                        &plain,
-                    ) {
-                        panic!("{}: {e}", test.name);
+                let user_data = config.user_data().subst("$machine0", "10.0.0.2");
+                let plain = mantle::conf::Additions::default();
+                let versions = match config {
+                    // Only for systems that speak version 2.
+                    Config::ContainerLinux(_) if test.distros == ["cl"] => &[IgnitionVersion::V2][..],
+                    _ => &[IgnitionVersion::V2, IgnitionVersion::V3],
+                };
+                for version in versions {
+                    if let Err(e) =
+                        mantle::conf::render(Some(&user_data), *version, "10.0.0.2", "10.0.0.2", &plain)
+                    {
+                        panic!("{}: {}", test.name, mantle::text::chain(&e));
                     }
                 }
             }
             if let Some(v3) = &test.user_data_v3 {
-                assert!(!matches!(v3.feature(), Some("ign1" | "ign2")), "{}: not Ignition 3", test.name);
+                let feature = v3.feature(IgnitionVersion::V3);
+                assert!(!matches!(feature, Some("ign1" | "ign2")), "{}: not Ignition 3", test.name);
             }
         }
+    }
+
+    #[test]
+    fn one_description_becomes_what_the_guest_reads() {
+        let named = |name| Distribution::named(name).unwrap();
+        let test = |config| Test::new("a.b", async |_| Ok(())).user_data(config);
+        let feature = |test: &Test, distro: &Distribution| {
+            test.config(distro).and_then(|config| config.feature(distro.ignition))
+        };
+        let v2 =
+            r#"{"ignition":{"version":"2.0.0"},"systemd":{"units":[{"name":"a.service","enable":true}]}}"#;
+        let odd = r#"{"ignition":{"version":"2.0.0"},"unheard":{"of":1}}"#;
+        let table = [
+            (Config::Ignition(v2.into()), "ign2", "ign3"),
+            (Config::Ignition(odd.into()), "ign2", "ign2"),
+            (Config::Ignition(r#"{"ignitionVersion":1}"#.into()), "ign1", "ign1"),
+            (Config::ContainerLinux("docker: {}".into()), "ign2", "ign3"),
+            (Config::CloudConfig("#cloud-config".into()), "cloudinit", "cloudinit"),
+            (Config::Script("#!/bin/sh".into()), "cloudinit", "cloudinit"),
+        ];
+        for (config, for_cl, for_debian) in table {
+            let test = test(config);
+            assert_eq!(feature(&test, named("cl")), Some(for_cl));
+            assert_eq!(feature(&test, named("debian")), Some(for_debian));
+        }
+        let test = test(Config::Ignition(v2.into()));
+        let Some(Config::Ignition(text)) = test.config(named("debian")).map(Cow::into_owned) else {
+            panic!()
+        };
+        assert!(text.contains("3.0.0") && text.contains("enabled"), "{text}");
+        let own = test.ignition_v3(r#"{"ignition":{"version":"3.1.0"}}"#);
+        assert!(
+            matches!(own.config(named("debian")).as_deref(), Some(Config::Ignition(t)) if t.contains("3.1.0"))
+        );
     }
 
     #[test]

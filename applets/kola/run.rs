@@ -34,8 +34,11 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     setup.general.tapfile.as_deref().map(Target::of).transpose()?;
     // Nothing reads them yet, but a wrong one should not be noticed only when something does.
     existing(setup.general.update_payload.as_deref())?;
-    setup.general.torcx_manifest.as_deref().map(super::torcx::check).transpose()?;
-    let shared = Shared { architecture: setup.target.architecture().to_owned(), features: setup.features() };
+    let shared = Shared {
+        architecture: setup.target.architecture().to_owned(),
+        features: setup.features(),
+        torcx: setup.general.torcx_manifest.as_deref().map(super::torcx::read).transpose()?,
+    };
     let mut run = Run {
         patterns: if patterns.is_empty() { vec!["*".to_owned()] } else { patterns },
         version: setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok()),

@@ -39,6 +39,15 @@ pub const PODMAN: Engine = Engine {
     listening: "sudo netstat -tulpn | grep 9988 -q",
 };
 
+/// The part of a script that copies programs, and the libraries they need, into the present folder.
+pub fn copy_programs(programs: &str) -> String {
+    format!(
+        r#"programs=$(which {programs})
+libraries=$(sudo ldd $programs | tr -s '[:space:]' '\n' | grep '^/lib' | sort -u)
+sudo rsync -av --relative --copy-links $programs $libraries ./"#
+    )
+}
+
 /// Makes an image, tagged `name`, that holds some of the guest's programs and the libraries they need.
 pub async fn scratch_image(
     c: &TestCluster,
@@ -53,11 +62,10 @@ pub async fn scratch_image(
 dir=$(mktemp -d)
 cd "$dir"
 printf 'FROM scratch\nCOPY . /\n' >Dockerfile
-programs=$(which {programs})
-libraries=$(sudo ldd $programs | tr -s '[:space:]' '\n' | grep '^/lib' | sort -u)
-sudo rsync -av --relative --copy-links $programs $libraries ./
+{copy}
 {build} -t {registry}{name} .
-"#
+"#,
+        copy = copy_programs(programs)
     );
     must_bash(c, m, &script).await.map(drop)
 }

@@ -1,6 +1,9 @@
 //! Docker.
 
+use std::path::Path;
+
 use color_eyre::eyre::{Result, bail, ensure, eyre};
+use mantle::harness::skip;
 use mantle::platform::guest::Guest;
 use serde_json::Value;
 
@@ -43,6 +46,11 @@ pub fn tests() -> Vec<Test> {
             .ignition(ENABLED)
             .ignition_v3(ENABLED_V3)
             .distros(["cl", "debian"])
+            .features(["docker", "kernel"]),
+        Test::new("docker.oldclient", old_client)
+            .description("A client of version 1.9.1 can talk to the daemon")
+            .cluster_size(0)
+            .distros(["cl"])
             .features(["docker", "kernel"]),
         Test::new("torcx.enable-service", enable_service)
             .description("A unit that is not in the system itself can be enabled by a config")
@@ -168,7 +176,7 @@ const DEBIAN_OPTIONS: &[&str] = &[
 ];
 
 /// The daemon's description, the resource options, the network, the rights of users.
-async fn base(c: TestCluster) -> Result<()> {
+pub async fn base(c: TestCluster) -> Result<()> {
     c.run("docker-info", async |c: TestCluster| info(&c, &*c.machine(0)?, "overlay").await).await;
     // Container Linux bug 1246.
     c.run("resources", async |c: TestCluster| {
@@ -184,7 +192,7 @@ async fn base(c: TestCluster) -> Result<()> {
 }
 
 /// The daemon's own description of itself.
-async fn daemon(c: &TestCluster, m: &Guest) -> Result<Value> {
+pub async fn daemon(c: &TestCluster, m: &Guest) -> Result<Value> {
     let text = c.must_ssh(m, "curl -s --unix-socket /var/run/docker.sock http://docker/v1.24/info").await?;
     serde_json::from_str(&text).map_err(|e| eyre!("docker's answer is no JSON: {e}: {text:?}"))
 }
@@ -301,6 +309,21 @@ async fn userns(c: TestCluster) -> Result<()> {
     let fields: Vec<&str> = map.split_whitespace().collect();
     ensure!(fields == ["0", "100000", "65536"], "unexpected mapping of users: {map:?}");
     Ok(())
+}
+
+/// An old client, if this host has one (Container Linux bug 1569).
+async fn old_client(c: TestCluster) -> Result<()> {
+    const NAME: &str = "docker-1.9.1";
+    let path = Path::new("/usr/lib/kola").join(c.architecture()).join(NAME);
+    let program = match tokio::fs::read(&path).await {
+        Ok(program) => program,
+        Err(e) => return Err(skip(format!("cannot read the old client {}: {e}", path.display()))),
+    };
+    let m = c.new_machine(None).await?;
+    let remote = format!("/home/core/{NAME}");
+    mantle::ssh::install_file(m.client(), program, &remote, 0o755).await?;
+    scratch_image(&c, &m, &DOCKER, "echo", "echo").await?;
+    must_equal(&c, &m, &format!("{remote} run echo echo 'IT WORKED'"), "IT WORKED").await
 }
 
 async fn containerd_restart(c: TestCluster) -> Result<()> {

@@ -216,7 +216,7 @@ async fn discovery(c: TestCluster) -> Result<()> {
 const ETCDCTL: &str = "ETCDCTL_API=2 etcdctl";
 
 /// Waits until a cluster of `members` reports to be healthy: each member once by two words, and all of it.
-async fn healthy(c: &TestCluster, m: &Guest, members: usize) -> Result<()> {
+pub async fn healthy(c: &TestCluster, m: &Guest, members: usize) -> Result<()> {
     let command = format!("{ETCDCTL} cluster-health");
     retry(c, 15, seconds(10), || async {
         let out = c.must_ssh(m, &command).await?;

@@ -2,33 +2,53 @@
 
 use super::register::Test;
 
+mod cloudinit;
 mod containers;
 mod coretest;
+mod crio;
 mod docker;
 mod etcd;
+mod flannel;
 mod helpers;
 mod ignition;
+mod metadata;
 mod misc;
 mod network;
 mod nfs;
+mod ostree;
 mod podman;
+mod rkt;
+mod rpmostree;
 #[cfg(feature = "test-platform")]
 mod selftest;
+mod selinux;
 mod systemd;
+mod torcx;
+mod verity;
 
 /// All suites: what makes the tests of each file.
 pub static SUITES: &[fn() -> Vec<Test>] = &[
+    cloudinit::tests,
     coretest::tests,
+    crio::tests,
     docker::tests,
     etcd::tests,
-    ignition::tests,
+    flannel::tests,
     ignition::disks::tests,
     ignition::remote::tests,
+    ignition::tests,
+    metadata::tests,
     misc::tests,
     network::tests,
     nfs::tests,
+    ostree::tests,
     podman::tests,
+    rkt::tests,
+    rpmostree::tests,
+    selinux::tests,
     systemd::tests,
+    torcx::tests,
+    verity::tests,
     #[cfg(feature = "test-platform")]
     selftest::tests,
 ];

@@ -2,6 +2,7 @@
 
 use color_eyre::eyre::{Result, bail, ensure};
 use mantle::platform::guest::Guest;
+use mantle::platform::{Disk, MachineOptions};
 use serde_json::Value;
 
 use crate::kola::cluster::TestCluster;
@@ -76,6 +77,13 @@ pub fn tests() -> Vec<Test> {
             .description("A file system that is what the config asks for is left alone")
             .distros(["cl", "debian"])
             .features(["disks"]),
+        Test::new("cl.disk.raid.root", raid_root)
+            .description("The root file system on a RAID of level 1, before and after a reboot")
+            .container_linux(RAID_ROOT)
+            .cluster_size(0)
+            .platforms(["qemu"])
+            .distros(["cl"])
+            .features(["disks", "mdadm"]),
         Test::new("cl.disk.raid.data", raid_data)
             .description("Ignition makes a RAID of level 1 and mounts it")
             .ignition(RAID_DATA)
@@ -293,6 +301,50 @@ const RAID_DATA_V3: &str = r#"{
     "contents": "[Unit]\nBefore=local-fs.target\n\n[Mount]\nWhat=/dev/md/DATA\nWhere=/var/lib/data\nType=ext4\n\n[Install]\nWantedBy=local-fs.target"
   }]}
 }"#;
+
+/// The old root file system must not be found by its label any more.
+const RAID_ROOT: &str = "
+storage:
+  disks:
+    - device: /dev/disk/by-id/virtio-secondary
+      wipe_table: true
+      partitions:
+        - label: root1
+          number: 1
+          size: 256MiB
+          type_guid: be9067b9-ea49-4f15-b4f6-f36f8c9e1818
+        - label: root2
+          number: 2
+          size: 256MiB
+          type_guid: be9067b9-ea49-4f15-b4f6-f36f8c9e1818
+  raid:
+    - name: rootarray
+      level: raid1
+      devices:
+        - /dev/disk/by-partlabel/root1
+        - /dev/disk/by-partlabel/root2
+  filesystems:
+    - name: ROOT
+      mount:
+        device: /dev/md/rootarray
+        format: ext4
+        label: ROOT
+    - name: NOT_ROOT
+      mount:
+        device: /dev/disk/by-id/virtio-primary-disk-part9
+        format: ext4
+        label: wasteland
+        wipe_filesystem: true
+";
+
+async fn raid_root(c: TestCluster) -> Result<()> {
+    let secondary = Disk::Empty { size: "520M".into(), device: vec!["serial=secondary".into()] };
+    let options = MachineOptions { disks: vec![secondary], ..MachineOptions::default() };
+    let m = c.new_machine_with(c.user_data(), options).await?;
+    on_raid(&c, &m, "/").await?;
+    reboot(&c, &m).await?;
+    on_raid(&c, &m, "/").await
+}
 
 async fn raid_data(c: TestCluster) -> Result<()> {
     const PLACE: &str = "/var/lib/data";

@@ -31,6 +31,11 @@ pub fn tests() -> Vec<Test> {
         .exclude_platforms(["do"])
         .distros(["cl", "rhcos"])
         .flags([Flag::RequiresInternetAccess]),
+        Test::new("coreos.ignition.v2_1.resource.s3", resource_s3)
+            .description("Ignition fetches from S3 what only the instance's role may read")
+            .ignition(AUTHENTICATED)
+            .platforms(["aws"])
+            .distros(["cl", "rhcos"]),
         Test::new("coreos.ignition.v2_1.resource.s3.versioned", |c| async move {
             check(&c, &*c.machine(0)?, &[("original", "original"), ("latest", "updated")]).await
         })
@@ -103,6 +108,29 @@ const VERSIONED: &str = r#"{
     }
   ]}
 }"#;
+
+const AUTHENTICATED: &str = r#"{
+  "ignition": {
+    "version": "2.1.0",
+    "config": {"append": [{"source": "s3://kola-fixtures/resources/authenticated-var.ign"}]}
+  },
+  "storage": {"files": [{
+    "filesystem": "root", "path": "/var/resource/s3-auth", "mode": 420,
+    "contents": {"source": "s3://kola-fixtures/resources/authenticated"}
+  }]}
+}"#;
+
+async fn resource_s3(c: TestCluster) -> Result<()> {
+    const URL: &str = "https://s3-us-west-2.amazonaws.com/kola-fixtures/resources";
+    let m = c.machine(0)?;
+    check(&c, &m, &[("s3-auth", "kola-authenticated"), ("s3-config", "kola-config")]).await?;
+    // Without the role nobody may read them; that others are read shows that the place itself is reached.
+    for name in ["authenticated", "authenticated.ign"] {
+        let fetched = c.ssh(&m, &format!("curl -sf {URL}/{name}")).await;
+        ensure!(fetched.is_err(), "{URL}/{name} can be read by anybody");
+    }
+    c.must_ssh(&m, &format!("curl -sf {URL}/anonymous")).await.map(drop)
+}
 
 /// Each file below /var/resource has its content.
 async fn check(c: &TestCluster, m: &Guest, files: &[(&str, &str)]) -> Result<()> {
