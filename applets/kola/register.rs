@@ -601,6 +601,178 @@ mod tests {
         }
     }
 
+    /// A file of this repository.
+    fn repository(path: &str) -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    }
+
+    /// Omaha's tests are in work elsewhere.
+    fn awaited(name: &str) -> bool {
+        ["cl.locksmith.", "cl.omaha.", "cl.update.", "coreos.locksmith."]
+            .iter()
+            .any(|start| name.starts_with(start))
+    }
+
+    /// Where a test departs from upstream on purpose: the column, what the catalogue has, and what is here.
+    const DEPARTURES: &[(&str, &str, &str, &str)] = &[
+        // The fault of Ignition's that they are left out for is mended.
+        ("coreos.ignition.v2_2.security.tls", "platforms", "-do,-packet,-qemu", "-do,-packet"),
+        // kola would switch it on after the reboot and prove nothing.
+        ("coreos.selinux.enforce", "flags", "-", "no-selinux"),
+    ];
+
+    /// Distributions and platforms that upstream does not have: what a test says of them is ours.
+    const OURS: [&str; 4] = ["debian", "flatcar", "nspawn", "scripted"];
+
+    /// As the catalogue writes what is allowed and what is refused.
+    fn bounds(allowed: &[Text], refused: &[Text]) -> String {
+        let known = |list: &[Text]| {
+            let mut names: Vec<String> =
+                list.iter().filter(|n| !OURS.contains(&n.as_ref())).map(|n| n.to_string()).collect();
+            names.sort();
+            names
+        };
+        match (known(allowed), known(refused)) {
+            (a, r) if a.is_empty() && r.is_empty() => "all".into(),
+            (a, r) => {
+                a.into_iter().chain(r.into_iter().map(|n| format!("-{n}"))).collect::<Vec<_>>().join(",")
+            }
+        }
+    }
+
+    fn flags(test: &Test) -> String {
+        let named = |flag: &Flag| match flag {
+            Flag::NoSshKeyInUserData => "no-key-in-userdata",
+            Flag::NoSshKeyInMetadata => "no-key-in-metadata",
+            Flag::NoEmergencyShellCheck => "emergency",
+            Flag::NoEnableSelinux => "no-selinux",
+            Flag::RequiresInternetAccess => "internet",
+        };
+        let mut names: Vec<&str> =
+            test.flags.iter().map(named).chain(test.fail_fast.then_some("fail-fast")).collect();
+        names.sort_unstable();
+        if names.is_empty() { "-".into() } else { names.join(",") }
+    }
+
+    fn kind(test: &Test) -> String {
+        match &test.user_data {
+            None => "-".into(),
+            Some(Config::ContainerLinux(_)) => "clc".into(),
+            Some(Config::CloudConfig(_)) => "cloud-config".into(),
+            Some(Config::Script(_)) => "script".into(),
+            Some(Config::Empty) => "empty".into(),
+            Some(Config::Ignition(text)) => {
+                let tree: serde_json::Value = serde_json::from_str(text).unwrap();
+                match tree["ignition"]["version"].as_str() {
+                    Some(version) => format!("ign{}", version.rsplit_once('.').unwrap().0),
+                    None => "ign1".into(),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tests_are_bound_as_in_the_catalogue() {
+        let text = std::fs::read_to_string(repository("tests/corpora/catalogue.tsv")).unwrap();
+        let columns =
+            ["distributions", "platforms", "machines", "flags", "from", "before", "natives", "userdata"];
+        let major = |version: &Option<Text>| {
+            version.as_deref().map_or("-".to_owned(), |v| v.split('.').next().unwrap().to_owned())
+        };
+        let mut names = BTreeSet::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let (name, wanted) = fields.split_first().unwrap();
+            assert!(names.insert(*name), "{name} is there twice");
+            let Some(test) = named(name) else {
+                assert!(awaited(name), "there is no test {name}");
+                continue;
+            };
+            let got = [
+                bounds(&test.distros, &test.exclude_distros),
+                bounds(&test.platforms, &test.exclude_platforms),
+                test.cluster_size.to_string(),
+                flags(test),
+                major(&test.min_version),
+                major(&test.end_version),
+                test.native.len().to_string(),
+                kind(test),
+            ];
+            for ((column, got), wanted) in columns.iter().zip(&got).zip(wanted) {
+                let departure = DEPARTURES.iter().find(|d| (d.0, d.1) == (name, column));
+                let wanted = match departure {
+                    Some((_, _, upstream, here)) => {
+                        assert_eq!(upstream, wanted, "{name}: the departure is from something else");
+                        here
+                    }
+                    None => wanted,
+                };
+                assert_eq!(got, wanted, "{name}: {column}");
+            }
+        }
+        assert_eq!(names.len(), 105);
+    }
+
+    /// The features of the guest that tests/guest/build.sh makes, with all that it can have.
+    fn features_of_the_guest() -> BTreeSet<String> {
+        let script = std::fs::read_to_string(repository("tests/guest/build.sh")).unwrap();
+        let lists = script
+            .lines()
+            .filter_map(|line| line.split_once("features=(").or(line.split_once("features+=(")));
+        let names = lists
+            .filter_map(|(_, rest)| rest.split_once(')'))
+            .flat_map(|(names, _)| names.split_whitespace());
+        names.map(str::to_owned).collect()
+    }
+
+    /// Why the test cannot run on the guest on any platform of this machine, if it cannot.
+    fn never_run(test: &Test, features: &[String]) -> Option<String> {
+        let local = ["nspawn", "qemu"].map(|name| Driver::named(name).unwrap());
+        let reasons = local.map(|driver| {
+            let target = Selection {
+                driver,
+                distribution: Distribution::named("debian").unwrap(),
+                architecture: "amd64",
+                version: None,
+                features,
+                lacking: &[],
+            };
+            let missing = test.missing_features(&target);
+            let missing = (!missing.is_empty()).then(|| format!("needs {}", missing.join(", ")));
+            test.excluded(true, &target).or(missing)
+        });
+        // The platform that does run it decides.
+        let [first, second] = reasons;
+        second.filter(|_| first.is_some())
+    }
+
+    /// `UPDATE_SNAPSHOTS=1` writes the page anew.
+    #[test]
+    fn tests_that_never_ran_are_on_their_page() {
+        let features: Vec<String> = features_of_the_guest().into_iter().collect();
+        assert!(
+            features.iter().any(|f| f == "docker") && features.iter().any(|f| f == "ign3"),
+            "{features:?}"
+        );
+        let mut page = String::from(
+            "# Tests that have never run on their real image\n\n\
+             Made from what each test says of itself: no image that we can have or build is one of these. They are \
+             written by upstream's\nbehaviour, and their userdata, commands and parsers have unit tests. Every other \
+             test runs on our own guest.\n\n| test | why |\n|---|---|\n",
+        );
+        for test in registry().iter().filter(|t| !t.name.starts_with("selftest.")) {
+            if let Some(reason) = never_run(test, &features) {
+                page.push_str(&format!("| `{}` | {reason} |\n", test.name));
+            }
+        }
+        let path = repository("applets/kola/tests/NEVER_RUN.md");
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(there == page, "{} is not up to date; UPDATE_SNAPSHOTS=1 renews it", path.display());
+    }
+
     #[test]
     fn one_description_becomes_what_the_guest_reads() {
         let named = |name| Distribution::named(name).unwrap();

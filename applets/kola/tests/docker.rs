@@ -21,13 +21,12 @@ pub fn tests() -> Vec<Test> {
             .features(["docker", "kernel"]),
         Test::new("docker.lib-coreos-dockerd-compat", base)
             .description("As docker.base, with a daemon that a unit starts by /usr/lib/coreos/dockerd")
-            .ignition(COMPAT)
+            .container_linux(COMPAT)
             .distros(["cl"])
             .features(["docker", "kernel", "torcx"]),
         Test::new("docker.btrfs-storage", |c| async move { info(&c, &*c.machine(0)?, "btrfs").await })
             .description("The daemon keeps its data on a btrfs file system")
-            .ignition(BTRFS)
-            .ignition_v3(BTRFS_V3)
+            .container_linux(BTRFS)
             .distros(["cl", "debian"])
             .features(["btrfs", "docker", "kernel"]),
         Test::new("docker.network", |c| between_machines(c, &DOCKER))
@@ -37,14 +36,12 @@ pub fn tests() -> Vec<Test> {
             .features(["docker", "kernel", "private-network"]),
         Test::new("docker.userns", userns)
             .description("Root in a container is somebody else outside")
-            .ignition(USERNS)
-            .ignition_v3(USERNS_V3)
+            .container_linux(USERNS)
             .distros(["cl", "debian"])
             .features(["docker", "kernel"]),
         Test::new("docker.containerd-restart", containerd_restart)
             .description("containerd is started again when it was killed, and works")
-            .ignition(ENABLED)
-            .ignition_v3(ENABLED_V3)
+            .container_linux(ENABLED)
             .distros(["cl", "debian"])
             .features(["docker", "kernel"]),
         Test::new("docker.oldclient", old_client)
@@ -54,94 +51,96 @@ pub fn tests() -> Vec<Test> {
             .features(["docker", "kernel"]),
         Test::new("torcx.enable-service", enable_service)
             .description("A unit that is not in the system itself can be enabled by a config")
-            .ignition(ENABLED)
-            .ignition_v3(ENABLED_V3)
+            .container_linux(ENABLED)
             .distros(["cl", "debian"])
             .features(["docker", "kernel"]),
     ]
 }
 
-const ENABLED: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [{"name": "docker.service", "enabled": true}]}
-}"#;
+const ENABLED: &str = "
+systemd:
+  units:
+    - name: docker.service
+      enabled: true
+";
 
-const ENABLED_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "systemd": {"units": [{"name": "docker.service", "enabled": true}]}
-}"#;
+const COMPAT: &str = "
+systemd:
+  units:
+    - name: docker.service
+      enabled: true
+      contents: |
+        [Unit]
+        After=containerd.service docker.socket network.target
+        Requires=containerd.service docker.socket
 
-const COMPAT: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [{
-    "name": "docker.service",
-    "enabled": true,
-    "contents": "[Unit]\nAfter=containerd.service docker.socket network.target\nRequires=containerd.service docker.socket\n\n[Service]\nType=notify\nEnvironmentFile=-/run/flannel/flannel_docker_opts.env\nExecStart=/usr/lib/coreos/dockerd --host=fd:// --containerd=/var/run/docker/libcontainerd/docker-containerd.sock $DOCKER_OPTS $DOCKER_CGROUPS $DOCKER_OPT_BIP $DOCKER_OPT_MTU $DOCKER_OPT_IPMASQ\nExecReload=/bin/kill -s HUP $MAINPID\nLimitNOFILE=1048576\nLimitNPROC=infinity\nLimitCORE=infinity\nTasksMax=infinity\nTimeoutStartSec=0\nDelegate=yes\n\n[Install]\nWantedBy=multi-user.target\n"
-  }]}
-}"#;
+        [Service]
+        Type=notify
+        EnvironmentFile=-/run/flannel/flannel_docker_opts.env
+        ExecStart=/usr/lib/coreos/dockerd --host=fd:// --containerd=/var/run/docker/libcontainerd/docker-containerd.sock $DOCKER_OPTS $DOCKER_CGROUPS $DOCKER_OPT_BIP $DOCKER_OPT_MTU $DOCKER_OPT_IPMASQ
+        ExecReload=/bin/kill -s HUP $MAINPID
+        LimitNOFILE=1048576
+        LimitNPROC=infinity
+        LimitCORE=infinity
+        TasksMax=infinity
+        TimeoutStartSec=0
+        Delegate=yes
 
-macro_rules! btrfs {
-    ($version:literal, $mkfs:literal) => {
-        concat!(
-            r#"{
-  "ignition": {"version": ""#,
-            $version,
-            r#""},
-  "systemd": {"units": [
-    {
-      "name": "format-var-lib-docker.service",
-      "enabled": true,
-      "contents": "[Unit]\nBefore=docker.service var-lib-docker.mount\nConditionPathExists=!/var/lib/docker.btrfs\n\n[Service]\nType=oneshot\nExecStart=/usr/bin/truncate --size=25G /var/lib/docker.btrfs\nExecStart="#,
-            $mkfs,
-            r#" /var/lib/docker.btrfs\n\n[Install]\nWantedBy=multi-user.target\n"
-    },
-    {
-      "name": "var-lib-docker.mount",
-      "enabled": true,
-      "contents": "[Unit]\nBefore=docker.service\nAfter=format-var-lib-docker.service\nRequires=format-var-lib-docker.service\n\n[Mount]\nWhat=/var/lib/docker.btrfs\nWhere=/var/lib/docker\nType=btrfs\nOptions=loop,discard\n\n[Install]\nRequiredBy=docker.service\n"
-    }
-  ]}
-}"#
-        )
-    };
-}
+        [Install]
+        WantedBy=multi-user.target
+";
 
-const BTRFS: &str = btrfs!("2.2.0", "/usr/sbin/mkfs.btrfs");
-const BTRFS_V3: &str = btrfs!("3.0.0", "/usr/bin/mkfs.btrfs");
+/// Systems differ in where mkfs.btrfs is.
+const BTRFS: &str = "
+systemd:
+  units:
+    - name: format-var-lib-docker.service
+      enabled: true
+      contents: |
+        [Unit]
+        Before=docker.service var-lib-docker.mount
+        ConditionPathExists=!/var/lib/docker.btrfs
 
-const USERNS: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "passwd": {"users": [{"name": "dockremap"}]},
-  "storage": {"files": [
-    {"filesystem": "root", "path": "/etc/subuid", "mode": 420, "contents": {"source": "data:,dockremap%3A100000%3A65536"}},
-    {"filesystem": "root", "path": "/etc/subgid", "mode": 420, "contents": {"source": "data:,dockremap%3A100000%3A65536"}}
-  ]},
-  "systemd": {"units": [{
-    "name": "docker.service",
-    "enabled": true,
-    "dropins": [{
-      "name": "10-userns.conf",
-      "contents": "[Service]\nEnvironment=\"DOCKER_OPTS=--userns-remap=dockremap\"\n"
-    }]
-  }]}
-}"#;
+        [Service]
+        Type=oneshot
+        ExecStart=/usr/bin/truncate --size=25G /var/lib/docker.btrfs
+        ExecStart=/usr/bin/env mkfs.btrfs /var/lib/docker.btrfs
 
-const USERNS_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "passwd": {"users": [{"name": "dockremap"}]},
-  "storage": {"files": [
-    {"path": "/etc/subuid", "mode": 420, "overwrite": true, "contents": {"source": "data:,dockremap%3A100000%3A65536"}},
-    {"path": "/etc/subgid", "mode": 420, "overwrite": true, "contents": {"source": "data:,dockremap%3A100000%3A65536"}}
-  ]},
-  "systemd": {"units": [{
-    "name": "docker.service",
-    "enabled": true,
-    "dropins": [{
-      "name": "10-userns.conf",
-      "contents": "[Service]\nEnvironment=\"DOCKER_OPTS=--userns-remap=dockremap\"\n"
-    }]
-  }]}
-}"#;
+        [Install]
+        WantedBy=multi-user.target
+    - name: var-lib-docker.mount
+      enabled: true
+      contents: |
+        [Unit]
+        Before=docker.service
+        After=format-var-lib-docker.service
+        Requires=format-var-lib-docker.service
+
+        [Mount]
+        What=/var/lib/docker.btrfs
+        Where=/var/lib/docker
+        Type=btrfs
+        Options=loop,discard
+
+        [Install]
+        RequiredBy=docker.service
+";
+
+const USERNS: &str = "
+docker:
+  flags: [--userns-remap=dockremap]
+passwd:
+  users:
+    - name: dockremap
+storage:
+  files:
+    - path: /etc/subuid
+      mode: 0644
+      contents: {inline: 'dockremap:100000:65536'}
+    - path: /etc/subgid
+      mode: 0644
+      contents: {inline: 'dockremap:100000:65536'}
+";
 
 const OPTIONS: &[&str] = &[
     "--memory=20m --memory-swap=20m",

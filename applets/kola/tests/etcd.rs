@@ -22,14 +22,14 @@ pub fn tests() -> Vec<Test> {
             ),
         )
         .cluster_size(3)
-        .ignition(DISCOVERY)
+        .container_linux(DISCOVERY)
         .ignition_v3(DISCOVERY_V3)
         .features(["etcd", "private-network"]),
         etcd_member(
             Test::new("cl.etcd-member.v2-backup-restore", backup_restore)
                 .description("What was saved from a store of version 2 is there again in a new cluster"),
         )
-        .ignition(BACKUP)
+        .container_linux(BACKUP)
         .ignition_v3(BACKUP_V3)
         .exclude_platforms(["esx"])
         .features(["etcd", "private-network"]),
@@ -37,7 +37,7 @@ pub fn tests() -> Vec<Test> {
             Test::new("cl.etcd-member.etcdctlv3", etcdctl_v3)
                 .description("etcd's client speaks version 3 of the API"),
         )
-        .ignition(API3)
+        .container_linux(API3)
         .ignition_v3(API3_V3)
         .features(["etcd"]),
         etcd_cluster(
@@ -69,17 +69,14 @@ fn etcd_cluster(test: Test) -> Test {
         .features(["etcd", "private-network"])
 }
 
-const DISCOVERY: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [{
-    "name": "etcd-member.service",
-    "enabled": true,
-    "dropins": [{
-      "name": "20-clct-etcd-member.conf",
-      "contents": "[Service]\nExecStart=\nExecStart=/usr/lib/coreos/etcd-wrapper $ETCD_OPTS \\\n  --listen-peer-urls=\"http://$private_ipv4:2380\" \\\n  --listen-client-urls=\"http://0.0.0.0:2379\" \\\n  --initial-advertise-peer-urls=\"http://$private_ipv4:2380\" \\\n  --advertise-client-urls=\"http://$private_ipv4:2379\" \\\n  --discovery=\"$discovery\"\n"
-    }]
-  }]}
-}"#;
+const DISCOVERY: &str = "
+etcd:
+  listen_client_urls: http://0.0.0.0:2379
+  advertise_client_urls: http://{PRIVATE_IPV4}:2379
+  listen_peer_urls: http://{PRIVATE_IPV4}:2380
+  initial_advertise_peer_urls: http://{PRIVATE_IPV4}:2380
+  discovery: $discovery
+";
 
 /// Members wait for each other before they report to be ready, however long the others take to boot.
 const DISCOVERY_V3: &str = r#"{
@@ -94,17 +91,14 @@ const DISCOVERY_V3: &str = r#"{
   }]}
 }"#;
 
-const BACKUP: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [{
-    "name": "etcd-member.service",
-    "enabled": true,
-    "dropins": [{
-      "name": "20-clct-etcd-member.conf",
-      "contents": "[Service]\nExecStart=\nExecStart=/usr/lib/coreos/etcd-wrapper $ETCD_OPTS \\\n  --listen-peer-urls=\"http://0.0.0.0:2380\" \\\n  --listen-client-urls=\"http://0.0.0.0:4001,http://$private_ipv4:2379\" \\\n  --initial-advertise-peer-urls=\"http://$private_ipv4:2380\" \\\n  --advertise-client-urls=\"http://$private_ipv4:2379\" \\\n  --discovery=\"$discovery\"\n"
-    }]
-  }]}
-}"#;
+const BACKUP: &str = "
+etcd:
+  listen_client_urls: http://0.0.0.0:4001,http://{PRIVATE_IPV4}:2379
+  advertise_client_urls: http://{PRIVATE_IPV4}:2379
+  listen_peer_urls: http://0.0.0.0:2380
+  initial_advertise_peer_urls: http://{PRIVATE_IPV4}:2380
+  discovery: $discovery
+";
 
 const BACKUP_V3: &str = r#"{
   "ignition": {"version": "3.0.0"},
@@ -118,17 +112,13 @@ const BACKUP_V3: &str = r#"{
   }]}
 }"#;
 
-const API3: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [{
-    "name": "etcd-member.service",
-    "enabled": true,
-    "dropins": [{
-      "name": "20-clct-etcd-member.conf",
-      "contents": "[Service]\nExecStart=\nExecStart=/usr/lib/coreos/etcd-wrapper $ETCD_OPTS \\\n  --listen-peer-urls=\"http://0.0.0.0:2380\" \\\n  --listen-client-urls=\"http://0.0.0.0:2379\" \\\n  --initial-advertise-peer-urls=\"http://127.0.0.1:2380\" \\\n  --advertise-client-urls=\"http://127.0.0.1:2379\"\n"
-    }]
-  }]}
-}"#;
+const API3: &str = "
+etcd:
+  listen_client_urls: http://0.0.0.0:2379
+  advertise_client_urls: http://127.0.0.1:2379
+  listen_peer_urls: http://0.0.0.0:2380
+  initial_advertise_peer_urls: http://127.0.0.1:2380
+";
 
 const API3_V3: &str = r#"{
   "ignition": {"version": "3.0.0"},

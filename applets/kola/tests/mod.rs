@@ -11,6 +11,7 @@ mod etcd;
 mod flannel;
 mod helpers;
 mod ignition;
+mod kubernetes;
 mod metadata;
 mod misc;
 mod network;
@@ -37,6 +38,7 @@ pub static SUITES: &[fn() -> Vec<Test>] = &[
     ignition::disks::tests,
     ignition::remote::tests,
     ignition::tests,
+    kubernetes::tests,
     metadata::tests,
     misc::tests,
     network::tests,

@@ -12,8 +12,7 @@ pub fn tests() -> Vec<Test> {
     vec![
         Test::new("cl.network.listeners", listeners)
             .description("No program listens on a port but those that have to")
-            .ignition(DOCKER)
-            .ignition_v3(DOCKER_V3)
+            .container_linux(DOCKER)
             .distros(["cl", "debian"])
             .min_version("1967.0.0")
             .features(["docker", "networkd"]),
@@ -36,15 +35,12 @@ pub fn tests() -> Vec<Test> {
     ]
 }
 
-const DOCKER: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [{"name": "docker.service", "enabled": true}]}
-}"#;
-
-const DOCKER_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "systemd": {"units": [{"name": "docker.service", "enabled": true}]}
-}"#;
+const DOCKER: &str = "
+systemd:
+  units:
+    - name: docker.service
+      enabled: true
+";
 
 /// A program that may listen: protocol (a prefix: `tcp` covers `tcp6`), port (absent: any), its name.
 type Listener = (&'static str, Option<&'static str>, &'static str);

@@ -1,8 +1,9 @@
 //! NFS from one machine to another.
 
 use color_eyre::eyre::{Result, eyre};
+use mantle::conf::UserData;
 
-use super::helpers::{must_equal, pick, retry, seconds};
+use super::helpers::{must_equal, retry, seconds};
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::Test;
 
@@ -28,54 +29,46 @@ struct Version {
     path: &'static str,
 }
 
-const SERVER: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "storage": {"files": [
-    {"filesystem": "root", "path": "/etc/hostname", "mode": 420, "contents": {"source": "data:,nfs1"}},
-    {
-      "filesystem": "root", "path": "/etc/exports", "mode": 420,
-      "contents": {"source": "data:,%2Ftmp%20%20*(ro%2Cinsecure%2Call_squash%2Cno_subtree_check%2Cfsid%3D0)%0A"}
-    },
-    {"filesystem": "root", "path": "/var/lib/nfs/etab", "mode": 420}
-  ]},
-  "systemd": {"units": [{"name": "nfs-server.service", "enabled": true}]}
-}"#;
+const SERVER: &str = "
+storage:
+  files:
+    - path: /etc/hostname
+      mode: 0644
+      contents: {inline: nfs1}
+    - path: /etc/exports
+      mode: 0644
+      contents:
+        inline: |
+          /tmp  *(ro,insecure,all_squash,no_subtree_check,fsid=0)
+    - path: /var/lib/nfs/etab
+      mode: 0644
+systemd:
+  units:
+    - name: nfs-server.service
+      enabled: true
+";
 
-const SERVER_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "storage": {"files": [
-    {"path": "/etc/hostname", "mode": 420, "overwrite": true, "contents": {"source": "data:,nfs1"}},
-    {
-      "path": "/etc/exports", "mode": 420, "overwrite": true,
-      "contents": {"source": "data:,%2Ftmp%20%20*(ro%2Cinsecure%2Call_squash%2Cno_subtree_check%2Cfsid%3D0)%0A"}
-    },
-    {"path": "/var/lib/nfs/etab", "mode": 420}
-  ]},
-  "systemd": {"units": [{"name": "nfs-server.service", "enabled": true}]}
-}"#;
-
-const CLIENT: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "storage": {"files": [
-    {"filesystem": "root", "path": "/etc/hostname", "mode": 420, "contents": {"source": "data:,nfs2"}}
-  ]},
-  "systemd": {"units": [{"name": "var-mnt.mount", "enabled": true, "contents": "$MOUNT"}]}
-}"#;
-
-const CLIENT_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "storage": {"files": [
-    {"path": "/etc/hostname", "mode": 420, "overwrite": true, "contents": {"source": "data:,nfs2"}}
-  ]},
-  "systemd": {"units": [{"name": "var-mnt.mount", "enabled": true, "contents": "$MOUNT"}]}
-}"#;
+const CLIENT: &str = "
+storage:
+  files:
+    - path: /etc/hostname
+      mode: 0644
+      contents: {inline: nfs2}
+systemd:
+  units:
+    - name: var-mnt.mount
+      enabled: true
+      contents: $MOUNT
+";
 
 /// A file made on the server is seen on a client that mounts its folder.
 async fn nfs(c: TestCluster, version: &Version) -> Result<()> {
-    let server = c.new_machine(Some(pick(&c, SERVER, SERVER_V3))).await?;
+    let server = c.new_machine(Some(UserData::container_linux_config(SERVER))).await?;
     let file = c.must_ssh(&server, "mktemp").await?;
     let unit = mount_unit(&server.private_ip(), version);
-    let config = pick(&c, CLIENT, CLIENT_V3).subst("$MOUNT", &unit.replace('\n', r"\n"));
+    // A JSON text is YAML, too.
+    let config =
+        UserData::container_linux_config(CLIENT).subst("$MOUNT", &serde_json::Value::from(unit).to_string());
     let client = c.new_machine(Some(config)).await?;
     retry(&c, 10, seconds(3), || must_equal(&c, &client, "systemctl is-active var-mnt.mount", "active"))
         .await?;

@@ -86,8 +86,7 @@ pub fn tests() -> Vec<Test> {
             .features(["disks", "mdadm"]),
         Test::new("cl.disk.raid.data", raid_data)
             .description("Ignition makes a RAID of level 1 and mounts it")
-            .ignition(RAID_DATA)
-            .ignition_v3(RAID_DATA_V3)
+            .container_linux(RAID_DATA)
             .distros(["cl", "debian"])
             .features(["disks", "mdadm"]),
     ]
@@ -266,41 +265,36 @@ async fn ext4_check_existing(c: TestCluster) -> Result<()> {
     Ok(())
 }
 
-const RAID_DATA: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "storage": {
-    "raid": [{
-      "name": "DATA",
-      "level": "raid1",
-      "devices": ["/dev/disk/by-partlabel/OEM-CONFIG", "/dev/disk/by-partlabel/USR-B"]
-    }],
-    "filesystems": [
-      {"name": "DATA", "mount": {"device": "/dev/md/DATA", "format": "ext4", "label": "DATA"}}
-    ]
-  },
-  "systemd": {"units": [{
-    "name": "var-lib-data.mount",
-    "enabled": true,
-    "contents": "[Unit]\nBefore=local-fs.target\n\n[Mount]\nWhat=/dev/md/DATA\nWhere=/var/lib/data\nType=ext4\n\n[Install]\nWantedBy=local-fs.target"
-  }]}
-}"#;
+const RAID_DATA: &str = "
+storage:
+  raid:
+    - name: DATA
+      level: raid1
+      devices:
+        - /dev/disk/by-partlabel/OEM-CONFIG
+        - /dev/disk/by-partlabel/USR-B
+  filesystems:
+    - name: DATA
+      mount:
+        device: /dev/md/DATA
+        format: ext4
+        label: DATA
+systemd:
+  units:
+    - name: var-lib-data.mount
+      enabled: true
+      contents: |
+        [Unit]
+        Before=local-fs.target
 
-const RAID_DATA_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "storage": {
-    "raid": [{
-      "name": "DATA",
-      "level": "raid1",
-      "devices": ["/dev/disk/by-partlabel/OEM-CONFIG", "/dev/disk/by-partlabel/USR-B"]
-    }],
-    "filesystems": [{"device": "/dev/md/DATA", "format": "ext4", "label": "DATA"}]
-  },
-  "systemd": {"units": [{
-    "name": "var-lib-data.mount",
-    "enabled": true,
-    "contents": "[Unit]\nBefore=local-fs.target\n\n[Mount]\nWhat=/dev/md/DATA\nWhere=/var/lib/data\nType=ext4\n\n[Install]\nWantedBy=local-fs.target"
-  }]}
-}"#;
+        [Mount]
+        What=/dev/md/DATA
+        Where=/var/lib/data
+        Type=ext4
+
+        [Install]
+        WantedBy=local-fs.target
+";
 
 /// The old root file system must not be found by its label any more.
 const RAID_ROOT: &str = "
