@@ -27,7 +27,7 @@ pub enum Config {
     /// A Container Linux Config: Ignition of the version that the guest reads.
     ContainerLinux(Text),
     /// A cloud-config.
-    CloudConfig(Text),
+    CloudInit(Text),
     /// A script.
     Script(Text),
     /// Present but empty.
@@ -40,7 +40,7 @@ impl Config {
         match self {
             Self::Ignition(text) => UserData::ignition(text.as_ref()),
             Self::ContainerLinux(text) => UserData::container_linux_config(text.as_ref()),
-            Self::CloudConfig(text) => UserData::cloud_config(text.as_ref()),
+            Self::CloudInit(text) => UserData::cloud_config(text.as_ref()),
             Self::Script(text) => UserData::script(text.as_ref()),
             Self::Empty => UserData::empty(),
         }
@@ -59,7 +59,7 @@ impl Config {
                 _ => IgnitionVersion::V2,
             })),
             Self::ContainerLinux(_) => Some(of(version)),
-            Self::CloudConfig(_) | Self::Script(_) => Some("cloudinit"),
+            Self::CloudInit(_) | Self::Script(_) => Some("cloudinit"),
             Self::Empty => None,
         }
     }
@@ -230,7 +230,7 @@ impl Test {
 
     /// Sets a cloud-config as userdata.
     pub fn cloud_config(self, config: impl Into<Text>) -> Self {
-        self.user_data(Config::CloudConfig(config.into()))
+        self.user_data(Config::CloudInit(config.into()))
     }
 
     /// Sets a script as userdata.
@@ -658,7 +658,7 @@ mod tests {
         match &test.user_data {
             None => "-".into(),
             Some(Config::ContainerLinux(_)) => "clc".into(),
-            Some(Config::CloudConfig(_)) => "cloud-config".into(),
+            Some(Config::CloudInit(_)) => "cloud-config".into(),
             Some(Config::Script(_)) => "script".into(),
             Some(Config::Empty) => "empty".into(),
             Some(Config::Ignition(text)) => {
@@ -788,7 +788,7 @@ mod tests {
             (Config::Ignition(odd.into()), "ign2", "ign2"),
             (Config::Ignition(r#"{"ignitionVersion":1}"#.into()), "ign1", "ign1"),
             (Config::ContainerLinux("docker: {}".into()), "ign2", "ign3"),
-            (Config::CloudConfig("#cloud-config".into()), "cloudinit", "cloudinit"),
+            (Config::CloudInit("#cloud-config".into()), "cloudinit", "cloudinit"),
             (Config::Script("#!/bin/sh".into()), "cloudinit", "cloudinit"),
         ];
         for (config, for_cl, for_debian) in table {

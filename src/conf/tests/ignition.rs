@@ -420,3 +420,74 @@ fn versions_that_an_image_cannot_read_are_refused() {
         );
     }
 }
+
+/// Configs of version 2, and what they are in version 3 or why they cannot be.
+#[test]
+fn version_2_becomes_version_3() {
+    let file = |path: &str| json!({"filesystem": "root", "path": path, "mode": 420, "contents": {"source": "data:,x"}});
+    let table = [
+        (json!({}), Ok(json!({}))),
+        (
+            json!({"systemd": {"units": [
+                {"name": "a.service", "enable": true}, {"name": "b.service", "enable": false},
+                {"name": "a.service", "mask": true, "dropins": [{"name": "x.conf"}]}]}}),
+            Ok(json!({"systemd": {"units": [
+                {"name": "a.service", "enabled": true, "mask": true, "dropins": [{"name": "x.conf"}]},
+                {"name": "b.service"}]}})),
+        ),
+        (
+            json!({"storage": {"files": [file("/a"), file("/a"), {"filesystem": "root", "path": "/b"}]}}),
+            Ok(json!({"storage": {"files": [
+                {"path": "/a", "mode": 420, "overwrite": true, "contents": {"source": "data:,x"}},
+                {"path": "/b", "overwrite": true, "contents": {"source": "data:,"}}]}})),
+        ),
+        (
+            json!({"storage": {"filesystems": [
+                {"name": "oem", "path": "/usr/share/oem"},
+                {"mount": {"device": "/dev/vda9", "format": "xfs", "create": {"force": true, "options": ["-L", "ROOT"]}}}],
+                "files": [{"filesystem": "oem", "path": "/x", "append": true, "contents": {"source": "data:,x"}}]}}),
+            Ok(json!({"storage": {
+                "filesystems": [
+                    {"device": "/dev/vda9", "format": "xfs", "wipeFilesystem": true, "options": ["-L", "ROOT"]}],
+                "files": [{"path": "/usr/share/oem/x", "append": [{"source": "data:,x"}]}]}})),
+        ),
+        (
+            json!({"passwd": {"users": [{"name": "a", "create": {"uid": 7, "groups": ["docker"]}}],
+                "groups": [{"name": "g", "gid": 5}]}}),
+            Ok(json!({"passwd": {"users": [{"name": "a", "uid": 7, "groups": ["docker"]}],
+                "groups": [{"name": "g", "gid": 5}]}})),
+        ),
+        (json!({"unheard": {"of": 1}}), Err("unheard: there is no such key")),
+        (
+            json!({"storage": {"files": [{"filesystem": "root", "path": "/x", "xattr": {}}]}}),
+            Err("storage.files[0].xattr: there is no such key"),
+        ),
+        (
+            json!({"storage": {"disks": [{"device": "/dev/vda", "partitions": [{"start": 2047}]}]}}),
+            Err("storage.disks[0].partitions[0].start: 2047 sectors of 512 bytes are no whole MiB"),
+        ),
+        (
+            json!({"storage": {"filesystems": [{"name": "d", "mount": {"device": "/dev/vdb", "format": "ext4"}}],
+                "links": [{"filesystem": "d", "path": "/l", "target": "/t"}]}}),
+            Err("storage.links[0].filesystem: filesystem \"d\" has no path under which it can be written to"),
+        ),
+    ];
+    for (mut config, wanted) in table {
+        config["ignition"] = json!({"version": "2.2.0"});
+        let got = crate::conf::as_version_3(&config.to_string());
+        match (got, wanted) {
+            (Ok(text), Ok(mut wanted)) => {
+                wanted["ignition"] = json!({"version": "3.0.0"});
+                assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), wanted, "{config}");
+                show(&UserData::ignition(text), &all()).unwrap();
+            }
+            (Err(e), Err(why)) => {
+                assert_eq!(e.to_string(), format!("config cannot be said in Ignition 3: {why}"));
+            }
+            (got, wanted) => panic!("{config}: {got:?}, expected {wanted:?}"),
+        }
+    }
+    let same = r#"{"ignition":{"version":"3.2.0"}}"#;
+    assert_eq!(crate::conf::as_version_3(same).unwrap(), same);
+    assert!(crate::conf::as_version_3(r#"{"ignitionVersion":1}"#).is_err());
+}
