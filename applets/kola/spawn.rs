@@ -167,13 +167,14 @@ fn tell_how_to_reach(cluster: &Deployment) -> Result<()> {
 /// The userdata of the machines, refused here if it cannot work: a machine would tell so only after its boot, or never.
 fn user_data(options: &Options, setup: &Setup) -> Result<Option<UserData>> {
     let default = setup.target.distribution.ignition;
+    // Local machines have addresses that are known before they boot; clouds have variables for them.
+    let address = if setup.driver.metadata { conf::container_linux::ANY_CLOUD } else { "192.0.2.1" };
     let mut data = match &options.userdata {
         None => None,
         Some(path) => {
             let read = read_text(path).map_err(color_eyre::Report::from).and_then(|bytes| {
                 let data = UserData::detect(&bytes)?;
-                let conf =
-                    conf::render(Some(&data), default, "192.0.2.1", "192.0.2.1", &Additions::default())?;
+                let conf = conf::render(Some(&data), default, address, address, &Additions::default())?;
                 let versions = ignition_versions(setup.facts.as_ref(), &setup.features())?;
                 if !versions.is_empty() {
                     conf.check_readable(&versions)?;

@@ -266,7 +266,7 @@ fn userdata_is_checked_before_a_machine_is_made() {
     env.write("cut.ign", "{\"ignition\": {\"version\": \"2.2.0\"},");
     env.write("type.ign", r#"{"ignition": {"version": "2.2.0"}, "storage": {"files": 3}}"#);
     env.write("new.ign", r#"{"ignition": {"version": "9.0.0"}}"#);
-    env.write("config.yaml", "storage:\n  files:\n    - path: /x\n");
+    env.write("config.yaml", "storage:\n  files:\n    - path: x\n      mode: rw\ndocker:\n  flag: []\n");
     let mut pages = Pages::new(&env);
     env.write("old.ign", r#"{"ignition": {"version": "2.3.0"}}"#);
     env.write("comma.ign", r#"{"ignition": {"version": "3.2.0"},}"#);

@@ -77,6 +77,10 @@ pub static PLATFORMS: [Platform; 9] = [
     ),
 ];
 
+/// The variable of a platform that tells all there is: what a config asks for can be checked with it before it is known
+/// where the config goes.
+pub const ANY_CLOUD: &str = "${COREOS_CUSTOM_PRIVATE_IPV4}";
+
 const fn platform(name: &'static str, variables: [&'static str; 5]) -> Platform {
     Platform { name, variables, told: false }
 }
@@ -223,6 +227,8 @@ mod tests {
                 assert_eq!(Platform::of_variable(&format!("${{{variable}}}")), Some(platform));
             }
         }
+        let any = Platform::of_variable(ANY_CLOUD).unwrap();
+        assert!(any.variables.iter().all(|v| !v.is_empty()));
         assert_eq!(Platform::of_variable("${COREOS_ESX_IPV4_PRIVATE_0}"), None);
         assert_eq!(Platform::of_variable("10.0.0.2"), None);
     }

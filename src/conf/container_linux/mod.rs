@@ -17,7 +17,7 @@ mod units;
 use serde_json::{Map, Value as Json, json};
 
 pub use self::document::Place;
-pub use self::metadata::{Dynamic, PLATFORMS, Platform};
+pub use self::metadata::{ANY_CLOUD, Dynamic, PLATFORMS, Platform};
 use self::reader::{Reader, Section, Spot, put_filled};
 pub use self::report::{Fault, Report};
 
