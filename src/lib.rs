@@ -10,6 +10,7 @@
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
+//! | `omaha` | the update protocol of Container Linux and a server that speaks it |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `ledger` | the record of what must be removed should this process die |
 //! | `process` | children that cannot outlive us |
@@ -50,6 +51,7 @@ pub mod ledger;
 pub mod log;
 pub mod natural;
 pub mod network;
+pub mod omaha;
 pub mod openpgp;
 pub mod output;
 pub mod platform;

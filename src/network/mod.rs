@@ -13,7 +13,7 @@ mod local;
 mod namespace;
 pub mod ntp;
 mod ra;
-mod serve;
+pub(crate) mod serve;
 
 #[cfg(test)]
 mod tests;

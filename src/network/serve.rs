@@ -5,8 +5,8 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -70,13 +70,14 @@ pub(super) async fn connections<F>(
 }
 
 /// Answers HTTP/1.1 requests; a body longer than `limit` bytes is refused with status 413.
-pub(super) async fn http<F>(
+pub(crate) async fn http<F, B>(
     listener: TcpListener,
     log: &'static str,
     limit: usize,
     answer: impl Fn(Request<Bytes>) -> F + Clone + Send + 'static,
 ) where
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Default + Send + 'static,
 {
     let converse = |stream| {
         let answer = answer.clone();
