@@ -10,6 +10,7 @@
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
+//! | `update` | update payloads: made, verified, applied |
 //! | `omaha` | the update protocol of Container Linux and a server that speaks it |
 //! | `network` | namespaces, bridges, DHCP, DNS and NTP for local guests |
 //! | `ledger` | the record of what must be removed should this process die |
@@ -66,3 +67,4 @@ pub mod ssh;
 pub mod target;
 pub mod terminal;
 pub mod text;
+pub mod update;

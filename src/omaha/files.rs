@@ -38,7 +38,7 @@ impl Served {
         if !file.metadata().map_err(failed)?.is_file() {
             return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a plain file")));
         }
-        let package = Package { name: name.to_owned(), ..describe(&file).map_err(failed)? };
+        let package = Package { name: name.to_owned(), ..measure(&file).map_err(failed)? };
         Ok(Self { package, file: Arc::new(file) })
     }
 
@@ -71,8 +71,19 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
 }
 
+/// A file as a package: its name, length and hashes. Blocks.
+///
+/// # Errors
+/// [`Error::File`].
+pub fn describe(path: &Path) -> Result<Package, Error> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let measured = File::open(path).and_then(|file| measure(&file)).map_err(failed)?;
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(Package { name, ..measured })
+}
+
 /// Length and hashes of a file from where it stands.
-pub(super) fn describe(mut file: &File) -> io::Result<Package> {
+fn measure(mut file: &File) -> io::Result<Package> {
     let (mut sha1, mut sha256) = (Hasher::new(MessageDigest::sha1())?, Hasher::new(MessageDigest::sha256())?);
     let (mut piece, mut size) = (vec![0; PIECE], 0);
     loop {

@@ -12,6 +12,7 @@ mod xml;
 use std::io;
 use std::path::PathBuf;
 
+pub use files::describe;
 pub use protocol::{
     Action, Actions, AppStatus, DayStart, Event, Manifest, Os, Package, Packages, Ping, Request, RequestApp,
     Response, ResponseApp, ResponseUpdateCheck, Status, Update, UpdateCheck, UpdateStatus, Url, Urls,
