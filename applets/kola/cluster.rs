@@ -1,16 +1,19 @@
 //! A test's view of its cluster.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::conf::UserData;
 use mantle::harness::T;
+use mantle::omaha;
 use mantle::platform::MachineOptions;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Guest;
 use mantle::platform::local::Local;
 use mantle::ssh;
 use mantle::text::chain;
+use tokio::sync::OnceCell;
 
 use super::kolet;
 use super::register::Test;
@@ -23,6 +26,8 @@ pub struct TestCluster {
     deployment: Arc<Deployment>,
     test: Arc<Test>,
     shared: Arc<Shared>,
+    /// Ends with the last view of the cluster.
+    omaha: Arc<OnceCell<Arc<omaha::Running>>>,
 }
 
 /// What all tests of a run have in common.
@@ -34,12 +39,14 @@ pub struct Shared {
     pub features: Vec<String>,
     /// What `--torcx-manifest` names.
     pub torcx: Option<Manifest>,
+    /// What `--update-payload` names.
+    pub update_payload: Option<PathBuf>,
 }
 
 impl TestCluster {
     /// A view of `deployment` for `test`.
     pub fn new(t: T, deployment: Arc<Deployment>, test: Arc<Test>, shared: Arc<Shared>) -> Self {
-        Self { t, deployment, test, shared }
+        Self { t, deployment, test, shared, omaha: Arc::default() }
     }
 
     /// The test's state: name, log, output folder.
@@ -142,6 +149,21 @@ impl TestCluster {
             .ok_or_else(|| eyre!("platform {} has no private network", self.deployment.flight().platform()))
     }
 
+    /// The cluster's own Omaha server, which guests of the private network reach; started by the first call.
+    ///
+    /// # Errors
+    /// As [`TestCluster::local`], and when it cannot listen.
+    pub async fn omaha(&self) -> Result<Arc<omaha::Running>> {
+        let local = self.local()?;
+        let start = async || Ok::<_, color_eyre::Report>(Arc::new(local.omaha().await?));
+        self.omaha.get_or_try_init(start).await.cloned()
+    }
+
+    /// The file of `--update-payload`, if the run has one.
+    pub fn update_payload(&self) -> Option<&std::path::Path> {
+        self.shared.update_payload.as_deref()
+    }
+
     /// Runs a command; stderr goes to the test's log.
     ///
     /// # Errors
@@ -185,8 +207,8 @@ impl TestCluster {
     where
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let (deployment, test, shared) = (self.deployment.clone(), self.test.clone(), self.shared.clone());
-        self.t.run(name, move |t| f(Self { t, deployment, test, shared })).await
+        let parent = self.clone();
+        self.t.run(name, move |t| f(Self { t, ..parent })).await
     }
 
     /// Inside a subtest: lets it run beside its later siblings.

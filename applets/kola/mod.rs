@@ -13,6 +13,8 @@ mod run;
 mod spawn;
 pub mod tests;
 mod torcx;
+mod updatepayload;
+mod updates;
 
 use std::path::PathBuf;
 
@@ -67,6 +69,7 @@ const MANUAL: Manual = Manual {
         ("kola run --qemu-firmware uefi -b fcos --qemu-image fcos.qcow2 fcos.basic", "Test another image."),
         ("kola spawn -k --remove=false", "Start a machine that stays, open to your own SSH keys."),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
+        ("kola updatepayload --payload update.gz", "See whether a machine updates itself to a payload."),
         ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
     ],
     sections: feature_file,
@@ -140,6 +143,14 @@ fn command() -> Command {
                 .override_usage("kola bootchart > bootchart.svg"),
         )
         .subcommand(
+            updatepayload::Options::augment_args(Command::new("updatepayload"))
+                .about("Test serving a update_engine payload")
+                .long_about(
+                    "Boot a machine, have it update itself to the payload from kola's own Omaha server, invalidate \
+                     what it was booted from, and update it again: both halves of /usr are written and booted.",
+                ),
+        )
+        .subcommand(
             Command::new("mkimage")
                 .about("Specialize image for running kola qemu tests (requires root)")
                 .long_about(
@@ -169,6 +180,10 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             return tokio::task::spawn_blocking(move || check_console::run(&options)).await?;
         }
         Some(("bootchart", m)) => bootchart::run(m, &context).await?,
+        Some(("updatepayload", m)) => {
+            let options = updatepayload::Options::from_arg_matches(m)?;
+            updatepayload::run(m, options, &context).await?;
+        }
         Some(("mkimage", m)) => {
             let file = |id| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;

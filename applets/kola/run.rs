@@ -32,12 +32,13 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     let setup = Setup::read(matches)?;
     // It is written at the end of a run that may be long.
     setup.general.tapfile.as_deref().map(Target::of).transpose()?;
-    // Nothing reads them yet, but a wrong one should not be noticed only when something does.
+    // Not only when a test reads it.
     existing(setup.general.update_payload.as_deref())?;
     let shared = Shared {
         architecture: setup.target.architecture().to_owned(),
         features: setup.features(),
         torcx: setup.general.torcx_manifest.as_deref().map(super::torcx::read).transpose()?,
+        update_payload: setup.general.update_payload.clone(),
     };
     let mut run = Run {
         patterns: if patterns.is_empty() { vec!["*".to_owned()] } else { patterns },

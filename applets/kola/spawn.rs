@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use super::flight::{Departures, Flight, both};
 use super::options::Setup;
+use super::updates;
 
 /// The flags of `kola spawn`.
 #[derive(clap::Args, Debug, Clone)]
@@ -52,6 +53,9 @@ pub struct Options {
     /// Machine options (JSON) for platform qemu: {"AdditionalDisks": [{"Size": "1G", "DeviceOpts": ["serial=x"]}]}
     #[arg(long, value_name = "FILE")]
     qemu_options: Option<PathBuf>,
+    /// Offer this build of the SDK, latest or a version, as an update
+    #[arg(long, value_name = "VERSION")]
+    omaha_package: Option<String>,
 }
 
 /// Starts machines, gives a shell, destroys them.
@@ -73,6 +77,19 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
         mantle::warning!("kola", "--qemu-options means nothing on platform {}", setup.driver.name);
     }
     let user_data = user_data(&options, &setup)?;
+    let payload = match options.omaha_package.as_deref().filter(|version| !version.is_empty()) {
+        Some(version) => {
+            updates::check_platform(&setup, "--omaha-package")?;
+            if !options.remove {
+                mantle::warning!(
+                    "kola",
+                    "machines that stay find no update: the Omaha server ends with kola"
+                );
+            }
+            Some(updates::build(&setup.target.board, version).await?)
+        }
+        None => None,
+    };
     let out = setup.output_dir(context).await.wrap_err("Setup failed")?;
     let flight = Flight::new(&setup, &out, context).await?;
     let departures =
@@ -80,7 +97,15 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
     let result = match flight.new_cluster(out.clone(), departures) {
         Err(e) => Err(e),
         Ok(cluster) => {
-            let work = on_cluster(&flight, &cluster, &options, user_data, machine_options, count);
+            let work = async {
+                // Until the machines are not ours any more.
+                let omaha = match (&payload, flight.driver.local()) {
+                    (Some(payload), Some(local)) => Some(updates::serve(&local, payload).await?),
+                    _ => None,
+                };
+                let url = omaha.as_ref().map(mantle::omaha::Running::url);
+                on_cluster(&flight, &cluster, &options, user_data, machine_options, count, url).await
+            };
             let result = tokio::select! {
                 result = work => result,
                 () = context.cancel.cancelled() => Err(mantle::error::Stop::Interrupted.into()),
@@ -109,6 +134,7 @@ async fn on_cluster(
     user_data: Option<UserData>,
     machine_options: MachineOptions,
     count: usize,
+    omaha: Option<String>,
 ) -> Result<()> {
     let say = |text: String| if options.spawn_verbose { output::line(text) } else { Ok(()) };
     let mut starts = Vec::new();
@@ -121,6 +147,9 @@ async fn on_cluster(
         how = cluster.lost() => return Err(eyre!(how)),
     };
     for machine in &machines {
+        if let Some(url) = &omaha {
+            updates::set_server(machine, url).await?;
+        }
         say(format!("Machine {} spawned at {}", machine.id(), machine.ip()))?;
     }
     mantle::debug!("kola", "agent with the flight's key: SSH_AUTH_SOCK={}", flight.agent_socket().display());

@@ -2,15 +2,20 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use super::{Result, ResultExt};
 use crate::network::{Dialer, LocalNet, ntp};
-use crate::ssh;
+use crate::{omaha, ssh};
+
+/// The port of the first Omaha server of a flight; the next ones count up.
+const OMAHA_PORT: u16 = 30001;
 
 /// A private network with its services.
 pub struct Local {
     net: LocalNet,
+    next_omaha: AtomicU16,
 }
 
 impl Local {
@@ -20,7 +25,7 @@ impl Local {
     /// When it cannot be made.
     pub async fn new() -> Result<Arc<Self>> {
         let net = LocalNet::new().await.during(|| "cannot make the private network")?;
-        Ok(Arc::new(Self { net }))
+        Ok(Arc::new(Self { net, next_omaha: AtomicU16::new(OMAHA_PORT) }))
     }
 
     /// The network.
@@ -73,5 +78,14 @@ impl Local {
     /// When the port is taken.
     pub async fn listen(&self, port: u16) -> Result<tokio::net::TcpListener> {
         self.net.listen(port).await.during(|| format!("cannot listen on port {port} of the private network"))
+    }
+
+    /// An Omaha server of its own for a cluster, until the value is dropped.
+    ///
+    /// # Errors
+    /// When its port is taken.
+    pub async fn omaha(&self) -> Result<omaha::Running> {
+        let port = self.next_omaha.fetch_add(1, Ordering::Relaxed);
+        omaha::Running::start(self.listen(port).await?).during(|| "cannot start the Omaha server")
     }
 }

@@ -7,6 +7,7 @@ mod interrupt;
 mod leftovers;
 mod listing;
 mod results;
+mod updates;
 
 use std::path::PathBuf;
 

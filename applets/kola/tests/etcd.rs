@@ -69,7 +69,8 @@ fn etcd_cluster(test: Test) -> Test {
         .features(["etcd", "private-network"])
 }
 
-const DISCOVERY: &str = "
+/// A cluster whose members find each other, in Container Linux.
+pub(super) const DISCOVERY: &str = "
 etcd:
   listen_client_urls: http://0.0.0.0:2379
   advertise_client_urls: http://{PRIVATE_IPV4}:2379
@@ -206,7 +207,7 @@ async fn discovery(c: TestCluster) -> Result<()> {
 const ETCDCTL: &str = "ETCDCTL_API=2 etcdctl";
 
 /// Waits until a cluster of `members` reports to be healthy: each member once by two words, and all of it.
-pub async fn healthy(c: &TestCluster, m: &Guest, members: usize) -> Result<()> {
+pub(super) async fn healthy(c: &TestCluster, m: &Guest, members: usize) -> Result<()> {
     let command = format!("{ETCDCTL} cluster-health");
     retry(c, 15, seconds(10), || async {
         let out = c.must_ssh(m, &command).await?;

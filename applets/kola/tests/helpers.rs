@@ -116,3 +116,13 @@ pub async fn must_bash(c: &TestCluster, m: &Guest, script: &str) -> Result<Strin
     let script = format!("set -euo pipefail\n{}", script.trim());
     c.must_ssh(m, &format!("bash -c {}", mantle::ssh::quote(&script))).await
 }
+
+/// Starts a native function of the test in the background and waits until the command `ready` succeeds.
+///
+/// # Errors
+/// When it cannot be started, or does not become ready within a minute.
+pub async fn start_native(c: &TestCluster, m: &Guest, function: &str, ready: &str) -> Result<()> {
+    c.drop_kolet(m).await?;
+    c.must_ssh(m, &format!("sudo systemd-run --quiet ./kolet run {} {function}", c.t().name())).await?;
+    retry(c, 12, seconds(5), || c.must_ssh(m, ready)).await.map(drop)
+}

@@ -12,10 +12,12 @@ mod flannel;
 mod helpers;
 mod ignition;
 mod kubernetes;
+mod locksmith;
 mod metadata;
 mod misc;
 mod network;
 mod nfs;
+mod omaha;
 mod ostree;
 mod podman;
 mod rkt;
@@ -25,6 +27,7 @@ mod selftest;
 mod selinux;
 mod systemd;
 mod torcx;
+mod update;
 mod verity;
 
 /// All suites: what makes the tests of each file.
@@ -39,10 +42,12 @@ pub static SUITES: &[fn() -> Vec<Test>] = &[
     ignition::remote::tests,
     ignition::tests,
     kubernetes::tests,
+    locksmith::tests,
     metadata::tests,
     misc::tests,
     network::tests,
     nfs::tests,
+    omaha::tests,
     ostree::tests,
     podman::tests,
     rkt::tests,
@@ -50,6 +55,7 @@ pub static SUITES: &[fn() -> Vec<Test>] = &[
     selinux::tests,
     systemd::tests,
     torcx::tests,
+    update::tests,
     verity::tests,
     #[cfg(feature = "test-platform")]
     selftest::tests,

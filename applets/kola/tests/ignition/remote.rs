@@ -11,7 +11,7 @@ use openssl::ssl::{SslAcceptor, SslFiletype, SslMethod};
 
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::{Flag, Native, Test};
-use crate::kola::tests::helpers::{must_bash, pick, retry, seconds};
+use crate::kola::tests::helpers::{must_bash, pick, start_native};
 
 /// The tests of this file.
 pub fn tests() -> Vec<Test> {
@@ -141,16 +141,9 @@ async fn check(c: &TestCluster, m: &Guest, files: &[(&str, &str)]) -> Result<()>
     Ok(())
 }
 
-/// Starts a native function of the test in the background and waits for its port.
-async fn start(c: &TestCluster, m: &Guest, function: &str, ready: &str) -> Result<()> {
-    c.drop_kolet(m).await?;
-    c.must_ssh(m, &format!("sudo systemd-run --quiet ./kolet run {} {function}", c.t().name())).await?;
-    retry(c, 12, seconds(5), || c.must_ssh(m, ready)).await.map(drop)
-}
-
 async fn resource_local(c: TestCluster) -> Result<()> {
     let server = c.machine(0)?;
-    start(&c, &server, "Serve", "curl -sSf http://127.0.0.1/http").await?;
+    start_native(&c, &server, "Serve", "curl -sSf http://127.0.0.1/http").await?;
     let config = pick(&c, LOCAL, LOCAL_V3).subst("$IP", &server.private_ip());
     let client = c.new_machine(Some(config)).await?;
     check(&c, &client, &[("data", "kola-data"), ("http", "kola-http"), ("tftp", "kola-tftp")]).await
@@ -290,7 +283,7 @@ sudo openssl req -x509 -new -sha256 -days 3650 -key server.key -config server.cn
     must_bash(&c, &server, &make).await?;
     let certificate = c.must_ssh(&server, "sudo cat /var/tls/server.crt").await?;
     let ready = format!("sudo curl -sSf --cacert /var/tls/server.crt https://{ip}/");
-    start(&c, &server, "TLSServe", &ready).await?;
+    start_native(&c, &server, "TLSServe", &ready).await?;
     let config = pick(&c, TLS, TLS_V3)
         .subst("$IP", &ip)
         .subst("$CERTIFICATE", &openssl::base64::encode_block(certificate.as_bytes()));

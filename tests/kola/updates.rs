@@ -1,0 +1,195 @@
+//! Updates of a guest whose update_engine is a script (tests/update-client), in containers.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mantle::update;
+use openssl::pkey::{PKey, Private};
+
+use super::{env, guest, root};
+use crate::support::guard::Limit;
+use crate::support::{Env, installed, repository};
+
+/// A guest that can be updated, and payloads for it.
+struct Guest {
+    folder: tempfile::TempDir,
+    ignition: PathBuf,
+    key: PKey<Private>,
+}
+
+impl Guest {
+    /// Copies the tree of mantle's own guest and puts the scripts into it; none where there is no guest.
+    fn new() -> Option<Self> {
+        if !root() || !installed("systemd-nspawn") {
+            return None;
+        }
+        let own = guest("root")?;
+        let own = ["base", "full"].map(|v| own.join(v)).into_iter().find(|d| d.join("root").is_dir())?;
+        // Beside the program: hard links do not lead to other file systems.
+        let near = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = tempfile::tempdir_in(near).unwrap();
+        let tree = folder.path().join("root");
+        let copy = |links: &str| {
+            Command::new("cp").arg(links).arg(own.join("root")).arg(&tree).status().unwrap().success()
+        };
+        assert!(copy("-al") || copy("-a"), "cannot copy {}", own.display());
+        let key = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
+        let guest = Self { folder, ignition: own.join("ignition-root"), key };
+        guest.dress(&own.join("guest.qcow2.json"));
+        Some(guest)
+    }
+
+    /// Adds the scripts, and the features that they play.
+    fn dress(&self, facts: &Path) {
+        let tree = self.folder.path().join("root");
+        let scripts = repository().join("tests/update-client");
+        let units = "usr/lib/systemd/system";
+        for (name, to, mode) in [
+            ("booted", "usr/local/lib/update-client", "755"),
+            ("update", "usr/local/lib/update-client", "755"),
+            ("update_engine_client", "usr/local/bin", "755"),
+            ("findmnt", "usr/local/bin", "755"),
+            ("coreos-setgoodroot", "usr/local/bin", "755"),
+            ("locksmithctl", "usr/local/bin", "755"),
+            ("update-client.service", units, "644"),
+            ("update-engine.service", units, "644"),
+            ("locksmithd.service", units, "644"),
+        ] {
+            let to = tree.join(to).join(name);
+            let mut install = Command::new("install");
+            install.args(["-D", "-m", mode]).arg(scripts.join(name)).arg(&to);
+            assert!(install.status().unwrap().success(), "{name}");
+            if name.ends_with(".service") {
+                let wanted = tree.join(units).join("multi-user.target.wants");
+                std::fs::create_dir_all(&wanted).unwrap();
+                std::os::unix::fs::symlink(format!("../{name}"), wanted.join(name)).unwrap();
+            }
+        }
+        let put = |path: &str, content: &[u8]| {
+            let path = tree.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        put("usr/share/update_engine/update-payload-key.pub.pem", b"the key of the image\n");
+        put("usr/share/update-client/key.pem", &self.key.public_key_to_pem().unwrap());
+        put("usr/share/update-client/sha256", sum(&image()).as_bytes());
+        let mut facts: serde_json::Value = serde_json::from_slice(&std::fs::read(facts).unwrap()).unwrap();
+        let features = facts["features"].as_array_mut().unwrap();
+        features.extend(["update-engine", "ab-usr", "locksmith"].map(serde_json::Value::from));
+        std::fs::write(self.folder.path().join("guest.qcow2.json"), facts.to_string()).unwrap();
+    }
+
+    /// A payload of this image.
+    fn payload(&self, image: &[u8]) -> PathBuf {
+        let path = self.folder.path().join("payload");
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(image).unwrap();
+        let source = update::Source { partition: &file, kernel: None };
+        let options = update::Options { compress: false, noop: true };
+        update::generate(&source, &self.key, options, std::fs::File::create(&path).unwrap()).unwrap();
+        path
+    }
+
+    /// The words that make kola use the guest.
+    fn words(&self) -> Vec<String> {
+        let path = |p: &Path| p.display().to_string();
+        vec![
+            "-p".into(),
+            "nspawn".into(),
+            "--nspawn-root".into(),
+            path(&self.folder.path().join("root")),
+            "--nspawn-ignition".into(),
+            path(&self.ignition),
+        ]
+    }
+
+    fn env(&self) -> Env {
+        let mut env = env();
+        env.guarded(Limit::MACHINES);
+        env
+    }
+}
+
+/// The system after the update: two MiB that do not compress.
+fn image() -> Vec<u8> {
+    (0..2 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+fn sum(bytes: &[u8]) -> String {
+    openssl::sha::sha256(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn kola(env: &Env, words: &[&str], guest: &Guest) -> crate::support::Outcome {
+    let platform = guest.words();
+    let platform: Vec<&str> = platform.iter().map(String::as_str).collect();
+    env.mantle(&[&["kola"], words, &platform[..]].concat())
+}
+
+#[test]
+fn a_payload_is_installed_there_and_back_again() {
+    let Some(guest) = Guest::new() else { return };
+    let env = guest.env();
+    let payload = guest.payload(&image());
+    let words = ["updatepayload", "-v", "--payload", payload.to_str().unwrap()];
+    let outcome = kola(&env, &words, &guest).expect(0);
+    assert!(outcome.stdout.starts_with("--- PASS: CoreOS upgrade test ("), "{outcome:?}");
+    // Ping, question, download and events of both updates.
+    for (what, count) in
+        [("omaha: Ping {", 2), ("omaha: UpdateCheck {", 2), ("omaha: Download {", 2), ("event_type: 3,", 2)]
+    {
+        assert_eq!(outcome.stderr.matches(what).count(), count, "{what}: {}", outcome.stderr);
+    }
+    // An update that cannot end is not waited for beyond the limit.
+    std::fs::write(&payload, b"CrAU").unwrap();
+    let words = ["updatepayload", "--timeout", "3s", "--payload", payload.to_str().unwrap()];
+    let outcome = kola(&env, &words, &guest).expect(1);
+    let said = &outcome.stderr;
+    assert!(said.contains("--- FAIL: CoreOS upgrade test (") && said.contains("first update"), "{said}");
+    assert!(said.contains("current status UPDATE_STATUS_REPORTING_ERROR_EVENT"), "{said}");
+}
+
+#[test]
+fn a_system_that_is_not_the_one_of_the_payload_does_not_boot() {
+    let Some(guest) = Guest::new() else { return };
+    let env = guest.env();
+    let payload = guest.payload(&[1; 4096]);
+    let words = ["updatepayload", "--payload", payload.to_str().unwrap()];
+    let outcome = kola(&env, &words, &guest).expect(1);
+    assert!(outcome.stderr.contains("update-client.service"), "{}", outcome.stderr);
+}
+
+#[test]
+fn tests_of_updates_run_on_it() {
+    let Some(guest) = Guest::new() else { return };
+    let env = guest.env();
+    let tests = ["cl.omaha.ping", "coreos.locksmith.reboot", "omaha.ping.http"];
+    let outcome = kola(&env, &[&["run"], &tests[..]].concat(), &guest).expect(0);
+    for test in tests {
+        assert!(outcome.stdout.contains(&format!("--- PASS: {test} (")), "{outcome:?}");
+    }
+}
+
+#[test]
+fn guests_that_cannot_update_themselves_are_refused() {
+    if !root() || !installed("systemd-nspawn") {
+        return;
+    }
+    let Some(own) = guest("root") else { return };
+    let mut env = env();
+    env.set("MANTLE_GUEST_DIR", own);
+    let payload = env.write("update.gz", "x");
+    let payload = payload.to_str().unwrap();
+    let said = env.mantle(&["kola", "updatepayload", "-p", "nspawn", "--payload", payload]).expect(1).stderr;
+    assert!(said.contains("it does not have update-engine"), "{said}");
+    let said =
+        env.mantle(&["kola", "updatepayload", "-p", "scripted", "--payload", payload]).expect(1).stderr;
+    assert!(said.contains("updatepayload is currently only supported on qemu"), "{said}");
+    let words = ["kola", "spawn", "-p", "scripted", "--omaha-package", "latest"];
+    let said = env.mantle(&words).expect(1).stderr;
+    assert!(said.contains("--omaha-package is currently only supported on qemu"), "{said}");
+    let words = ["kola", "spawn", "-p", "nspawn", "--omaha-package", "latest"];
+    let said = env.mantle(&words).expect(1).stderr;
+    assert!(said.contains("Building full update failed") && said.contains("version.txt"), "{said}");
+    assert!(!env.home().join("_kola_temp").exists());
+}
