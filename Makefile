@@ -42,6 +42,7 @@ check:                             ## unit and integration tests
 
 kola-nspawn: release guest-full    ## all tests that need no machine of their own, in containers
 	$(MANTLE) kola run --platform nspawn --parallel 2 --output-dir $(CARGO_TARGET_DIR)/_nspawn_temp
+	MANTLE_TEST_KOLET=$(MANTLE) cargo nextest run --locked $(TESTING) -E 'test(kola::updates)'
 
 kola-qemu: release guest-full      ## those that need a machine, and full boots by both firmwares
 	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/kola

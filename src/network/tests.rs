@@ -356,15 +356,81 @@ async fn healthy(net: &LocalNet, address: Ipv4Addr) -> bool {
     answer.contains(r#""health":"true""#)
 }
 
+/// What ntplib makes of the server: leap indicator, and how far its clock is from this one's in seconds.
+async fn ntplib(python: &std::path::Path, machine: &Namespace) -> (u8, f64) {
+    // An answer that was long on its way says little about the clock.
+    let script = "import ntplib
+while True:
+    r = ntplib.NTPClient().request('10.0.0.1', version=4, timeout=30)
+    if r.delay < 0.5: break
+assert (r.version, r.mode, r.stratum, r.poll, r.precision) == (4, 4, 7, 6, -20), vars(r)
+assert (r.root_delay, r.root_dispersion, r.ref_id) == (0, 0, 0), vars(r)
+print(r.leap, r.offset)";
+    let out =
+        Command::new(python).args(["-c", script]).in_namespace(machine.fd()).output(LONG).await.unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    let (leap, offset) = text.trim().split_once(' ').unwrap_or_else(|| panic!("{text}"));
+    (leap.parse().unwrap(), offset.parse().unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn etcd_members_find_each_other() {
+async fn ntplib_sees_leap_seconds() {
+    let net = network!();
+    let venv = crate::folders::variable("MANTLE_TEST_VENV")
+        .or_else(|| Some(crate::folders::variable("HOME")?.join(".cache/mantle/test-venv")));
+    let python = venv.unwrap_or_default().join("bin/python");
+    let there = std::process::Command::new(&python).args(["-c", "import ntplib"]).output();
+    if !there.is_ok_and(|out| out.status.success()) {
+        return println!("skipped: no ntplib for {}; tests/setup.sh installs it", python.display());
+    }
+    let other = Namespace::new().unwrap();
+    let lease = net.allocate().unwrap();
+    net.veth(&lease, &other, "eth0").await.unwrap();
+    let server = net.ntp();
+    // 2027-01-01 and 2040-07-01, which is in the next era of NTP.
+    for midnight in [1_798_761_600, 2_224_713_600] {
+        let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(midnight);
+        for (leap, announced, moves) in [(ntp::Leap::Add, 1, -1.0), (ntp::Leap::Sub, 2, 1.0)] {
+            server.set_leap_second(midnight, leap).unwrap();
+            let far = |time: SystemTime| {
+                server.set_time(Some(time));
+                time.duration_since(SystemTime::now()).unwrap().as_secs_f64()
+            };
+            // ntplib knows one era: for a later one it is told less than is meant.
+            let close =
+                |got: f64, wanted: f64| ((got - wanted + 1e6).rem_euclid(4_294_967_296.0) - 1e6).abs() < 0.45;
+            let day = Duration::from_secs(24 * 3600);
+            let wanted = far(midnight - day - LONG);
+            let (said, offset) = ntplib(&python, &other).await;
+            assert!(said == 0 && close(offset, wanted), "the day before: {said} {offset}, not {wanted}");
+            let wanted = far(midnight - day / 2);
+            let (said, offset) = ntplib(&python, &other).await;
+            assert!(said == announced && close(offset, wanted), "before: {said} {offset}, not {wanted}");
+            let wanted = far(midnight + Duration::from_secs(10)) + moves;
+            let (said, offset) = ntplib(&python, &other).await;
+            assert!(said == 0 && close(offset, wanted), "after: {said} {offset}, not {wanted}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_etcd_members_find_each_other() {
+    etcd_members_find_each_other(&["one", "two"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_etcd_members_find_each_other() {
+    etcd_members_find_each_other(&["one", "two", "three"]).await;
+}
+
+async fn etcd_members_find_each_other(names: &[&str]) {
     let net = network!();
     program!("etcd");
-    let url = net.discovery_url(2).await.unwrap();
+    let url = net.discovery_url(names.len()).await.unwrap();
     assert!(url.starts_with("http://10.0.0.1:"), "{url}");
     let folder = tempfile::tempdir().unwrap();
     let mut members = Vec::new();
-    for name in ["one", "two"] {
+    for &name in names {
         let (machine, lease) = (Namespace::new().unwrap(), net.allocate().unwrap());
         net.veth(&lease, &machine, "eth0").await.unwrap();
         let (client, peer) = (format!("http://{}:2379", lease.ipv4), format!("http://{}:2380", lease.ipv4));

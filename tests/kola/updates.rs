@@ -163,11 +163,47 @@ fn a_system_that_is_not_the_one_of_the_payload_does_not_boot() {
 fn tests_of_updates_run_on_it() {
     let Some(guest) = Guest::new() else { return };
     let env = guest.env();
-    let tests = ["cl.omaha.ping", "coreos.locksmith.reboot", "omaha.ping.http"];
-    let outcome = kola(&env, &[&["run"], &tests[..]].concat(), &guest).expect(0);
+    let mut tests = vec!["cl.omaha.ping", "coreos.locksmith.reboot", "omaha.ping.http"];
+    // What runs on the guest has to be static, which the binary under test is not.
+    match std::env::var_os("MANTLE_TEST_KOLET").filter(|path| !path.is_empty()) {
+        Some(kolet) => {
+            std::os::unix::fs::symlink(std::path::absolute(kolet).unwrap(), env.home().join("kolet"))
+                .unwrap();
+            tests.push("cl.update.payload");
+        }
+        None => println!("skipped: cl.update.payload, as MANTLE_TEST_KOLET names no static mantle"),
+    }
+    let payload = guest.payload(&image());
+    let words = ["run", "--update-payload", payload.to_str().unwrap()];
+    let outcome = kola(&env, &[&words, &tests[..]].concat(), &guest).expect(0);
     for test in tests {
         assert!(outcome.stdout.contains(&format!("--- PASS: {test} (")), "{outcome:?}");
     }
+}
+
+#[test]
+fn spawned_machines_are_told_of_a_build() {
+    let Some(guest) = Guest::new() else { return };
+    let mut env = guest.env();
+    let build = guest.folder.path().join("build");
+    let folder = build.join("images/amd64-usr/latest");
+    std::fs::create_dir_all(&folder).unwrap();
+    let versions =
+        "COREOS_VERSION=1.2.3\nCOREOS_VERSION_ID=1.2.3\nCOREOS_BUILD_ID=\nCOREOS_SDK_VERSION=1.0.0\n";
+    std::fs::write(folder.join("version.txt"), versions).unwrap();
+    std::fs::write(folder.join("coreos_production_update.bin"), image()).unwrap();
+    // The key of the SDK is not here: an update that was made before needs none.
+    let key = guest.folder.path().join("key");
+    std::fs::write(&key, guest.key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    update::full_update(&folder, &key).unwrap();
+    env.set("BUILD_ROOT", build);
+    let words = ["spawn", "--log-level", "INFO", "-v", "--shell=false", "--omaha-package", "latest"];
+    let outcome = kola(&env, &[&words[..], &["--board", "amd64-usr"]].concat(), &guest).expect(0);
+    assert!(outcome.stderr.contains("update: Using update manifest: "), "{outcome:?}");
+    assert!(outcome.stdout.contains(" spawned at 10.0.0.2\n"), "{outcome:?}");
+    std::fs::remove_file(folder.join("coreos_production_update.xml")).unwrap();
+    let said = kola(&env, &words, &guest).expect(1).stderr;
+    assert!(said.contains("cannot use the key /usr/share/update_engine/"), "{said}");
 }
 
 #[test]
