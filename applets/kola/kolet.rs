@@ -52,7 +52,10 @@ fn pack(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The kolet for an architecture: this binary if it is static and fits, else where upstream looked.
-fn locate(architecture: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When there is none.
+pub fn locate(architecture: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().wrap_err("cannot find this program's own file")?;
     if architecture == mantle::sdk::host_architecture() && is_static(&own) {
         return Ok(own);

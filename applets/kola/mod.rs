@@ -4,6 +4,7 @@ mod bootchart;
 mod check_console;
 mod cleanup;
 mod cluster;
+mod doctor;
 mod flight;
 mod kolet;
 mod list;
@@ -69,6 +70,7 @@ const MANUAL: Manual = Manual {
         ("kola run --qemu-firmware uefi -b fcos --qemu-image fcos.qcow2 fcos.basic", "Test another image."),
         ("kola spawn -k --remove=false", "Start a machine that stays, open to your own SSH keys."),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
+        ("kola doctor -p nspawn", "See what platform nspawn needs on this host."),
         ("kola updatepayload --payload update.gz", "See whether a machine updates itself to a payload."),
         ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
     ],
@@ -161,6 +163,14 @@ fn command() -> Command {
                 .arg(path("output", "OUTPUT", "The copy to make")),
         )
         .subcommand(
+            Command::new("doctor")
+                .about("Say what this host can do and what it lacks")
+                .long_about(
+                    "Check for each platform of this host what a run would check before it makes anything, and say how \
+                     to get what is missing. Fails if the platform that `kola run` would use cannot be used.",
+                ),
+        )
+        .subcommand(
             Command::new("cleanup")
                 .about("Remove what a killed run left behind")
                 .after_help("Example:\n  kola cleanup _kola_temp/qemu-latest")
@@ -188,6 +198,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             let file = |id| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
         }
+        Some(("doctor", m)) => doctor::run(m)?,
         Some(("cleanup", m)) => {
             cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default(), m, &context).await?;
         }

@@ -81,6 +81,14 @@ pub fn known_platform(name: &str) -> Result<&'static Driver> {
     Driver::named(name).ok_or_else(|| refused_choice("platform", name, &super::register::platforms()))
 }
 
+/// The platform that the flags name, else that of this user.
+pub fn platform_name(general: &General) -> String {
+    general.platform.clone().unwrap_or_else(|| {
+        let root = nix::unistd::geteuid().is_root();
+        if root { "qemu" } else { "qemu-unpriv" }.to_owned()
+    })
+}
+
 /// The distribution of this name.
 ///
 /// # Errors
@@ -134,14 +142,10 @@ impl Setup {
             .iter()
             .filter(|u| !u.is_empty())
             .try_for_each(|unit| check_service(unit))?;
-        let root = nix::unistd::geteuid().is_root();
-        let platform = general.platform.clone().unwrap_or_else(|| {
-            let name = if root { "qemu" } else { "qemu-unpriv" };
-            if !root {
-                mantle::notice!("kola", "not root: using platform {name} (one network per machine)");
-            }
-            name.to_owned()
-        });
+        let platform = platform_name(&general);
+        if general.platform.is_none() && platform != "qemu" {
+            mantle::notice!("kola", "not root: using platform {platform} (one network per machine)");
+        }
         let driver = known_platform(&platform)?;
         let board = general.board.clone().unwrap_or_else(mantle::sdk::default_board);
         let chosen = driver.read(matches).map_err(|e| refused(chain(&e)))?;

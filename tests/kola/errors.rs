@@ -179,6 +179,30 @@ fn a_missing_or_broken_qemu_is_explained() {
 }
 
 #[test]
+fn the_doctor_says_what_is_missing() {
+    let mut env = env();
+    env.without_programs();
+    // Nothing is installed, and there is no image.
+    for platform in ["qemu-unpriv", "nspawn"] {
+        let outcome = env.mantle(&["kola", "doctor", "-p", platform, "--board=amd64-usr"]).expect(1);
+        let said = format!("Error: platform {platform} cannot be used here: ");
+        assert!(outcome.stderr.starts_with(&said), "{outcome:?}");
+        assert!(
+            outcome
+                .stdout
+                .contains("platform qemu-unpriv: qemu-system-x86_64 is not installed (Debian: apt-get")
+        );
+        assert!(outcome.stdout.contains("platform aws: not looked at"), "{outcome:?}");
+        assert!(!outcome.stdout.contains("scripted"), "{outcome:?}");
+    }
+    // One that needs nothing.
+    let outcome = env.mantle(&["kola", "doctor", "-p", "scripted", "--board=amd64-usr"]).expect(0);
+    assert!(outcome.stdout.contains("platform scripted: ready\n"), "{outcome:?}");
+    assert!(outcome.stdout.contains("\nacceleration: ") && outcome.stdout.contains("\nkolet for amd64: "));
+    env.mantle(&["kola", "doctor", "-p", "no-such"]).expect(3);
+}
+
+#[test]
 fn machines_that_do_not_come_up_are_explained() {
     let env = env();
     let mut pages = Pages::new(&env);

@@ -99,7 +99,7 @@ pub async fn decide(choice: Choice, board: Arch, program: &Path) -> Result<Decis
 }
 
 /// Why KVM is out of the question, if it is.
-fn unavailable(board: Arch) -> Option<String> {
+pub(super) fn unavailable(board: Arch) -> Option<String> {
     if Arch::host() != Some(board) {
         return Some(format!("this host is not of the board's architecture, {board}"));
     }

@@ -125,7 +125,15 @@ impl Prepared {
 
 fn program(name: &str, package: &str) -> Result<PathBuf> {
     find_program(name)
-        .ok_or_else(|| Error::new(format!("{name} is not installed; on Debian it is in package {package}")))
+        .ok_or_else(|| Error::new(format!("{name} is not installed (Debian: apt-get install {package})")))
+}
+
+/// Why guests of a board cannot be run by KVM here, as far as that is known without trying.
+pub fn without_kvm(board: &str) -> Option<String> {
+    match Arch::of_board(board) {
+        Ok(board) => accel::unavailable(board),
+        Err(e) => Some(chain(&e)),
+    }
 }
 
 /// The image that the options name, or the default one, with its facts.
