@@ -4,13 +4,14 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use color_eyre::eyre::{Result, WrapErr as _, bail, ensure, eyre};
+use mantle::conf::UserData;
 use mantle::harness;
 use mantle::omaha::Seen;
 use mantle::platform::guest::Guest;
 use mantle::ssh;
 use regex::Regex;
 
-use super::helpers::{must_equal, pick, reboot, seconds, start_native};
+use super::helpers::{must_equal, reboot, seconds, start_native};
 use super::omaha::{OMAHA, PAYLOAD, PORT};
 use crate::kola::cluster::TestCluster;
 use crate::kola::register::{Flag, Test};
@@ -49,40 +50,26 @@ pub fn tests() -> Vec<Test> {
 
 /// What the tests have in common that write the other half of `/usr` themselves.
 fn by_hand(test: Test) -> Test {
-    test.ignition(NO_UPDATES)
+    test.container_linux(NO_UPDATES)
         .distros(["cl", "debian"])
         .features(["ab-usr", "disks", "firmware", "update-engine"])
         // A system that does not come up sits in its emergency shell for five minutes before the old one is tried.
         .timeout(Duration::from_secs(25 * 60))
 }
 
-const NO_UPDATES: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "systemd": {"units": [
-    {"name": "update-engine.service", "mask": true},
-    {"name": "locksmithd.service", "mask": true}
-  ]}
-}"#;
-
-const SERVER: &str = r#"{
-  "ignition": {"version": "2.2.0"},
-  "storage": {"files": [{
-    "filesystem": "root", "path": "/etc/coreos/update.conf", "mode": 420,
-    "contents": {"source": "data:,SERVER%3D$SERVER%0A"}
-  }]}
-}"#;
-
-const SERVER_V3: &str = r#"{
-  "ignition": {"version": "3.0.0"},
-  "storage": {"files": [{
-    "path": "/etc/coreos/update.conf", "mode": 420, "overwrite": true,
-    "contents": {"source": "data:,SERVER%3D$SERVER%0A"}
-  }]}
-}"#;
+const NO_UPDATES: &str = "
+systemd:
+  units:
+    - name: update-engine.service
+      mask: true
+    - name: locksmithd.service
+      mask: true
+";
 
 async fn ping(c: TestCluster) -> Result<()> {
     let omaha = c.omaha().await?;
-    let m = c.new_machine(Some(pick(&c, SERVER, SERVER_V3).subst("$SERVER", &omaha.url()))).await?;
+    let config = UserData::container_linux_config(format!("update:\n  server: {}\n", omaha.url()));
+    let m = c.new_machine(Some(config)).await?;
     c.must_ssh(&m, "update_engine_client -check_for_update").await?;
     let limit = seconds(30).mul_f64(c.slowness().max(1.0));
     let pinged = omaha.server.wait_for(|seen| matches!(seen, Seen::Ping { .. }));
