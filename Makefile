@@ -46,4 +46,5 @@ kola-nspawn: release guest-full    ## all tests that need no machine of their ow
 
 kola-qemu: release guest-full      ## those that need a machine, and full boots by both firmwares
 	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/kola
-	MANTLE_TEST_MACHINES=qemu-unpriv cargo nextest run --locked $(TESTING) -E 'test(kola::real_tests)'
+	MANTLE=$(MANTLE) MANTLE_TEST_MACHINES=qemu-unpriv cargo nextest run --locked $(TESTING) \
+		-E 'test(kola::real_tests) + test(readme::real_tests)'

@@ -1,5 +1,6 @@
 //! What the README tells people to type is understood.
 
+use crate::support::guard::Limit;
 use crate::support::{Env, installed, repository};
 
 const PROGRAMS: [&str; 6] = ["cork", "gangue", "kola", "mantle", "ore", "plume"];
@@ -64,4 +65,41 @@ fn the_feature_file_of_the_walk_is_accepted() {
         ["run", "-p", "qemu-unpriv", "--board", "amd64-usr", "--qemu-image", "my.qcow2", "no.such.test"];
     let outcome = env.mantle(&[&["kola"], &args[..]].concat()).expect(1);
     assert!(outcome.stderr.contains("no test matches no.such.test"), "{}", outcome.stderr);
+}
+
+/// The walk from an image to a test on it, line by line as it stands there, with a guest of mantle's own as the image and
+/// the binary that `$MANTLE` names. Emulated machines boot: it runs only where `MANTLE_TEST_MACHINES` asks for that.
+#[test]
+fn real_tests_by_the_walk() {
+    let Some(mantle) =
+        std::env::var_os("MANTLE").filter(|_| std::env::var_os("MANTLE_TEST_MACHINES").is_some())
+    else {
+        println!("skipped: $MANTLE_TEST_MACHINES and $MANTLE do not ask for it");
+        return;
+    };
+    let mantle = std::path::absolute(mantle).unwrap().display().to_string();
+    let mut env = env();
+    env.guarded(Limit::MACHINES);
+    let guests = std::env::var_os("MANTLE_GUEST_DIR").map(std::path::PathBuf::from).unwrap_or_else(|| {
+        std::path::PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/mantle/guest")
+    });
+    let image = guests.join("full/guest.qcow2").canonicalize().unwrap();
+    std::os::unix::fs::symlink(image, env.home().join("my.qcow2")).unwrap();
+    // The names must be those that the walk installs, not the links of this test.
+    env.set("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let lines = lines();
+    let start = lines.iter().position(|l| l.starts_with("make release")).unwrap();
+    let end = start + lines[start..].iter().position(|l| l.starts_with("less ")).unwrap();
+    let walk: Vec<String> = lines[start + 1..=end]
+        .iter()
+        .map(|line| line.replace("target/*/release/mantle", &mantle).replace("less ", "cat "))
+        .collect();
+    let script = format!("set -eu\n{}\n", walk.join("\n"));
+    assert!(
+        script.contains(&mantle) && script.contains("kola spawn") && script.contains("kola run"),
+        "{script}"
+    );
+    let outcome = env.start("bash".as_ref(), &["-c", &script]).finish().expect(0);
+    assert!(outcome.stdout.contains("--- PASS: debian.basic"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("ok 1 - debian.basic"), "{}", outcome.stdout);
 }

@@ -1,7 +1,7 @@
 //! What must hold of kola in every cloud, whatever goes wrong: it is killed, refused, interrupted, not answered at
 //! each of its requests in turn, and nothing is left, or `kola cleanup` knows of it.
 //!
-//! A cloud's double says how it is used ([`Double`]); its `kola.rs` has a test a matrix.
+//! A cloud's double says how it is used ([`Double`]); its `kola.rs` has all of them as tests by [`matrices`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -347,3 +347,59 @@ pub fn interrupts_leave_nothing<D: Double>(cloud: &D, actions: &[&'static str], 
         }
     }
 }
+
+/// All matrices as tests in a cloud's `kola.rs`: `start` makes a double with machines that only seem to be, or nothing
+/// where those cannot be; `end` is what ends a machine; interrupts come at each of some requests, and at a last one, at
+/// which there may be nothing left to interrupt.
+macro_rules! matrices {
+    ($start:path, end: $end:literal, interrupts: [$($at:literal),+], last: $last:literal) => {
+        #[test]
+        fn killed_after_each_request_in_a_fresh_cloud() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::killed_at_each(&cloud, true, $crate::cloud::matrix::When::After);
+        }
+
+        #[test]
+        fn killed_before_each_request_in_a_fresh_cloud() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::killed_at_each(&cloud, true, $crate::cloud::matrix::When::Before);
+        }
+
+        #[test]
+        fn killed_after_each_request_of_a_later_run() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::killed_at_each(&cloud, false, $crate::cloud::matrix::When::After);
+        }
+
+        #[test]
+        fn each_answer_is_lost_in_turn() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::each_answer_is_lost(&cloud);
+        }
+
+        #[test]
+        fn each_request_is_refused_in_turn() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::each_request_is_refused(&cloud);
+        }
+
+        #[test]
+        fn trouble_all_the_way() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::trouble_all_the_way(&cloud);
+        }
+
+        #[test]
+        fn an_end_that_hangs() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::an_end_that_hangs(&cloud, $end);
+        }
+
+        #[test]
+        fn interrupts_leave_nothing() {
+            let Some(cloud) = $start() else { return };
+            $crate::cloud::matrix::interrupts_leave_nothing(&cloud, &[$($at),+], $last);
+        }
+    };
+}
+pub(super) use matrices;

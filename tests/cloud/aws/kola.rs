@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::double::{Ec2, element};
 use crate::cloud::aws;
-use crate::cloud::matrix::{self, Double as _, When, kola, nothing_left};
+use crate::cloud::matrix::{self, Double as _, When, kola, matrices, nothing_left};
 use crate::support::http::{self, Reply, Request, Response};
 use crate::support::machines::{Local, Pretended};
 use crate::support::moto::REGION;
@@ -94,54 +94,12 @@ fn requests_are_right() {
     aws::judged(&journal);
 }
 
-#[test]
-fn killed_after_each_request_in_a_fresh_cloud() {
-    let Some(ec2) = pretended() else { return };
-    matrix::killed_at_each(&ec2, true, When::After);
-}
-
-#[test]
-fn killed_before_each_request_in_a_fresh_cloud() {
-    let Some(ec2) = pretended() else { return };
-    matrix::killed_at_each(&ec2, true, When::Before);
-}
-
-#[test]
-fn killed_after_each_request_of_a_later_run() {
-    let Some(ec2) = pretended() else { return };
-    matrix::killed_at_each(&ec2, false, When::After);
-}
-
-#[test]
-fn each_answer_is_lost_in_turn() {
-    let Some(ec2) = pretended() else { return };
-    matrix::each_answer_is_lost(&ec2);
-}
-
-#[test]
-fn each_request_is_refused_in_turn() {
-    let Some(ec2) = pretended() else { return };
-    matrix::each_request_is_refused(&ec2);
-}
-
-#[test]
-fn trouble_all_the_way() {
-    let Some(ec2) = pretended() else { return };
-    matrix::trouble_all_the_way(&ec2);
-}
-
-#[test]
-fn an_end_that_hangs() {
-    let Some(ec2) = pretended() else { return };
-    matrix::an_end_that_hangs(&ec2, "TerminateInstances");
-}
-
-#[test]
-fn interrupts_leave_nothing() {
-    let Some(ec2) = pretended() else { return };
-    let actions = ["ImportKeyPair", "CreateRouteTable", "RunInstances", "DescribeInstances"];
-    matrix::interrupts_leave_nothing(&ec2, &actions, "GetConsoleOutput");
-}
+matrices!(
+    pretended,
+    end: "TerminateInstances",
+    interrupts: ["ImportKeyPair", "CreateRouteTable", "RunInstances", "DescribeInstances"],
+    last: "GetConsoleOutput"
+);
 
 #[test]
 fn orders_that_are_refused() {

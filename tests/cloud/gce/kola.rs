@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::double::{Fate, Gce, PROJECT, ZONE, key_file};
 use super::{action, error, judged};
-use crate::cloud::matrix::{self, Double as _, When, kola, nothing_left};
+use crate::cloud::matrix::{Double as _, kola, matrices, nothing_left};
 use crate::support::Env;
 use crate::support::machines::{Local, Pretended};
 use crate::support::proxy::Fault;
@@ -190,48 +190,12 @@ fn tokens_that_expire_are_renewed() {
     assert!(tokens > 1, "{tokens}");
 }
 
-#[test]
-fn killed_after_each_request() {
-    let Some(gce) = pretended() else { return };
-    matrix::killed_at_each(&gce, false, When::After);
-}
-
-#[test]
-fn killed_before_each_request() {
-    let Some(gce) = pretended() else { return };
-    matrix::killed_at_each(&gce, true, When::Before);
-}
-
-#[test]
-fn each_answer_is_lost_in_turn() {
-    let Some(gce) = pretended() else { return };
-    matrix::each_answer_is_lost(&gce);
-}
-
-#[test]
-fn each_request_is_refused_in_turn() {
-    let Some(gce) = pretended() else { return };
-    matrix::each_request_is_refused(&gce);
-}
-
-#[test]
-fn trouble_all_the_way() {
-    let Some(gce) = pretended() else { return };
-    matrix::trouble_all_the_way(&gce);
-}
-
-#[test]
-fn an_end_that_hangs() {
-    let Some(gce) = pretended() else { return };
-    matrix::an_end_that_hangs(&gce, "instances.delete");
-}
-
-#[test]
-fn interrupts_leave_nothing() {
-    let Some(gce) = pretended() else { return };
-    let actions = ["token", "images.get", "instances.insert", "operations.wait", "instances.get"];
-    matrix::interrupts_leave_nothing(&gce, &actions, "instances.delete");
-}
+matrices!(
+    pretended,
+    end: "instances.delete",
+    interrupts: ["token", "images.get", "instances.insert", "operations.wait", "instances.get"],
+    last: "instances.delete"
+);
 
 #[test]
 fn secrets_never_show() {
