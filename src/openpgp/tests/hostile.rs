@@ -175,7 +175,11 @@ fn bad_key_files_are_ordinary_errors() {
     let missing = Keyring::read(&folder.path().join("missing")).expect_err("missing");
     assert!(missing.to_string().ends_with("/missing"), "{missing}");
     assert!(matches!(Keyring::read(folder.path()).expect_err("folder"), Error::Read { .. }));
-    let endless = Keyring::read(Path::new("/dev/zero")).expect_err("endless");
+    let device = Keyring::read(Path::new("/dev/zero")).expect_err("device");
+    assert_eq!(device.source().expect("cause").to_string(), "it is a device, not a plain file");
+    let long = file("long", b"");
+    std::fs::File::options().write(true).open(&long).and_then(|f| f.set_len(1 << 40)).expect("sparse");
+    let endless = Keyring::read(&long).expect_err("endless");
     assert_eq!(endless.source().expect("cause").to_string(), "the key file has more than 8388608 bytes");
     let inputs =
         [&b""[..], b"hello\n", &[0; 64], &version_txt_sig(), b"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA"];
