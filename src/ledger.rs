@@ -318,12 +318,13 @@ pub async fn clean_up(
 ) -> Result<Cleaned, Error> {
     let path = output_dir.join(FILE);
     let unusable = |source| Error::File { path: path.clone(), source };
-    let _alone = match Flock::lock(File::open(&path).map_err(unusable)?, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Some(lock),
-        Err((_, Errno::EWOULDBLOCK)) => return Err(Error::InUse(output_dir.to_owned())),
-        // There are file systems without locks; runs are not seen there.
-        Err(_) => None,
-    };
+    let _alone =
+        match Flock::lock(crate::input::open(&path).map_err(unusable)?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Some(lock),
+            Err((_, Errno::EWOULDBLOCK)) => return Err(Error::InUse(output_dir.to_owned())),
+            // There are file systems without locks; runs are not seen there.
+            Err(_) => None,
+        };
     let mut left = left_over(output_dir).map_err(unusable)?;
     left.retain(|r| pick(r));
     let mut cleaned = Cleaned::default();

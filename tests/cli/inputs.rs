@@ -27,7 +27,7 @@ const LINES: &[(&str, &str)] = &[
     ("kola mkimage fifo out.img", "fifo"),
     ("kola mkimage disk.img fifo", "fifo"),
     ("kola check-console fifo", "fifo"),
-    ("kola cleanup run", "record of resources in run"),
+    ("kola cleanup run", "record of resources run"),
     ("kola --config fifo list", "fifo"),
     ("MANTLE_CONFIG=fifo kola list", "fifo"),
     ("config show --config fifo", "fifo"),
