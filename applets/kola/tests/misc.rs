@@ -117,6 +117,8 @@ const SEARCHES: &[Search] = &[
             "/dev",
             "/proc",
             "/run/systemd",
+            // Not files: what udev remembers of devices, as texts of links.
+            "/run/udev/links",
             "/run/udev/watch",
             "/sys",
             "/var/lib/docker",
