@@ -82,7 +82,14 @@ impl Progress {
         }
     }
 
-    /// So many more bytes are done.
+    /// So many of so many bytes are done. The first of them may have been done before.
+    pub fn reach(&mut self, done: u64, total: u64) {
+        match self.total == Some(total) && done >= self.done {
+            true => self.advance(done - self.done),
+            false => self.answer(done, Some(total)),
+        }
+    }
+
     /// So many bytes or steps more are done.
     pub fn advance(&mut self, more: u64) {
         self.done += more;

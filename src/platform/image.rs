@@ -44,7 +44,7 @@ pub const FIELDS: &[Field] = &[
     Field {
         name: "distro",
         required: true,
-        about: "Distribution on the image: a value of --distro.",
+        about: "Distribution on the image, such as cl, flatcar, fcos or debian.",
         example: "\"debian\"",
     },
     Field {

@@ -38,44 +38,44 @@ pub fn tests() -> Vec<Test> {
         .min_version("99.0.0"),
         scripted(
             Test::new("selftest.doom.native", native)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: loses its machine in a native function"),
         )
         .native([Native::new("Nothing", || Ok(()))]),
         scripted(
             Test::new("selftest.doom.poll", poll)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: loses its machine while it polls"),
         ),
         scripted(
             Test::new("selftest.doom.broken", broken)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: fails by what turns out to be the loss of its machine"),
         ),
         scripted(
             Test::new("selftest.doom.deep", deep)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: loses its machine in a subtest of a subtest"),
         ),
         scripted(
             Test::new("selftest.doom.more", more)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: loses its machine while it makes another"),
         ),
         scripted(
             Test::new("selftest.doom.destroy", destroy)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: removes one of its machines, which is no loss"),
         )
         .cluster_size(2),
         scripted(
             Test::new("selftest.doom.removal", removal)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: loses a machine while it removes the other"),
         )
         .cluster_size(2),
         scripted(
             Test::new("selftest.doom.emergency", poll)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: allows an emergency shell on the console"),
         )
         .flags([Flag::NoEmergencyShellCheck])
         .timeout(Duration::from_secs(5)),
         scripted(
             Test::new("selftest.doom.warned", poll)
-                .description("Of kola itself: its machine comes to an end meanwhile"),
+                .description("Of kola itself: meets a warning on the console"),
         )
         .timeout(Duration::from_secs(5)),
         idle_test(),

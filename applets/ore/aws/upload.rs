@@ -343,28 +343,18 @@ fn disk_size(file: &Path, format: Format, asked: i64, inspect: bool) -> Result<i
 /// The bar of an upload, there from its first bytes.
 struct Bar {
     name: String,
-    state: Option<Mutex<Option<(Progress, u64)>>>,
+    bar: Option<Mutex<Option<Progress>>>,
 }
 
 impl Bar {
     fn new(request: &Request, quiet: bool) -> Self {
         let file = request.source.file().map(PathBuf::from).unwrap_or_default();
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Self { name, state: (!quiet).then(|| Mutex::new(None)) }
+        Self { name, bar: (!quiet).then(|| Mutex::new(None)) }
     }
 
     fn show(&self, done: u64, total: u64) {
-        let Some(Ok(mut state)) = self.state.as_ref().map(Mutex::lock) else { return };
-        match state.as_mut() {
-            Some((bar, before)) => {
-                bar.advance(done.saturating_sub(*before));
-                *before = done;
-            }
-            None => {
-                let mut bar = Progress::of_file("ore", &self.name);
-                bar.answer(done, Some(total));
-                *state = Some((bar, done));
-            }
-        }
+        let Some(Ok(mut bar)) = self.bar.as_ref().map(Mutex::lock) else { return };
+        bar.get_or_insert_with(|| Progress::of_file("ore", &self.name)).reach(done, total);
     }
 }

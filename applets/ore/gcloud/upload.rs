@@ -178,8 +178,8 @@ async fn pack(image: &Path, context: &Context) -> Result<tempfile::NamedTempFile
         let made = tempfile::Builder::new().prefix("mantle-").suffix(".tar.gz").tempfile_in(&folder);
         let to =
             made.map_err(|source| archive::Error::Write { image: image.clone(), path: folder, source })?;
-        let mut bar = Bar::new(format!("packing {}", image.display()));
-        archive::pack(&image, to.as_file(), to.path(), &cancel, |done, total| bar.show(done, total))?;
+        let mut bar = Progress::of_file("ore", &format!("packing {}", image.display()));
+        archive::pack(&image, to.as_file(), to.path(), &cancel, |done, total| bar.reach(done, total))?;
         Ok(to)
     };
     tokio::task::spawn_blocking(work).await?.map_err(|e| match e {
@@ -201,8 +201,8 @@ async fn store(
     context: &Context,
 ) -> Result<usize> {
     let attributes = Attributes { content_type: Some("application/x-gzip".into()), ..Attributes::default() };
-    let mut bar = Bar::new(place.to_string());
-    let mut progress = |done, total| bar.show(done, total);
+    let mut bar = Progress::of_file("ore", &place.to_string());
+    let mut progress = |done, total| bar.reach(done, total);
     let work = storage.store_file(place, file, &attributes, Some(ACL), only_if, &mut progress);
     let cancel: &CancellationToken = &context.cancel;
     match cancel.run_until_cancelled(work).await {
@@ -224,25 +224,6 @@ fn failed(error: storage::Error) -> Report {
         true => report
             .suggestion("pass --json-key, or let `gcloud auth application-default login` make credentials"),
         false => report,
-    }
-}
-
-/// How far work on so many bytes is.
-struct Bar {
-    bar: Progress,
-    seen: Option<u64>,
-}
-
-impl Bar {
-    fn new(name: String) -> Self {
-        Self { bar: Progress::of_file("ore", &name), seen: None }
-    }
-
-    fn show(&mut self, done: u64, total: u64) {
-        match self.seen.replace(done) {
-            None => self.bar.answer(done, Some(total)),
-            Some(before) => self.bar.advance(done.saturating_sub(before)),
-        }
     }
 }
 

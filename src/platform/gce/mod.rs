@@ -13,7 +13,7 @@ pub use self::options::Options;
 use super::cloud::{CloudFlight, Console, Leftovers, Order, Provider, State, Traits};
 use super::{Error, Flight, FlightBase, Platform, Result, ResultExt, Target};
 use crate::cloud::google::MARK;
-use crate::cloud::google::compute::{Compute, NewInstance};
+use crate::cloud::google::compute::{Compute, NewInstance, check_image};
 use crate::cloud::google::gc;
 use crate::http::{CallError, Class};
 use crate::ledger::{Clean, Ledger};
@@ -39,6 +39,7 @@ impl Platform for Gce {
     type Prepared = Options;
 
     fn prepare(options: Options, _target: &Target) -> Result<Options> {
+        check_image(&options.gce_image).during(|| "cannot use --gce-image")?;
         Ok(options)
     }
 

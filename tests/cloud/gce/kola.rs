@@ -122,7 +122,17 @@ fn a_launch_adds_three_requests_to_the_providers_own() {
         (count("token"), count("images.get"), count("instances.insert"), count("instances.delete")),
         (1, 1, 1, 1)
     );
+    // The double lets each of the two operations be waited for twice.
+    assert_eq!(count("operations.wait"), 4);
     judged(&journal);
+}
+
+#[test]
+fn wrong_images_are_refused_before_any_request() {
+    let Some(gce) = pretended() else { return };
+    let outcome = kola(&gce, &gce.env(), "a/b", "spawn", &[]);
+    assert!(outcome.code != 0 && outcome.stderr.contains("GCE Image argument"), "{}", outcome.stderr);
+    assert!(gce.proxy.take_journal().is_empty());
 }
 
 #[test]

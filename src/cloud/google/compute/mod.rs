@@ -135,17 +135,14 @@ impl Compute {
         if let Some(rest) = [base, BASE, OLD_BASE].iter().find_map(|known| image.strip_prefix(known)) {
             return Ok(format!("{base}{rest}"));
         }
-        let short = image.strip_prefix("family/").unwrap_or(image);
-        if image.starts_with("projects/") {
-            Ok(format!("{base}{image}"))
-        } else if !short.is_empty() && !short.contains('/') {
-            Ok(format!("{base}projects/{}/global/images/{image}", self.0.project))
-        } else {
-            Err(CallError::setup(format!(
-                "GCE Image argument must be the full api endpoint, begin with 'projects/', or use the short name: \
-                 {image:?}"
-            )))
+        if image.contains("://") {
+            return Err(no_image(image));
         }
+        check_image(image)?;
+        Ok(match image.starts_with("projects/") {
+            true => format!("{base}{image}"),
+            false => format!("{base}projects/{}/global/images/{image}", self.0.project),
+        })
     }
 
     /// The address of something in the project.
@@ -164,6 +161,25 @@ impl Compute {
         all.extend(path);
         self.url(&all)
     }
+}
+
+/// Whether this can name an image: an address, `projects/…`, or the name of one of ours or of a family of ours.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_image(image: &str) -> Result<()> {
+    let short = image.strip_prefix("family/").unwrap_or(image);
+    let is_short = !short.is_empty() && !short.contains('/');
+    match image.contains("://") || image.starts_with("projects/") || is_short {
+        true => Ok(()),
+        false => Err(no_image(image)),
+    }
+}
+
+fn no_image(image: &str) -> CallError {
+    CallError::setup(format!(
+        "GCE Image argument must be the full api endpoint, begin with 'projects/', or use the short name: {image:?}"
+    ))
 }
 
 /// `None` in place of the refusal that there is no such thing.
