@@ -37,6 +37,11 @@ pub fn state() -> Option<PathBuf> {
     folder("XDG_STATE_HOME", ".local/state")
 }
 
+/// The user's home: `$HOME`, else what the user database says.
+pub fn home() -> Option<PathBuf> {
+    variable("HOME").or_else(|| nix::unistd::User::from_uid(nix::unistd::getuid()).ok()?.map(|u| u.dir))
+}
+
 /// A path from the environment; an empty variable counts as absent.
 pub fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)

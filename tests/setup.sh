@@ -86,7 +86,7 @@ repeat after: apt-get install --reinstall $(echo "$lacks" | cut -d' ' -f1 | sort
 venv=${MANTLE_TEST_VENV:-$HOME/.cache/mantle/test-venv}
 wanted=$(cat "$here/support/emulators.txt" "$here/support/moto.txt")
 if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null)" ]; then
-    say "installing emulators of Google Storage and of AWS into $venv"
+    say "installing emulators and clients of clouds into $venv"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check \
         -r "$here/support/emulators.txt" -r "$here/support/moto.txt"

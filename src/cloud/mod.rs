@@ -1,11 +1,24 @@
 //! Clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over. Machines there
 //! are the business of `platform`.
 //!
-//! `gc` and `resume` are what clouds share: what is left over is removed by the same rules everywhere, and uploads are
-//! gone on with in the same way. The others are one cloud each.
+//! `gc`, `profile` and `resume` are what clouds share: what is left over is removed by the same rules everywhere,
+//! files of profiles are read, and uploads are gone on with in the same way. The others are one cloud each.
 
 pub mod address;
 pub mod aws;
 pub mod gc;
 pub mod google;
+pub mod profile;
 pub mod resume;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Warns when more people than the user may read a file that holds secrets.
+fn warn_if_others_may_read(component: &'static str, path: &Path) {
+    let Ok(meta) = std::fs::metadata(path) else { return };
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        crate::warning!(component, "others may read the keys in {} (mode {mode:o})", path.display());
+    }
+}

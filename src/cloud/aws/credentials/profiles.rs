@@ -1,7 +1,6 @@
 //! The shared files with profiles: `~/.aws/credentials` and `~/.aws/config`.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::environment::Environment;
@@ -165,14 +164,8 @@ fn read(path: &Path) -> Result<Option<Sections>, Error> {
     };
     let sections = ini::parse(&text).map_err(|reason| Error::File { path: path.to_owned(), reason })?;
     let secret = sections.iter().any(|(_, s)| s.contains_key("aws_secret_access_key"));
-    let mode = std::fs::metadata(path).map_err(unreadable)?.permissions().mode();
-    if secret && mode & 0o077 != 0 {
-        crate::warning!(
-            COMPONENT,
-            "others may read the keys in {} (mode {:o})",
-            path.display(),
-            mode & 0o777
-        );
+    if secret {
+        crate::cloud::warn_if_others_may_read(COMPONENT, path);
     }
     Ok(Some(sections))
 }
