@@ -5,8 +5,10 @@ shopt -s inherit_errexit
 
 usage() {
 	cat <<-EOF
-		usage: build.sh [--variant base|full] [--distro ID] [--cache DIR] [--mirror URL] [--force]
-		  --variant  base (default), or full: with docker, podman, etcd, NFS, ...
+		usage: build.sh [--variant base|full|update] [--distro ID] [--cache DIR] [--mirror URL] [--force]
+		  --variant  base (default)
+		             full: with docker, podman, etcd, NFS, ...
+		             update: can be updated, to the system in usr-next.img beside it
 		  --distro   ID in the guest's os-release (default: debian, or \$MANTLE_GUEST_DISTRO)
 		  --cache    where images are kept (default: \$MANTLE_GUEST_DIR, else ~/.cache/mantle/guest)
 		  --mirror   Debian mirror (default: http://deb.debian.org/debian, or \$MANTLE_GUEST_MIRROR)
@@ -42,7 +44,8 @@ done
 case $variant in
 base) root_size=2048 need_mib=2000 ;; # MiB of the ROOT file system; free space that a build takes
 full) root_size=4096 need_mib=4000 ;;
-*) die "unknown variant $variant: base or full" ;;
+update) root_size=2048 need_mib=3000 ;;
+*) die "unknown variant $variant: base, full or update" ;;
 esac
 [[ $distro =~ ^[a-z0-9._-]+$ ]] || die "not an os-release ID: $distro"
 
@@ -54,7 +57,10 @@ version=1.0.0
 kernel_arguments="console=ttyS0,115200n8 root=LABEL=ROOT rw mount.usr=PARTLABEL=USR-A mount.usrfstype=ext4 \
 mount.usrflags=ro,noatime fsck.mode=skip ignition.platform.id=qemu net.ifnames=0 security=none mitigations=off"
 features=(ign3 btrfs xfs mdadm dbus ro-usr networkd timesyncd)
-[[ $variant == full ]] && features+=(docker podman etcd nfs journal-remote ipvs)
+case $variant in
+full) features+=(docker podman etcd nfs journal-remote ipvs) ;;
+update) features+=(update-engine ab-usr locksmith) ;;
+esac
 
 # The four stages
 # shellcheck source-path=SCRIPTDIR
@@ -62,6 +68,7 @@ source "$here/lib/rootfs.sh"
 source "$here/lib/initramfs.sh"
 source "$here/lib/customize.sh"
 source "$here/lib/disk.sh"
+source "$here/lib/update.sh"
 source "$here/host.sh"
 
 # The cache key: everything that the image is made of (not what is about this machine), except the day's package versions.
@@ -70,6 +77,10 @@ cache_key() {
 		cd "$here"
 		echo "$variant $distro"
 		local beside=(! -name README.md ! -name host.sh ! -name packages-host.txt ! -name packages-run.txt ! -name boot.sh)
+		for other in base full update; do # what only other variants have
+			[[ $other == "$variant" ]] || beside+=(! -path "./rootfs/$other/*")
+			[[ $other == "$variant" || $other == base ]] || beside+=(! -name "packages-$other.txt")
+		done
 		find . -type f "${beside[@]}" -printf '%m %p\n' | LC_ALL=C sort
 		find . -type f "${beside[@]}" -print0 | LC_ALL=C sort -z | xargs -0 cat
 	) | sha256sum | cut -c1-12
@@ -119,8 +130,10 @@ build() {
 	say "customisation"
 	dpkg-query --admindir="$out/root/var/lib/dpkg" -W >"$out/packages.txt"
 	customize_rootfs "$out/root" "$work/unpacked"
+	[[ $variant != update ]] || make_updatable "$out"
 	say "disk"
 	make_disk "$out/root" "$out/vmlinuz" "$out/initrd.zst" "$work/disk" "$work/disk.raw"
+	[[ $variant != update ]] || make_next "$out" "$work/disk/usr"
 	say "qcow2"
 	qemu-img convert -O qcow2 -c -o compression_type=zstd "$work/disk.raw" "$out/guest.qcow2"
 	write_features "$out/root" >"$out/guest.qcow2.json"

@@ -41,7 +41,7 @@ customize_rootfs() {
 
 	# Our own files over it; modes do not travel in git.
 	cp -r --no-preserve=ownership "$here/rootfs/common/." "$tree/"
-	if [[ $variant == full ]]; then cp -r --no-preserve=ownership "$here/rootfs/full/." "$tree/"; fi
+	if [[ -d $here/rootfs/$variant ]]; then cp -r --no-preserve=ownership "$here/rootfs/$variant/." "$tree/"; fi
 	chmod 440 "$tree/etc/sudoers.d/core"
 
 	copy_modules "$unpacked" "$tree" "$here/kernel-modules.txt"

@@ -6,7 +6,7 @@ usr_type=5dfbf5f4-2848-4bac-aa5e-0d9a20b745a6
 root_type=3884dd41-8582-4404-b9a8-e9b84f2df50e
 usr_a_uuid=7130c94a-213a-4e5a-8e26-6cce9662f132
 usr_b_uuid=e03dd35c-7c2d-4a47-b3fe-27f15780a57c
-grub_modules=(part_gpt fat ext2 search search_label linux normal configfile test serial echo boot ls sleep minicmd)
+grub_modules=(part_gpt fat ext2 search search_label linux normal configfile test serial echo boot ls sleep minicmd loadenv)
 
 # make_disk TREE KERNEL INITRD WORK OUT: OUT is a sparse raw image; WORK an empty folder for the pieces.
 make_disk() {
@@ -14,7 +14,7 @@ make_disk() {
 
 	split_root "$tree" "$work/root"
 	usr_size=$(($(du -sm "$tree/usr" | cut -f1) * 115 / 100 + 24))
-	mke2fs -q -t ext4 -L USR-A -O ^has_journal,^metadata_csum -m 0 -d "$tree/usr" "$work/usr" "${usr_size}M"
+	make_usr "$tree" "$usr_size" "$work/usr"
 	# Inode tables are written now: left to the kernel, it would do so in the guest's first minute.
 	mke2fs -q -t ext4 -L ROOT -m 0 -J size=8 -E lazy_itable_init=0,lazy_journal_init=0,nodiscard \
 		-d "$work/root" "$work/root.img" "${root_size}M"
@@ -26,13 +26,18 @@ make_disk() {
 		1  EFI-SYSTEM  ef00        $work/esp
 		2  BIOS-BOOT   ef02        2
 		3  USR-A       $usr_type   $work/usr       $usr_a_uuid
-		4  USR-B       $usr_type   64              $usr_b_uuid
+		4  USR-B       $usr_type   $usr_size       $usr_b_uuid
 		6  OEM         8300        $work/oem
 		7  OEM-CONFIG  8300        64
 		9  ROOT        $root_type  $work/root.img
 	EOF
 	install_bios_grub "$out" "$work/core.img"
 	sgdisk --verify "$out" | grep -q 'No problems found' || die "disk: sgdisk finds the partition table faulty"
+}
+
+# make_usr TREE MIB OUT: the file system of either half of /usr.
+make_usr() {
+	mke2fs -q -t ext4 -L USR -O ^has_journal,^metadata_csum -m 0 -d "$1/usr" "$3" "$2M"
 }
 
 # split_root TREE ROOT: ROOT gets what is not /usr, and /usr/share/factory/root a copy of it, from which the initramfs fills
@@ -56,13 +61,14 @@ make_esp() {
 		set prefix=($root)/coreos/grub
 		configfile ($root)/coreos/grub/grub.cfg
 	EOF
-	sed "s|@KERNEL_ARGUMENTS@|$kernel_arguments|" "$here/grub.cfg" >"$work/grub.cfg"
+	sed "s|@KERNEL_ARGUMENTS@|${kernel_arguments/USR-A/\$usr}|" "$here/grub.cfg" >"$work/grub.cfg"
 	: >"$work/first_boot"
 	grub-mkimage -O i386-pc -o "$work/core.img" -p '(hd0,gpt1)/coreos/grub' -c "$work/early.cfg" \
 		biosdisk "${grub_modules[@]}"
 	grub-mkimage -O x86_64-efi -o "$work/bootx64.efi" -p /coreos/grub -c "$work/early.cfg" efi_gop "${grub_modules[@]}"
 
-	truncate -s 80M "$out"
+	grub-editenv "$work/usr.env" create # GRUB can write to a file, but cannot make one
+	truncate -s 120M "$out" # two kernels with their initramfs
 	mkfs.fat -F 32 -n EFI-SYSTEM "$out" >/dev/null
 	mmd -i "$out" ::/EFI ::/EFI/BOOT ::/coreos ::/coreos/grub
 	mcopy -i "$out" "$work/bootx64.efi" ::/EFI/BOOT/BOOTX64.EFI
@@ -70,6 +76,7 @@ make_esp() {
 	mcopy -i "$out" "$kernel" ::/coreos/vmlinuz-a
 	mcopy -i "$out" "$initrd" ::/coreos/initrd-a
 	mcopy -i "$out" "$work/first_boot" ::/coreos/first_boot
+	mcopy -i "$out" "$work/usr.env" ::/coreos/usr.env
 }
 
 # lay_out DISK: makes the disk from the table on standard input (see make_disk). Sets bios_boot_sector.

@@ -9,7 +9,7 @@ package_list() {
 # Downloaded packages are kept in $cache/debs, so that the second build needs few downloads.
 make_rootfs() {
 	local tree=$1 unpacked=$2 debs=$cache/debs list=("$here/packages-base.txt") include doc
-	[[ $variant == full ]] && list+=("$here/packages-full.txt")
+	[[ -e $here/packages-$variant.txt && $variant != base ]] && list+=("$here/packages-$variant.txt")
 	include=$(package_list "${list[@]}" | paste -sd,)
 	mkdir -p "$debs" "$unpacked"
 
