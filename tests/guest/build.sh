@@ -5,9 +5,10 @@ shopt -s inherit_errexit
 
 usage() {
 	cat <<-EOF
-		usage: build.sh [--variant base|full|update] [--distro ID] [--cache DIR] [--mirror URL] [--force]
+		usage: build.sh [--variant base|full|update|selinux] [--distro ID] [--cache DIR] [--mirror URL] [--force]
 		  --variant  base (default)
 		             full: with docker, podman, etcd, NFS, ...
+		             selinux: with a policy, permissive
 		             update: can be updated, to the system in usr-next.img beside it
 		  --distro   ID in the guest's os-release (default: debian, or \$MANTLE_GUEST_DISTRO)
 		  --cache    where images are kept (default: \$MANTLE_GUEST_DIR, else ~/.cache/mantle/guest)
@@ -44,8 +45,8 @@ done
 case $variant in
 base) root_size=2048 need_mib=2000 ;; # MiB of the ROOT file system; free space that a build takes
 full) root_size=4096 need_mib=4000 ;;
-update) root_size=2048 need_mib=3000 ;;
-*) die "unknown variant $variant: base, full or update" ;;
+selinux | update) root_size=2048 need_mib=3000 ;;
+*) die "unknown variant $variant: base, full, selinux or update" ;;
 esac
 [[ $distro =~ ^[a-z0-9._-]+$ ]] || die "not an os-release ID: $distro"
 
@@ -59,6 +60,10 @@ mount.usrflags=ro,noatime fsck.mode=skip ignition.platform.id=qemu net.ifnames=0
 features=(ign3 btrfs xfs mdadm dbus ro-usr networkd timesyncd)
 case $variant in
 full) features+=(docker podman etcd nfs journal-remote ipvs) ;;
+selinux)
+	features+=(selinux)
+	kernel_arguments=${kernel_arguments/security=none/security=selinux}
+	;;
 update) features+=(update-engine ab-usr locksmith) ;;
 esac
 
@@ -68,6 +73,7 @@ source "$here/lib/rootfs.sh"
 source "$here/lib/initramfs.sh"
 source "$here/lib/customize.sh"
 source "$here/lib/disk.sh"
+source "$here/lib/selinux.sh"
 source "$here/lib/update.sh"
 source "$here/host.sh"
 
@@ -77,9 +83,9 @@ cache_key() {
 		cd "$here"
 		echo "$variant $distro"
 		local beside=(! -name README.md ! -name host.sh ! -name packages-host.txt ! -name packages-run.txt ! -name boot.sh)
-		for other in base full update; do # what only other variants have
+		for other in base full selinux update; do # what only other variants have
 			[[ $other == "$variant" ]] || beside+=(! -path "./rootfs/$other/*")
-			[[ $other == "$variant" || $other == base ]] || beside+=(! -name "packages-$other.txt")
+			[[ $other == "$variant" || $other == base ]] || beside+=(! -name "packages-$other.txt" ! -name "keep-$other.txt")
 		done
 		find . -type f "${beside[@]}" -printf '%m %p\n' | LC_ALL=C sort
 		find . -type f "${beside[@]}" -print0 | LC_ALL=C sort -z | xargs -0 cat
@@ -130,7 +136,10 @@ build() {
 	say "customisation"
 	dpkg-query --admindir="$out/root/var/lib/dpkg" -W >"$out/packages.txt"
 	customize_rootfs "$out/root" "$work/unpacked"
-	[[ $variant != update ]] || make_updatable "$out"
+	case $variant in
+	selinux) label_rootfs "$out/root" ;;
+	update) make_updatable "$out" ;;
+	esac
 	say "disk"
 	make_disk "$out/root" "$out/vmlinuz" "$out/initrd.zst" "$work/disk" "$work/disk.raw"
 	[[ $variant != update ]] || make_next "$out" "$work/disk/usr"

@@ -36,7 +36,7 @@ customize_rootfs() {
 		while IFS= read -r glob; do
 			# shellcheck disable=SC2086 # the glob is meant to expand
 			rm -rf --one-file-system -- $glob
-		done < <(package_list "$here/drop.txt")
+		done < <(package_list "$here/drop.txt" | grep -vxF -f <([[ ! -e $here/keep-$variant.txt ]] || package_list "$here/keep-$variant.txt"))
 	)
 
 	# Our own files over it; modes do not travel in git.

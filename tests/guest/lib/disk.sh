@@ -46,8 +46,9 @@ split_root() {
 	local factory=$1/usr/share/factory/root
 	rm -rf "$factory"
 	mkdir -p "$factory" "$2"
-	tar -C "$1" -c --exclude=./usr --exclude='./boot/*' --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' \
-		--exclude='./run/*' --exclude='./tmp/*' . | tar -C "$2" -x
+	tar -C "$1" -c --xattrs --xattrs-include=security.selinux --exclude=./usr --exclude='./boot/*' --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' \
+		--exclude='./run/*' --exclude='./tmp/*' . |
+		tar -C "$2" -x --xattrs --xattrs-include=security.selinux
 	cp -al "$2/." "$factory/"
 	mkdir "$2/usr"
 }
