@@ -9,11 +9,12 @@ use mantle::text::chain;
 use super::kolet;
 use super::options::{General, known_distribution, known_platform, platform_name};
 
-/// Asks each platform of this host for what it needs, as a run would, and prints the answers. Nothing is made.
+/// Asks each platform of this host for what it needs, as a run would, and prints the answers. Nothing is made but a
+/// guest of a few instructions, which tells whether KVM works.
 ///
 /// # Errors
 /// When the platform that a run with these flags would use cannot be used.
-pub fn run(matches: &ArgMatches) -> Result<()> {
+pub async fn run(matches: &ArgMatches) -> Result<()> {
     let general = General::from_arg_matches(matches)?;
     let chosen = known_platform(&platform_name(&general))?.name;
     let board = general.board.clone().unwrap_or_else(mantle::sdk::default_board);
@@ -30,9 +31,10 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
             reason = verdict.err();
         }
     }
-    match qemu::without_kvm(&board) {
-        None => output::line("acceleration: KVM, as far as /dev/kvm tells")?,
-        Some(why) => output::line(format_args!("acceleration: none, guests of QEMU are emulated: {why}"))?,
+    match qemu::without_kvm(&board).await {
+        Ok(None) => output::line("acceleration: KVM, with which a probe guest ran")?,
+        Ok(Some(why)) => output::line(format_args!("acceleration: none, guests are emulated: {why}"))?,
+        Err(e) => output::line(format_args!("acceleration: unknown: {}", chain(&e)))?,
     }
     let architecture = board.split('-').next().unwrap_or_default();
     match kolet::locate(architecture) {

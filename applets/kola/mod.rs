@@ -198,7 +198,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             let file = |id| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
         }
-        Some(("doctor", m)) => doctor::run(m)?,
+        Some(("doctor", m)) => doctor::run(m).await?,
         Some(("cleanup", m)) => {
             cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default(), m, &context).await?;
         }

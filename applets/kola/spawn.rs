@@ -76,7 +76,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
     if options.qemu_options.is_some() && !setup.driver.name.starts_with("qemu") {
         mantle::warning!("kola", "--qemu-options means nothing on platform {}", setup.driver.name);
     }
-    let user_data = user_data(&options, &setup)?;
+    let user_data = user_data(&options, &setup).await?;
     let payload = match options.omaha_package.as_deref().filter(|version| !version.is_empty()) {
         Some(version) => {
             updates::check_platform(&setup, "--omaha-package")?;
@@ -194,24 +194,28 @@ fn tell_how_to_reach(cluster: &Deployment) -> Result<()> {
 }
 
 /// The userdata of the machines, refused here if it cannot work: a machine would tell so only after its boot, or never.
-fn user_data(options: &Options, setup: &Setup) -> Result<Option<UserData>> {
+async fn user_data(options: &Options, setup: &Setup) -> Result<Option<UserData>> {
     let default = setup.target.distribution.ignition;
     // Local machines have addresses that are known before they boot; clouds have variables for them.
     let address = if setup.driver.metadata { conf::container_linux::ANY_CLOUD } else { "192.0.2.1" };
     let mut data = match &options.userdata {
         None => None,
         Some(path) => {
-            let read = read_text(path).map_err(color_eyre::Report::from).and_then(|bytes| {
-                let data = UserData::detect(&bytes)?;
+            let read = async {
+                let data = UserData::detect(&read_text(path)?)?.translated().await?;
                 let conf = conf::render(Some(&data), default, address, address, &Additions::default())?;
                 let versions = ignition_versions(setup.facts.as_ref(), &setup.features())?;
                 if !versions.is_empty() {
                     conf.check_readable(&versions)?;
                 }
                 reachable(&data, setup)?;
-                Ok(data)
-            });
-            Some(read.wrap_err_with(|| path.display().to_string()).wrap_err("Reading userdata failed")?)
+                Ok::<_, color_eyre::Report>(data)
+            };
+            Some(
+                read.await
+                    .wrap_err_with(|| path.display().to_string())
+                    .wrap_err("Reading userdata failed")?,
+            )
         }
     };
     if options.keys {

@@ -3,7 +3,7 @@
 use super::{Error, Kind, cloudinit, multipart};
 use crate::text::nearest;
 
-/// Top-level keys of Container Linux Config and Butane.
+/// Top-level keys of Container Linux Config, and of what Butane made of it.
 const TRANSLATED: [&str; 12] = [
     "boot_device",
     "docker",
@@ -53,7 +53,9 @@ pub(super) fn recognise(text: &str) -> Result<Kind, Error> {
         Ok(Kind::Multipart)
     } else if text.trim_start().starts_with(['{', '[']) {
         Ok(Kind::Ignition)
-    } else if keys(text).any(|key| key == "variant" || TRANSLATED.contains(&key)) {
+    } else if keys(text).any(|key| key == "variant") {
+        Ok(Kind::Butane)
+    } else if keys(text).any(|key| TRANSLATED.contains(&key)) {
         Ok(Kind::ContainerLinuxConfig)
     } else {
         Err(Error::Unrecognised(likeness(text)))

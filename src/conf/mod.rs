@@ -4,6 +4,7 @@
 //! [`render`] turns it into the [`Conf`] of one machine: variables replaced, checked, and extended with the
 //! flight's own units, drop-ins, files and keys.
 
+mod butane;
 mod cloudinit;
 pub mod container_linux;
 mod ignition;
@@ -24,9 +25,8 @@ use semver::Version;
 
 use self::container_linux::Dynamic;
 use crate::compress::Compression;
-use crate::text::chain;
 use crate::text::encoding::{Decoder, Encoding};
-use crate::{debug, error, warning};
+use crate::{debug, warning};
 
 const LOG: &str = "platform/conf";
 /// More than any platform delivers; bounds what a small gzip stream may grow to.
@@ -100,14 +100,15 @@ pub enum Error {
         /// What is in the way.
         reason: String,
     },
-    /// A kind that must be translated first.
-    #[error("{kind} is not supported yet; convert it to Ignition first, for example with {tool}")]
-    Unsupported {
-        /// The kind's name.
-        kind: &'static str,
-        /// A program that converts it.
-        tool: &'static str,
-    },
+    /// The program that translates Butane configs is not there.
+    #[error("it is a Butane config, which the program {} translates: it is not installed", butane::PROGRAM)]
+    NoButane,
+    /// The program that translates Butane configs does not like this one.
+    #[error("translating the Butane config")]
+    Butane(#[source] crate::process::Error),
+    /// A Butane config that was not translated before ([`UserData::translated`]).
+    #[error("a Butane config must become Ignition before a machine gets it")]
+    Untranslated,
 }
 
 impl Error {
@@ -130,6 +131,8 @@ pub enum Kind {
     Ignition,
     /// The YAML that a transpiler turns into Ignition.
     ContainerLinuxConfig,
+    /// The YAML with a `variant` that Butane turns into Ignition.
+    Butane,
     /// A MIME message holding several of the others.
     Multipart,
 }
@@ -187,7 +190,7 @@ impl UserData {
     ///
     /// In this order: no bytes at all, a first line `#cloud-config`, a first line starting with `#!`, a header
     /// `Content-Type: multipart/mixed`, JSON (what begins with a brace or bracket: whether it is right is seen by
-    /// [`render`]), YAML with a key of Container Linux Config or Butane.
+    /// [`render`]), YAML with Butane's key `variant`, YAML with a key of Container Linux Config.
     ///
     /// # Errors
     /// A broken gzip stream, more than 16 MiB, bytes that are no text, or a text of none of these kinds.
@@ -223,7 +226,11 @@ impl UserData {
         match self.kind {
             Kind::Empty => false,
             Kind::Script => self.contains(cloudinit::KEYS_MARK),
-            Kind::CloudConfig | Kind::Ignition | Kind::ContainerLinuxConfig | Kind::Multipart => true,
+            Kind::CloudConfig
+            | Kind::Ignition
+            | Kind::ContainerLinuxConfig
+            | Kind::Butane
+            | Kind::Multipart => true,
         }
     }
 
@@ -434,10 +441,10 @@ pub fn render(
         Kind::Ignition => finish(&addressed(user_data, public_ipv4, private_ipv4), add, &keys),
         Kind::ContainerLinuxConfig => {
             let text = addressed(user_data, public_ipv4, private_ipv4);
-            let ignition = translate(&text, default, public_ipv4, private_ipv4)
-                .inspect_err(|report| error!(LOG, "invalid userdata: {}", chain(report)))?;
+            let ignition = translate(&text, default, public_ipv4, private_ipv4)?;
             finish(&ignition.to_string(), add, &keys)
         }
+        Kind::Butane => Err(Error::Untranslated),
     }
 }
 
@@ -453,8 +460,7 @@ fn addressed(user_data: &UserData, public_ipv4: &str, private_ipv4: &str) -> Str
 }
 
 fn finish(text: &str, add: &Additions, keys: &[String]) -> Result<Conf, Error> {
-    let (text, facts) =
-        ignition::add(text, add, keys).inspect_err(|report| error!(LOG, "invalid userdata: {report}"))?;
+    let (text, facts) = ignition::add(text, add, keys)?;
     Ok(Conf { kind: Kind::Ignition, text, ignition: Some(facts) })
 }
 
@@ -465,9 +471,6 @@ fn translate(
     public_ipv4: &str,
     private_ipv4: &str,
 ) -> Result<serde_json::Value, Error> {
-    if text.lines().any(|line| line.starts_with("variant:")) {
-        return Err(Error::Unsupported { kind: "Butane config", tool: "butane" });
-    }
     let dynamic = match container_linux::Platform::of_variable(private_ipv4) {
         Some(platform) => Dynamic::Metadata(platform),
         // Variables of a platform whose metadata has no names here.

@@ -95,7 +95,7 @@ fn kinds_are_detected_also_through_gzip() {
         ("{\"ignition\": {\"version\": \"2.0.0\"}", Kind::Ignition),
         ("\n {\"ignition\": {\"version\": \"2.2.0\"},}", Kind::Ignition),
         ("storage:\n  files: []\n", Kind::ContainerLinuxConfig),
-        ("variant: fcos\nversion: 1.0.0\n", Kind::ContainerLinuxConfig),
+        ("variant: fcos\nversion: 1.0.0\n", Kind::Butane),
     ];
     for (text, kind) in table {
         let plain = UserData::detect(text.as_bytes()).unwrap();
@@ -219,7 +219,7 @@ fn configs_to_be_translated_say_what_to_do() {
             "storage:\n  files: {}\n",
             "parsing Container Linux config: line 2, column 3: storage.files: expected a list, found a mapping",
         ),
-        ("variant: fcos\nversion: 1.0.0\n", "Butane config is not supported yet; convert it to Ignition"),
+        ("variant: fcos\nversion: 1.0.0\n", "a Butane config must become Ignition before"),
         ("{\"ignition\": {\"version\": \"2.0.0\"}", "config is not valid JSON: EOF"),
         (
             "{\"ignition\":{\"version\":\"2.2.0\"},}",

@@ -300,6 +300,7 @@ fn userdata_is_checked_before_a_machine_is_made() {
     env.write("blank", "\n\n");
     env.write("empty", "");
     env.write("mistyped.yaml", "strorage:\n  files: []\n");
+    env.write("config.bu", "variant: fcos\nversion: 1.4.0\n");
     for file in [
         "missing.ign",
         ".",
@@ -313,6 +314,7 @@ fn userdata_is_checked_before_a_machine_is_made() {
         "blank",
         "empty",
         "mistyped.yaml",
+        "config.bu",
     ] {
         pages.kola(&["spawn", "-p", "scripted", "-b", "debian", "-u", file]);
     }
@@ -324,6 +326,44 @@ fn userdata_is_checked_before_a_machine_is_made() {
     pages.kola(&["spawn", "-p", "scripted", "-b", "debian", "--keys", "--key=missing.pub"]);
     pages.compare("error-userdata");
     assert!(!env.home().join("_kola_temp").exists(), "nothing is made before all is checked");
+}
+
+#[test]
+fn butane_configs_are_translated_by_its_program() {
+    let env = env();
+    // Instead of the real one, which no package here has: it shows what it was given.
+    let script = r#"#!/bin/sh
+read -r first
+[ "$first" = "variant: fcos" ] || { echo "Error translating config: no variant" >&2; exit 1; }
+echo "warning: something is odd" >&2
+echo '{"ignition": {"version": "3.3.0"}, "passwd": {"users": [{"name": "made"}]}}'
+"#;
+    env.program("butane", script);
+    env.write("config.bu", "variant: fcos\nversion: 1.4.0\n");
+    env.write("wrong.bu", "version: 1.4.0\nvariant: fcos\n");
+    let spawn = |file: &str| {
+        env.mantle(&[
+            "kola",
+            "spawn",
+            "-p",
+            "scripted",
+            "-b",
+            "debian",
+            "--shell=false",
+            "-u",
+            file,
+            "--output-dir",
+            "out",
+        ])
+    };
+    let outcome = spawn("config.bu").expect(0);
+    assert!(outcome.stderr.contains("Butane config: warning: something is odd"), "{outcome:?}");
+    let machine = std::fs::read_dir(env.home().join("out")).unwrap().map(|e| e.unwrap().path());
+    let given = machine.map(|m| m.join("ignition.json")).find(|f| f.exists()).unwrap();
+    let given = std::fs::read_to_string(given).unwrap();
+    assert!(given.contains(r#""name":"made""#) && given.contains("sshAuthorizedKeys"), "{given}");
+    let said = spawn("wrong.bu").expect(1).stderr;
+    assert!(said.contains("translating the Butane config") && said.contains("no variant"), "{said}");
 }
 
 #[test]

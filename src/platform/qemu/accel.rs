@@ -59,30 +59,18 @@ const DEBUG_PORT: u8 = 0xf4;
 /// When KVM is asked for and cannot be used on principle.
 pub async fn decide(choice: Choice, board: Arch, program: &Path) -> Result<Decision> {
     let kvm = Decision { accel: Accel::Kvm, slowness: 1.0 };
-    let mut cache = Cache::load(cache_file());
-    let why = match (choice, unavailable(board)) {
-        (Choice::Kvm, Some(why)) => return Err(Error::new(format!("cannot use KVM: {why}"))),
-        (Choice::Kvm, None) => return Ok(kvm),
-        (Choice::Tcg, _) => "as chosen".to_owned(),
-        (Choice::Auto, Some(why)) => why,
-        (Choice::Auto, None) => {
-            let key = key(program, board, Accel::Kvm);
-            let known = cache.broken.get(&key).cloned();
-            let broken = match known {
-                Some(verdict) => verdict,
-                None => {
-                    let verdict = probe_kvm(program, board).await?;
-                    cache.broken.insert(key, verdict.clone());
-                    cache.store();
-                    verdict
-                }
-            };
-            match broken {
-                None => return Ok(kvm),
-                Some(why) => format!("KVM does not work here: {why}"),
-            }
-        }
+    let why = match choice {
+        Choice::Kvm => match unavailable(board) {
+            Some(why) => return Err(Error::new(format!("cannot use KVM: {why}"))),
+            None => return Ok(kvm),
+        },
+        Choice::Tcg => "as chosen".to_owned(),
+        Choice::Auto => match without_kvm(board, program).await? {
+            Some(why) => why,
+            None => return Ok(kvm),
+        },
     };
+    let mut cache = Cache::load(cache_file());
     let key = key(program, board, Accel::Tcg);
     let slowness = match cache.slowness.get(&key) {
         Some(&slowness) => slowness,
@@ -98,8 +86,27 @@ pub async fn decide(choice: Choice, board: Arch, program: &Path) -> Result<Decis
     Ok(Decision { accel: Accel::Tcg, slowness })
 }
 
+/// Why KVM cannot run guests of `board` here; `None` if it does.
+pub async fn without_kvm(board: Arch, program: &Path) -> Result<Option<String>> {
+    if let Some(why) = unavailable(board) {
+        return Ok(Some(why));
+    }
+    let key = key(program, board, Accel::Kvm);
+    let mut cache = Cache::load(cache_file());
+    let broken = match cache.broken.get(&key) {
+        Some(verdict) => verdict.clone(),
+        None => {
+            let verdict = probe_kvm(program, board).await?;
+            cache.broken.insert(key, verdict.clone());
+            cache.store();
+            verdict
+        }
+    };
+    Ok(broken.map(|why| format!("KVM does not work here: {why}")))
+}
+
 /// Why KVM is out of the question, if it is.
-pub(super) fn unavailable(board: Arch) -> Option<String> {
+fn unavailable(board: Arch) -> Option<String> {
     if Arch::host() != Some(board) {
         return Some(format!("this host is not of the board's architecture, {board}"));
     }

@@ -128,12 +128,13 @@ fn program(name: &str, package: &str) -> Result<PathBuf> {
         .ok_or_else(|| Error::new(format!("{name} is not installed (Debian: apt-get install {package})")))
 }
 
-/// Why guests of a board cannot be run by KVM here, as far as that is known without trying.
-pub fn without_kvm(board: &str) -> Option<String> {
-    match Arch::of_board(board) {
-        Ok(board) => accel::unavailable(board),
-        Err(e) => Some(chain(&e)),
-    }
+/// Why guests of a board cannot be run by KVM here, found out by running one; `None` if they can.
+///
+/// # Errors
+/// When there is no QEMU for the board, or it cannot be run.
+pub async fn without_kvm(board: &str) -> Result<Option<String>> {
+    let board = Arch::of_board(board)?;
+    accel::without_kvm(board, &program(board.program(), board.package())?).await
 }
 
 /// The image that the options name, or the default one, with its facts.
