@@ -24,6 +24,7 @@ use ::mantle::args;
 use ::mantle::cloud::aws;
 use ::mantle::cloud::google::sources as google;
 use ::mantle::error::{Result, SUCCESS, usage};
+use ::mantle::network::discovery;
 use ::mantle::platform::image;
 use clap::{Arg, ArgMatches, Args as _, Command, FromArgMatches as _};
 
@@ -53,6 +54,11 @@ const MANUAL: Manual = Manual {
         &[
             ("MANTLE_GUEST_DIR", "Where mantle's own guest images are."),
             ("MANTLE_SSH_DIR", "Where the socket of the SSH agent with the flight's key is made."),
+            (
+                discovery::VARIABLE,
+                "The discovery service for etcd clusters on platforms whose machines do not reach kola, in place of \
+                 https://discovery.etcd.io.",
+            ),
             ("REPO_ROOT, BUILD_ROOT", "The SDK's source root and build output; absolute paths."),
             ("SSH_AUTH_SOCK", "The agent whose keys `spawn --keys` adds."),
             ("TMPDIR", "Where temporary disks and sockets are made."),

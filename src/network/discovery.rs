@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::{Error, serve};
 use crate::debug;
+use crate::http::{Client, Limits, Retry, shown};
 
 const LOG: &str = "network/discovery";
 const PREFIX: &str = "/v2/keys";
@@ -174,6 +175,35 @@ impl Store {
     }
 }
 
+/// The discovery service that etcd's makers keep for everybody.
+const PUBLIC: &str = "https://discovery.etcd.io";
+/// Variable with another one.
+pub const VARIABLE: &str = "MANTLE_DISCOVERY_URL";
+
+/// A URL at which a cluster of `size` etcd members can find each other, from the service that `$MANTLE_DISCOVERY_URL`
+/// names, else from etcd's own on the Internet: for machines that do not reach a [`Server`] of this process.
+///
+/// # Errors
+/// When it cannot be reached, refuses, or answers with something else.
+pub async fn public_url(size: usize) -> Result<String, Error> {
+    let named = std::env::var(VARIABLE).ok().filter(|v| !v.is_empty());
+    url_from(named.as_deref().unwrap_or(PUBLIC), size, Retry::from_environment()).await
+}
+
+async fn url_from(service: &str, size: usize, retry: Retry) -> Result<String, Error> {
+    let text = format!("{}/new?size={size}", service.trim_end_matches('/'));
+    let url: reqwest::Url = text.parse().map_err(|_| Error::NoUrl(format!("${VARIABLE}")))?;
+    let failed = |source| Error::Discovery { url: shown(&url), source: Box::new(source) };
+    let client = Client::new(Limits::from_environment(), retry).map_err(failed)?;
+    let ask = |client: &Client| client.request(Method::GET, url.clone());
+    let answer = client.call(LOG, &[], ask).await.map_err(failed)?;
+    let body = String::from_utf8_lossy(&answer.body).trim().to_owned();
+    match body.parse::<reqwest::Url>() {
+        Ok(cluster) if matches!(cluster.scheme(), "http" | "https") => Ok(body),
+        _ => Err(Error::NoUrl(format!("the answer of {}", shown(&url)))),
+    }
+}
+
 /// A discovery service; its URLs are good for as long as [`Server::serve`] runs.
 pub struct Server {
     base: String,
@@ -305,6 +335,33 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn the_services_of_others_are_asked_again_and_not_believed_everything() {
+        use crate::http::fake::Fake;
+        let retry = || Retry { first: Duration::ZERO, ..Retry::default() };
+        let ask = async |says: &'static [(u16, &'static str)]| {
+            let mut says = says.iter();
+            let fake = Fake::start(move |_| says.next().map(|(s, b)| (*s, (*b).into())).unwrap()).await;
+            let got = url_from(&fake.url, 3, retry()).await;
+            (got.map_err(|e| e.to_string()), fake)
+        };
+        let (got, fake) = ask(&[(503, ""), (200, "https://discovery.example/abc\n")]).await;
+        assert_eq!(got.unwrap(), "https://discovery.example/abc");
+        assert!(
+            fake.journal().iter().all(|a| a.path == "/new" && a.get("size") == "3"),
+            "{:?}",
+            fake.journal()
+        );
+        let (got, _fake) = ask(&[(200, "no $(url)")]).await;
+        let said = got.unwrap_err();
+        assert!(
+            said.starts_with("the answer of http://127.0.0.1:") && said.ends_with(" is no URL"),
+            "{said}"
+        );
+        let (got, _fake) = ask(&[(404, "")]).await;
+        assert!(got.unwrap_err().starts_with("cannot get a cluster's URL from http://127.0.0.1:"));
+    }
 
     fn server() -> (Arc<Server>, String) {
         let server = Arc::new(Server::new(([10, 0, 0, 1], 4001).into()));

@@ -57,6 +57,18 @@ pub enum Error {
     /// A host name that cannot be a label of a domain name.
     #[error("{0:?} is not a host name")]
     HostName(String),
+    /// The discovery service of the Internet did not answer.
+    #[error("cannot get a cluster's URL from {url}")]
+    Discovery {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<crate::http::Error>,
+    },
+    /// Something that should be a URL is none.
+    #[error("{0} is no URL")]
+    NoUrl(String),
     /// The key store for etcd discovery has reached its bound.
     #[error("the etcd discovery service has no room for another cluster")]
     StoreFull,

@@ -41,6 +41,7 @@ pub static DISTRIBUTIONS: &[Distribution] = &[
         features: &[
             "ab-usr",
             "btrfs",
+            "cgpt",
             "cloudinit",
             "dbus",
             "docker",
@@ -98,6 +99,7 @@ pub static DISTRIBUTIONS: &[Distribution] = &[
         features: &[
             "ab-usr",
             "btrfs",
+            "cgpt",
             "cloudinit",
             "dbus",
             "docker",

@@ -109,6 +109,7 @@ pub struct Field {
 pub const FEATURES: &[(&str, &str)] = &[
     ("ab-usr", "Two partitions for /usr, one of them in use."),
     ("btrfs", "Ignition can make btrfs file systems, and the kernel mounts them."),
+    ("cgpt", "cgpt sets which half of /usr the bootloader takes, and how often it tries."),
     ("cloudinit", "coreos-cloudinit reads cloud-configs and scripts."),
     ("crio", "CRI-O is installed."),
     ("dbus", "The system bus answers."),

@@ -33,7 +33,7 @@ pub fn tests() -> Vec<Test> {
             .description("Containers on two machines talk to each other, both ways")
             .cluster_size(2)
             .distros(["cl", "debian"])
-            .features(["docker", "kernel", "private-network"]),
+            .features(["cluster-network", "docker", "kernel"]),
         Test::new("docker.userns", userns)
             .description("Root in a container is somebody else outside")
             .container_linux(USERNS)

@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Test> {
         .cluster_size(3)
         .container_linux(DISCOVERY)
         .ignition_v3(DISCOVERY_V3)
-        .features(["etcd", "private-network"]),
+        .features(["cluster-network", "etcd"]),
         etcd_member(
             Test::new("cl.etcd-member.v2-backup-restore", backup_restore)
                 .description("What was saved from a store of version 2 is there again in a new cluster"),
@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
         .container_linux(BACKUP)
         .ignition_v3(BACKUP_V3)
         .exclude_platforms(["esx"])
-        .features(["etcd", "private-network"]),
+        .features(["etcd"]),
         etcd_member(
             Test::new("cl.etcd-member.etcdctlv3", etcdctl_v3)
                 .description("etcd's client speaks version 3 of the API"),
@@ -66,7 +66,7 @@ fn etcd_cluster(test: Test) -> Test {
         .distros(["rhcos", "debian"])
         .flags([Flag::RequiresInternetAccess])
         .offline_distros(["debian"])
-        .features(["etcd", "private-network"])
+        .features(["cluster-network", "etcd"])
 }
 
 /// A cluster whose members find each other, in Container Linux.

@@ -25,7 +25,7 @@ pub fn tests() -> Vec<Test> {
             .distros(["cl", "debian"])
             .flags([Flag::RequiresInternetAccess])
             .offline_distros(["debian"])
-            .features(["etcd", "locksmith", "private-network"])
+            .features(["cluster-network", "etcd", "locksmith"])
             .timeout(Duration::from_secs(20 * 60)),
         Test::new("coreos.locksmith.tls", tls)
             .description("locksmith talks to etcd with a certificate of its own")

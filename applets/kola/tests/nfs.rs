@@ -14,11 +14,11 @@ pub fn tests() -> Vec<Test> {
             .description("A file made on an NFS server is seen by a client, version 3")
             .cluster_size(0)
             .distros(["cl", "fcos", "debian"])
-            .features(["kernel", "nfs", "private-network"]),
+            .features(["cluster-network", "kernel", "nfs"]),
         Test::new("linux.nfs.v4", |c| nfs(c, &Version { number: "4", kind: "nfs4", path: "/" }))
             .description("A file made on an NFS server is seen by a client, version 4")
             .cluster_size(0)
-            .features(["kernel", "nfs", "private-network"]),
+            .features(["cluster-network", "kernel", "nfs"]),
     ]
 }
 

@@ -27,7 +27,7 @@ pub fn tests() -> Vec<Test> {
             .description("Containers of podman on two machines talk to each other, both ways")
             .cluster_size(2)
             .distros(["rhcos", "debian"])
-            .features(["kernel", "podman", "private-network"]),
+            .features(["cluster-network", "kernel", "podman"]),
     ]
 }
 

@@ -13,7 +13,7 @@ pub fn tests() -> Vec<Test> {
             .description("A journal can be read over the network from another machine")
             .cluster_size(0)
             .distros(["cl", "debian"])
-            .features(["journal-remote", "private-network"]),
+            .features(["cluster-network", "journal-remote"]),
         Test::new("systemd.sysusers.gshadow", gshadow)
             .description("A group with a long list of members is read from gshadow without a crash")
             .distros(["cl", "fcos", "debian"]),

@@ -52,7 +52,7 @@ pub fn tests() -> Vec<Test> {
 fn by_hand(test: Test) -> Test {
     test.container_linux(NO_UPDATES)
         .distros(["cl", "debian"])
-        .features(["ab-usr", "disks", "firmware", "update-engine"])
+        .features(["ab-usr", "cgpt", "disks", "firmware", "update-engine"])
         // A system that does not come up sits in its emergency shell for five minutes before the old one is tried.
         .timeout(Duration::from_secs(25 * 60))
 }

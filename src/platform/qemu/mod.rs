@@ -244,13 +244,17 @@ impl Flight for QemuFlight {
     }
 
     fn lacking(&self) -> &'static [(&'static str, &'static str)] {
-        const NETWORK: (&str, &str) = ("private-network", "each machine is alone behind QEMU's own network");
-        const FIRMWARE: (&str, &str) = ("firmware", "the kernel is started directly");
+        const ALONE: &str = "each machine is alone behind QEMU's own network";
+        const ALL: &[(&str, &str)] = &[
+            ("cluster-network", ALONE),
+            ("private-network", ALONE),
+            ("firmware", "the kernel is started directly"),
+        ];
         match (&self.network, &self.setup.kernel) {
             (Some(_), None) => &[],
-            (Some(_), Some(_)) => &[FIRMWARE],
-            (None, None) => &[NETWORK],
-            (None, Some(_)) => &[NETWORK, FIRMWARE],
+            (Some(_), Some(_)) => &ALL[2..],
+            (None, None) => &ALL[..2],
+            (None, Some(_)) => ALL,
         }
     }
 

@@ -161,7 +161,10 @@ async fn own_guest_boots_without_privileges() {
     let flight = flight::<QemuUnpriv>(options, base(out.path(), "amd64-usr")).await.unwrap();
     assert_eq!(flight.properties()["mangled"], false);
     assert!(flight.slowness() >= 3.0);
-    assert_eq!(flight.lacking().iter().map(|l| l.0).collect::<Vec<_>>(), ["private-network", "firmware"]);
+    assert_eq!(
+        flight.lacking().iter().map(|l| l.0).collect::<Vec<_>>(),
+        ["cluster-network", "private-network", "firmware"]
+    );
     let extra = Disk::Empty { size: "1G".into(), device: vec!["serial=extra".into()] };
     let wishes = MachineOptions { disks: vec![extra], ..MachineOptions::default() };
     let start = Instant::now();

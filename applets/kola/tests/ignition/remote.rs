@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Test> {
             .native([Native::new("Serve", serve)])
             .exclude_platforms(["do"])
             .distros(["cl", "rhcos", "fcos", "debian"])
-            .features(["private-network"]),
+            .features(["cluster-network"]),
         Test::new("coreos.ignition.v2_1.resource.remote", |c| async move {
             let all = "kola-anonymous";
             check(&c, &*c.machine(0)?, &[("http", all), ("https", all), ("s3-anon", all)]).await
@@ -51,7 +51,7 @@ pub fn tests() -> Vec<Test> {
             // Upstream leaves out qemu as well, for Ignition issue 645.
             .exclude_platforms(["do", "packet"])
             .distros(["cl", "rhcos", "fcos", "debian"])
-            .features(["private-network"]),
+            .features(["cluster-network"]),
     ]
 }
 
