@@ -8,7 +8,8 @@ MANTLE := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mantle
 STATIC := OPENSSL_STATIC=1 RUSTFLAGS="-C target-feature=+crt-static"
 TESTING := --features test-platform
 
-.PHONY: demo test setup release guest guest-full generate lint check kola-nspawn kola-qemu bench
+.PHONY: demo test test-full setup release guest guest-full guest-all generate lint check check-full kola-nspawn kola-qemu \
+	kola-full bench
 
 demo: setup release guest          ## boot a real guest in QEMU and test it
 	$(MANTLE) kola run --parallel 2 debian.basic coreos.auth.verify 'coreos.ignition.v2.*' systemd.sysusers.gshadow
@@ -16,6 +17,9 @@ demo: setup release guest          ## boot a real guest in QEMU and test it
 
 test: setup guest-full lint check release kola-nspawn kola-qemu   ## everything CI runs
 	@echo "all tests passed"
+
+test-full: test guest-all check-full kola-full   ## what takes longer than CI should; a few hours where guests are emulated
+	@echo "all tests passed, long ones too"
 
 setup:                             ## install the Debian packages that building and testing need
 	tests/setup.sh
@@ -30,6 +34,10 @@ guest:                             ## mantle's own guest image
 guest-full:                        ## the same with docker, podman, etcd, NFS, ...
 	tests/guest/build.sh --variant full
 
+guest-all: guest-full              ## and those that can be updated, or have SELinux
+	tests/guest/build.sh --variant update
+	tests/guest/build.sh --variant selinux
+
 generate:                          ## rewrite man pages and completions
 	cargo run --quiet -- generate all --out .
 
@@ -40,6 +48,9 @@ lint:
 check:                             ## unit and integration tests
 	cargo nextest run --locked $(TESTING)
 
+check-full: release guest-all      ## tests that are left out of `check` because they take minutes
+	MANTLE_TEST_KOLET=$(MANTLE) cargo nextest run --locked $(TESTING) --run-ignored ignored-only
+
 kola-nspawn: release guest-full    ## all tests that need no machine of their own, in containers
 	$(MANTLE) kola run --platform nspawn --parallel 2 --output-dir $(CARGO_TARGET_DIR)/_nspawn_temp
 	MANTLE_TEST_KOLET=$(MANTLE) cargo nextest run --locked $(TESTING) -E 'test(kola::updates)'
@@ -48,3 +59,6 @@ kola-qemu: release guest-full      ## those that need a machine, and full boots 
 	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/kola
 	MANTLE=$(MANTLE) MANTLE_TEST_MACHINES=qemu-unpriv cargo nextest run --locked $(TESTING) \
 		-E 'test(kola::real_tests) + test(readme::real_tests)'
+
+kola-full: release guest-all       ## every test that one of our guests can run, three times, on both local platforms
+	MANTLE=$(MANTLE) tests/kola-full.sh $(CARGO_TARGET_DIR)/kola

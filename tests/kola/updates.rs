@@ -151,10 +151,8 @@ fn a_payload_is_installed_there_and_back_again() {
     assert!(said.contains("current status UPDATE_STATUS_REPORTING_ERROR_EVENT"), "{said}");
 }
 
-/// Firmware, bootloader, both halves and their kernels: as a user's machine is updated.
-#[test]
-#[ignore = "boots an emulated machine three times, minutes; wants tests/guest/build.sh --variant update"]
-fn a_machine_is_updated_there_and_back_again() {
+/// The guest that can be updated, for QEMU, and a payload for it.
+fn updatable() -> (Env, String, String) {
     let mut env = env();
     env.guarded(Limit::MACHINES);
     let own = guest("guest.qcow2").map(|g| g.join("update")).filter(|g| g.is_dir());
@@ -162,10 +160,33 @@ fn a_machine_is_updated_there_and_back_again() {
     let key = PKey::private_key_from_pem(&std::fs::read(own.join("update.key")).unwrap()).unwrap();
     let to = env.home().join("payload");
     payload(&std::fs::File::open(own.join("usr-next.img")).unwrap(), &key, &to);
-    let image = own.join("guest.qcow2");
+    let path = |p: PathBuf| p.display().to_string();
+    (env, path(own.join("guest.qcow2")), path(to))
+}
+
+/// The same by kola's own tests, one of whose machines is the server, and what else wants such a guest.
+#[test]
+#[ignore = "boots emulated machines, minutes; wants tests/guest/build.sh --variant update and MANTLE_TEST_KOLET"]
+fn tests_of_updates_run_on_machines() {
+    let (env, image, payload) = updatable();
+    let kolet = std::env::var_os("MANTLE_TEST_KOLET").expect("MANTLE_TEST_KOLET names a static mantle");
+    std::os::unix::fs::symlink(std::path::absolute(kolet).unwrap(), env.home().join("kolet")).unwrap();
+    let tests = ["cl.omaha.ping", "cl.update.payload", "coreos.locksmith.reboot"];
+    let words = ["kola", "run", "-p", "qemu", "--parallel", "2", "--qemu-image", &image];
+    let outcome = env.mantle(&[&words[..], &["--update-payload", &payload], &tests].concat()).expect(0);
+    for test in tests {
+        assert!(outcome.stdout.contains(&format!("--- PASS: {test} (")), "{outcome:?}");
+    }
+}
+
+/// Firmware, bootloader, both halves and their kernels: as a user's machine is updated.
+#[test]
+#[ignore = "boots an emulated machine three times, minutes; wants tests/guest/build.sh --variant update"]
+fn a_machine_is_updated_there_and_back_again() {
+    let (env, image, payload) = updatable();
     let words = ["kola", "updatepayload", "-v", "-p", "qemu", "--output-dir", "out"];
-    let ours = ["--qemu-image", image.to_str().unwrap(), "--payload", to.to_str().unwrap()];
-    let outcome = env.mantle(&[&words[..], &ours].concat()).expect(0);
+    let outcome =
+        env.mantle(&[&words[..], &["--qemu-image", &image, "--payload", &payload]].concat()).expect(0);
     assert!(outcome.stdout.starts_with("--- PASS: CoreOS upgrade test ("), "{outcome:?}");
     // What the machine said of itself at each of its boots.
     let machine = std::fs::read_dir(env.home().join("out")).unwrap().map(|e| e.unwrap().path());
