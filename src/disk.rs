@@ -2,6 +2,9 @@
 //!
 //! Sources: Virtual Disk Format 5.0 (VMware), docs/interop/qcow2.txt (QEMU).
 
+pub mod sparse;
+pub mod vhd;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;

@@ -19,6 +19,7 @@ use super::object::{Report, may_pass, read_at};
 use super::snapshot::tags;
 use super::unfinished::{Identity, Record, Slot, Work};
 use super::wait::until;
+use crate::disk::sparse::is_zero;
 use crate::poll::{Answer, Poll};
 use crate::{info, warning};
 
@@ -262,26 +263,9 @@ async fn read_block(file: Arc<File>, index: u32, size: u64) -> std::io::Result<O
     Ok(Some(whole.into()))
 }
 
-/// Whether there is nothing but zeros.
-fn is_zero(bytes: &[u8]) -> bool {
-    // Sixteen at a time, without a branch inside a chunk: as fast as memory.
-    let (chunks, rest) = bytes.as_chunks::<64>();
-    chunks.iter().all(|c| c.iter().fold(0, |a, b| a | b) == 0) && rest.iter().all(|b| *b == 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zeros_are_recognised_wherever_the_other_byte_is() {
-        assert!(is_zero(&[]) && is_zero(&[0; 1000]));
-        for at in [0, 63, 64, 500, 960, 999] {
-            let mut bytes = [0; 1000];
-            bytes[at] = 1;
-            assert!(!is_zero(&bytes), "{at}");
-        }
-    }
 
     #[tokio::test]
     async fn blocks_are_padded_and_empty_ones_left_out() {
