@@ -6,6 +6,7 @@ mod call;
 mod calls;
 #[cfg(test)]
 pub(crate) mod fake;
+mod identity;
 pub mod mask;
 pub mod proxy;
 mod renewing;
@@ -25,6 +26,9 @@ use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, Url};
 
 pub use call::{CallError, Cause, Class, Reader, Refusal, Refused};
 pub use calls::{Access, Calls, How, Lane, Open, PATIENT, Repeat};
+#[cfg(test)]
+pub(crate) use identity::tests::certificate as identity_for_tests;
+pub use identity::{Identity, Unfit};
 pub use proxy::{ENVIRONMENT, Proxies};
 pub use renewing::{Expires, Renewing};
 pub use retry::{Budget, Retry, Transient};
@@ -223,11 +227,13 @@ pub struct Setup {
     pub redirects: bool,
     /// Certificates in PEM that replace the system's trust roots.
     pub roots: Option<Vec<u8>>,
+    /// Who the client is, for servers that ask for a certificate.
+    pub identity: Option<Identity>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { direct: false, redirects: true, roots: None }
+        Self { direct: false, redirects: true, roots: None, identity: None }
     }
 }
 
@@ -309,6 +315,10 @@ impl Client {
             Some(pem) => {
                 builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(pem).map_err(Error::Setup)?)
             }
+        };
+        let builder = match &setup.identity {
+            None => builder,
+            Some(Identity(identity)) => builder.identity(identity.clone()),
         };
         let inner = builder.build().map_err(Error::Setup)?;
         Ok(Self { inner, limits, retry, proxies, trusted: trusted.into() })

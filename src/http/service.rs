@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hyper::body::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -278,9 +278,11 @@ impl<'a, A: Authorize> Call<'a, A> {
         let mut request = reqwest::Request::new(self.method.clone(), self.url.clone());
         *request.headers_mut() = self.headers.clone();
         let body = self.body.as_ref().map_err(wrong)?;
-        // Servers want the length of what may have a body, even if that is 0.
-        if !body.is_empty() || matches!(self.method, Method::POST | Method::PUT | Method::PATCH) {
+        if !body.is_empty() {
             *request.body_mut() = Some(body.clone().into());
+        } else if matches!(self.method, Method::POST | Method::PUT | Method::PATCH) {
+            // Servers want the length of what may have a body, even if that is 0; the client would leave it out.
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         Ok(request)
     }
