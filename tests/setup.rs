@@ -55,10 +55,11 @@ impl Machine {
         env.write("tests/packages.txt", &format!("# a list\n\n{list}"));
         env.write("tests/guest/packages-host.txt", "# nothing\n");
         env.write("tests/guest/packages-run.txt", "");
-        for file in ["emulators.txt", "moto.txt"] {
+        for file in ["azurite.txt", "emulators.txt", "moto.txt"] {
             env.write(&format!("tests/support/{file}"), file);
         }
         env.write(".cache/mantle/test-venv/installed.txt", "emulators.txtmoto.txt\n");
+        env.write(".cache/mantle/test-node/installed.txt", "azurite.txt\n");
         env.write("state/installed/.keep", "");
         env.write("state/behaviour", behaviour);
         for (package, version) in installed {

@@ -92,4 +92,18 @@ if [ "$wanted" != "$(cat "$venv/installed.txt" 2>/dev/null)" ]; then
         -r "$here/support/emulators.txt" -r "$here/support/moto.txt"
     echo "$wanted" > "$venv/installed.txt"
 fi
+node=${MANTLE_TEST_NODE:-$HOME/.cache/mantle/test-node}
+wanted=$(cat "$here/support/azurite.txt")
+if [ "$wanted" != "$(cat "$node/installed.txt" 2>/dev/null)" ]; then
+    command -v npm >/dev/null || die "npm is missing: install Node.js 20 or newer with npm first (Debian: apt-get install npm)"
+    say "installing an emulator of Azure's storage into $node"
+    mkdir -p "$node"
+    # shellcheck disable=SC2046 # a list of words
+    npm install --prefix "$node" --no-audit --no-fund --loglevel=error \
+        $(echo "$wanted" | grep -v '^#') >"$log" 2>&1 || {
+        tail -n 20 "$log" | sed 's/^/    /' >&2
+        die "npm could not install it"
+    }
+    echo "$wanted" > "$node/installed.txt"
+fi
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest

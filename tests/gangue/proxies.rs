@@ -1,19 +1,13 @@
 //! Proxies and certificates of the environment, and secrets in what is said.
 
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
-use openssl::ssl::{SslAcceptor, SslMethod};
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509NameBuilder};
+use openssl::x509::X509;
 
 use super::{Bench, PATH};
 use crate::support::http::{Reply, Response, serve};
+use crate::support::tls::{self, certificate};
 use crate::support::{Env, Outcome};
 
 fn get(env: &Env, url: &str) -> Outcome {
@@ -87,50 +81,9 @@ fn trusted_certificates_that_cannot_be_used_are_no_secret() {
     assert!(bench.server.take_log().is_empty());
 }
 
-/// A certificate of this name for 127.0.0.1, by an authority or by itself.
-fn certificate(name: &str, authority: Option<(&X509, &PKey<Private>)>) -> (X509, PKey<Private>) {
-    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
-    let mut subject = X509NameBuilder::new().unwrap();
-    subject.append_entry_by_text("CN", name).unwrap();
-    let subject = subject.build();
-    let mut new = X509::builder().unwrap();
-    new.set_version(2).unwrap();
-    new.set_serial_number(&BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap()).unwrap();
-    new.set_subject_name(&subject).unwrap();
-    new.set_issuer_name(authority.map_or(&subject, |(a, _)| a.subject_name())).unwrap();
-    new.set_pubkey(&key).unwrap();
-    new.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
-    new.set_not_after(&Asn1Time::days_from_now(9).unwrap()).unwrap();
-    let extension = match authority {
-        Some(_) => SubjectAlternativeName::new().ip("127.0.0.1").build(&new.x509v3_context(None, None)),
-        None => BasicConstraints::new().critical().ca().build(),
-    };
-    new.append_extension(extension.unwrap()).unwrap();
-    new.sign(authority.map_or(&*key, |(_, k)| k), MessageDigest::sha256()).unwrap();
-    (new.build(), key)
-}
-
 /// A server of one file over TLS.
 fn serve_tls(certificate: &X509, key: &PKey<Private>) -> SocketAddr {
-    let mut acceptor = SslAcceptor::mozilla_intermediate(SslMethod::tls()).unwrap();
-    acceptor.set_certificate(certificate).unwrap();
-    acceptor.set_private_key(key).unwrap();
-    let acceptor = acceptor.build();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = acceptor.accept(stream.unwrap()) else { continue };
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
-                head.push(byte[0]);
-            }
-            let _ =
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
-            let _ = stream.shutdown();
-        }
-    });
-    address
+    tls::serve(tls::acceptor(certificate, key), |_| Response::new(200, "text/plain", "hello"))
 }
 
 #[test]

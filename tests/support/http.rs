@@ -151,7 +151,11 @@ fn reset(stream: &TcpStream) -> Option<()> {
     socket.set_linger(Some(Duration::ZERO)).ok()
 }
 
-fn write(mut stream: &TcpStream, answer: &Response, head: bool, bytes: usize) -> io::Result<()> {
+/// Writes an answer, with so many bytes of its body.
+///
+/// # Errors
+/// When the client has left.
+pub fn write(mut stream: impl Write, answer: &Response, head: bool, bytes: usize) -> io::Result<()> {
     let mut text = format!("HTTP/1.1 {} X\r\n", answer.status);
     let mut sized = answer.status == 204 || answer.status == 304;
     for (name, value) in &answer.headers {
@@ -208,7 +212,8 @@ fn read_body(reader: &mut impl BufRead, headers: &[(String, String)]) -> Option<
     Some(Some(body))
 }
 
-fn read_request(reader: &mut impl BufRead, mut stream: &TcpStream) -> Option<Request> {
+/// Reads a request; who waits for a word before the body gets it on `stream`.
+pub fn read_request(reader: &mut impl BufRead, mut stream: impl Write) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
     let mut words = line.split_whitespace();

@@ -9,6 +9,7 @@ pub mod moto;
 pub mod places;
 pub mod proxy;
 pub mod server;
+pub mod tls;
 pub mod toy;
 
 use std::collections::BTreeMap;
