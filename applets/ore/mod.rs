@@ -4,6 +4,7 @@
 //! its place in the group's record. All else is made of these: commands, help, man pages.
 
 mod aws;
+mod azure;
 mod gc;
 mod gcloud;
 mod group;
@@ -18,7 +19,7 @@ use clap::{ArgMatches, Command};
 use self::group::Group;
 
 /// The clouds, in the order of help.
-const GROUPS: &[Group] = &[aws::GROUP, gcloud::GROUP];
+const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, gcloud::GROUP];
 
 /// One list of what all groups have in one of their lists.
 macro_rules! of_all_groups {

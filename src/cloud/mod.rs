@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod aws;
+pub mod azure;
 pub mod gc;
 pub mod google;
 pub mod profile;

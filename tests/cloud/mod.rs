@@ -4,5 +4,6 @@
 //! and kola and ore against that (`kola.rs`, `ore`). What must hold of kola in each of them is in `matrix.rs`.
 
 mod aws;
+mod azure;
 mod gce;
 mod matrix;
