@@ -24,6 +24,7 @@ pub mod aws;
 pub mod cloud;
 pub mod deployment;
 pub mod distribution;
+pub mod external;
 pub mod gce;
 pub mod guest;
 pub mod image;
@@ -37,6 +38,7 @@ mod scripted;
 pub static DRIVERS: &[Driver] = &[
     Driver::of::<aws::AwsPlatform>(),
     Driver::of::<gce::Gce>(),
+    Driver::of::<external::External>(),
     Driver::of::<nspawn::Nspawn>(),
     Driver::of::<qemu::Qemu>(),
     Driver::of::<qemu::QemuUnpriv>(),

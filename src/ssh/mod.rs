@@ -15,6 +15,7 @@ mod files;
 mod key;
 mod session;
 mod shell;
+mod socks;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -28,6 +29,7 @@ pub use client::{Client, Stream};
 pub use files::{install_file, read_file};
 pub use key::Key;
 pub use shell::restore_terminal;
+pub use socks::Socks;
 
 /// The cause of an error: from the system, from libssh2 or from OpenSSL.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -280,6 +282,8 @@ pub struct Login {
 pub enum Auth {
     /// By a key pair.
     Key(Arc<Key>),
+    /// By a private key in PEM or OpenSSH's form, as it stands in a user's file, without a passphrase.
+    PrivateKey(crate::secret::Secret),
     /// By a password; also tried as the answer to keyboard-interactive prompts.
     Password(String),
 }
@@ -287,7 +291,7 @@ pub enum Auth {
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let auth = match self.auth {
-            Auth::Key(_) => "key",
+            Auth::Key(_) | Auth::PrivateKey(_) => "key",
             Auth::Password(_) => "password",
         };
         f.debug_struct("Login").field("user", &self.user).field("auth", &auth).finish()

@@ -3,6 +3,7 @@
 
 mod deaths;
 mod errors;
+mod external;
 mod interrupt;
 mod leftovers;
 mod listing;
