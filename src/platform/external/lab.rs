@@ -20,6 +20,8 @@ const LARGEST_VARIABLE: usize = 96 << 10;
 const LONGEST_COMMANDS: usize = 16 << 10;
 /// For a connection to the management host, login included.
 const CONNECT: Duration = Duration::from_secs(60);
+/// How long freeing a machine may take at least: somebody who makes machines in seconds must not leave one for that.
+const DEPROVISION: Duration = Duration::from_secs(300);
 /// How much of what a console's command says on stderr is kept, in bytes.
 const STDERR: u64 = 2 << 10;
 
@@ -98,27 +100,32 @@ impl Lab {
     /// Runs a step to its end and returns what it wrote to stdout. Dropping the future does not end the user's commands:
     /// [`Step::Deprovision`] does that first of all.
     pub(super) async fn run(&self, step: Step<'_>, machine: &str, address: Option<&str>) -> Result<String> {
-        let (name, commands, input, what) = match step {
-            Step::Provision(data) => ("provision", &self.commands.provision, data, "provisioning"),
-            Step::Deprovision => ("deprovision", &self.commands.deprovision, "", "deprovisioning"),
+        let (name, commands, input, what, limit) = match step {
+            Step::Provision(data) => {
+                ("provision", &self.commands.provision, data, "provisioning", self.limit)
+            }
+            Step::Deprovision => {
+                let limit = self.limit.max(DEPROVISION);
+                ("deprovision", &self.commands.deprovision, "", "deprovisioning", limit)
+            }
         };
         let words = words(name, machine, commands, address);
         let failed = || format!("{what} commands of machine {machine} failed{}", self.on());
         match &self.host {
             Host::Here => {
                 let command = Command::new("sh").args(&words[1..]).input(input);
-                let output = command.output(self.limit).await.during(failed)?;
+                let output = command.output(limit).await.during(failed)?;
                 Ok(String::from_utf8_lossy(&output.stdout).into_owned())
             }
             Host::There(client) => {
                 let line = line(&words);
                 let run = client.run_with_input(&line, input);
-                match tokio::time::timeout(self.limit, run).await {
+                match tokio::time::timeout(limit, run).await {
                     Ok(output) => Ok(output.during(failed)?.stdout),
                     Err(_) => Err(Error::new(format!(
                         "{}: they did not end within {} s",
                         failed(),
-                        self.limit.as_secs()
+                        limit.as_secs()
                     ))),
                 }
             }
