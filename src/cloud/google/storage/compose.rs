@@ -140,7 +140,7 @@ impl Storage {
         let sources: Vec<_> = parts.iter().zip(made).map(source).collect();
         let body = json!({"sourceObjects": sources, "destination": attributes});
         let call = self.call("compose", &at.to_string(), Method::POST, url).json(&body);
-        let ours = async || self.is_ours(at, whole).await;
+        let ours = self.is_ours(at, whole);
         match self.change(call, ours).await? {
             Changed::Answer(answer) => stored("compose", at, &answer, whole),
             Changed::Before(object) => Ok(object),

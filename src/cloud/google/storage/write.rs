@@ -101,7 +101,7 @@ impl Storage {
         let mut url = url.clone();
         url.query_pairs_mut().append_pair("uploadType", "multipart");
         let call = self.call("insert", &at.to_string(), Method::POST, url).body(&kind, body);
-        let changed = self.change(call, async || self.is_ours(at, fingerprint).await).await?;
+        let changed = self.change(call, self.is_ours(at, fingerprint)).await?;
         match changed {
             Changed::Answer(answer) => stored("insert", at, &answer, fingerprint),
             Changed::Before(object) => Ok(object),
@@ -142,9 +142,11 @@ impl Storage {
             }
             let call = self.call("rewrite", &to.to_string(), Method::POST, url);
             let call = call.body("application/json", body.clone());
-            let ours = async || match copy.fingerprint {
-                Some(fingerprint) => self.is_ours(to, fingerprint).await,
-                None => Ok(None),
+            let ours = async {
+                match copy.fingerprint {
+                    Some(fingerprint) => self.is_ours(to, fingerprint).await,
+                    None => Ok(None),
+                }
             };
             let answer = match self.change(call, ours).await? {
                 Changed::Answer(answer) => answer,
@@ -186,7 +188,7 @@ impl Storage {
             .append_pair("fields", FIELDS);
         let body = difference(from, to);
         let call = self.call("patch", &at.to_string(), Method::PATCH, url).body("application/json", body);
-        let ours = async || {
+        let ours = async {
             let object = self.get(at).await?;
             Ok((object.generation == generation && object.attributes() == *to).then_some(object))
         };
@@ -205,7 +207,7 @@ impl Storage {
         OnlyIf::Generation(generation).apply(&mut url);
         url.query_pairs_mut().append_pair("ifMetagenerationMatch", &metageneration.to_string());
         let call = self.call("delete", &at.to_string(), Method::DELETE, url);
-        match self.change(call, async || Ok(None)).await {
+        match self.change(call, std::future::ready(Ok(None))).await {
             Err(e) if e.status() != Some(StatusCode::NOT_FOUND) => Err(e),
             _ => Ok(()),
         }
@@ -216,14 +218,14 @@ impl Storage {
     pub(super) async fn change(
         &self,
         call: Call<'_, Door>,
-        ours: impl AsyncFn() -> Result<Option<Object>, Error>,
+        ours: impl Future<Output = Result<Option<Object>, Error>>,
     ) -> Result<Changed, Error> {
         let doubt = AtomicBool::new(false);
         match self.checked(call.limit(MAX_ANSWER).data().doubt(&doubt).send().await).await {
             Err(e)
                 if e.status() == Some(StatusCode::PRECONDITION_FAILED) && doubt.load(Ordering::Relaxed) =>
             {
-                ours().await?.map(Changed::Before).ok_or(e)
+                ours.await?.map(Changed::Before).ok_or(e)
             }
             outcome => outcome.map(Changed::Answer),
         }
