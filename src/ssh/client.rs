@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use super::connect::{Hangup, Target};
-use super::session::{Busy, Ending, Failure, Link, Pipe, Session};
+use super::session::{Busy, Ending, Failure, Link, Pipe, Run, Session};
 use super::{Dial, Error, Login, Output, RawOutput, trimmed};
 
 /// The most that one command may write, stdout and stderr together, in bytes.
@@ -258,8 +258,22 @@ impl Client {
             return Ok(Stream { pieces: received, _busy: None });
         }
         let command = command.to_owned();
+        let ((), busy) = self
+            .0
+            .with_session(move |link, ready| stream(link, Run::Command(&command, &[]), ready, &pieces))
+            .await?;
+        Ok(Stream { pieces: received, _busy: Some(busy) })
+    }
+
+    /// Starts the user's shell on a session of its own, without a terminal, says nothing to it and returns what it
+    /// writes to stdout piece by piece: for hosts that show a console so.
+    ///
+    /// # Errors
+    /// As for [`Client::stream`].
+    pub async fn listen(&self) -> Result<Stream, Error> {
+        let (pieces, received) = mpsc::channel(8);
         let ((), busy) =
-            self.0.with_session(move |link, ready| stream(link, &command, ready, &pieces)).await?;
+            self.0.with_session(move |link, ready| stream(link, Run::Shell, ready, &pieces)).await?;
         Ok(Stream { pieces: received, _busy: Some(busy) })
     }
 
@@ -293,7 +307,7 @@ impl Client {
 /// Runs a command and keeps what it writes: stdout, stderr.
 fn collect(link: &Link, command: &str, input: &[u8]) -> Result<(Ending, Vec<u8>, Vec<u8>), Failure> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let ending = link.execute(command, input, || {}, &mut |pipe, data| {
+    let ending = link.execute(Run::Command(command, input), || {}, &mut |pipe, data| {
         if stdout.len() + stderr.len() + data.len() > OUTPUT_LIMIT {
             return Err(Error::TooMuch { limit: OUTPUT_LIMIT });
         }
@@ -308,10 +322,10 @@ fn collect(link: &Link, command: &str, input: &[u8]) -> Result<(Ending, Vec<u8>,
 
 type Piece = Result<Vec<u8>, Error>;
 
-/// Runs a command and passes on its stdout. The session is not used again.
+/// Runs something and passes on its stdout. The session is not used again.
 fn stream(
     link: &Link,
-    command: &str,
+    run: Run<'_>,
     ready: oneshot::Sender<Result<(), Failure>>,
     pieces: &mpsc::Sender<Piece>,
 ) -> bool {
@@ -322,7 +336,7 @@ fn stream(
             let _ = ready.send(Ok(()));
         }
     };
-    let ending = link.execute(command, &[], started, &mut |pipe, data| match pipe {
+    let ending = link.execute(run, started, &mut |pipe, data| match pipe {
         Pipe::Stdout => pieces
             .blocking_send(Ok(data.to_vec()))
             .map_err(|_| Error::Closed { address: link.address.clone() }),

@@ -132,6 +132,15 @@ pub(super) enum Pipe {
     Stderr,
 }
 
+/// What is run.
+#[derive(Clone, Copy)]
+pub(super) enum Run<'a> {
+    /// A command, which finds this on its stdin, and then the end of it.
+    Command(&'a str, &'a [u8]),
+    /// The user's shell, whose stdin stays open and silent.
+    Shell,
+}
+
 /// Takes what a command writes; an error ends the command.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(Pipe, &[u8]) -> Result<(), Error>;
 
@@ -169,26 +178,29 @@ impl Link {
         Ok(channel)
     }
 
-    /// Runs a command: feeds it `input`, hands what it writes to `sink`, and says how it ended.
+    /// Runs a command or a shell: hands what it writes to `sink`, and says how it ended.
     ///
     /// An error from `sink` ends the command (by ending the session). `started` is called once it runs.
     pub(super) fn execute(
         &self,
-        command: &str,
-        input: &[u8],
+        run: Run<'_>,
         started: impl FnOnce(),
         sink: Sink<'_>,
     ) -> Result<Ending, Failure> {
-        let mut channel = self.open(|channel| channel.exec(command))?;
+        let (mut channel, input) = match run {
+            Run::Command(command, input) => (self.open(|channel| channel.exec(command))?, Some(input)),
+            Run::Shell => (self.open(ssh2::Channel::shell)?, None),
+        };
         started();
         self.talk(&mut channel, input, sink).map_err(Failure::Failed)?;
         self.ending(channel).map_err(Failure::Failed)
     }
 
-    /// Moves data both ways until the server has closed the channel.
-    fn talk(&self, channel: &mut ssh2::Channel, input: &[u8], sink: Sink<'_>) -> Result<(), Error> {
+    /// Moves data both ways until the server has closed the channel. Without `input` nothing is sent, and no end of it.
+    fn talk(&self, channel: &mut ssh2::Channel, input: Option<&[u8]>, sink: Sink<'_>) -> Result<(), Error> {
         self.block(false);
-        let (mut sent, mut eof_sent) = (0, false);
+        let (mut sent, mut eof_sent) = (0, input.is_none());
+        let input = input.unwrap_or_default();
         let mut buffer = vec![0; 64 << 10];
         loop {
             let mut moved = false;
