@@ -75,7 +75,8 @@ fn real_machines_of_a_laboratory() {
     let options = by(&example("nspawn.sh"), &format!("STATE={} GUEST={guest} BOOT={boot}", lab.display()));
     let script = "kola run coreos.auth.verify cl.filesystem\n\
         # A proxy that others wrote.\n\
-        ssh -q -i \"$LAB_KEY\" -o StrictHostKeyChecking=no -f -N -D 127.0.0.1:1080 root@10.99.0.2\n\
+        ssh -q -i \"$LAB_KEY\" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+        -o ExitOnForwardFailure=yes -f -N -D 127.0.0.1:1080 root@10.99.0.2\n\
         OUT=through kola spawn --external-socks=127.0.0.1:1080";
     let outcome = in_laboratory(&env, &options, script).expect(0);
     for test in ["coreos.auth.verify", "cl.filesystem"] {
