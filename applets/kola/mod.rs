@@ -23,6 +23,7 @@ use ::mantle::applet::{Applet, Context, Manual, Section};
 use ::mantle::args;
 use ::mantle::cloud::aws;
 use ::mantle::cloud::google::sources as google;
+use ::mantle::cloud::packet;
 use ::mantle::error::{Result, SUCCESS, usage};
 use ::mantle::network::discovery;
 use ::mantle::platform::image;
@@ -49,6 +50,7 @@ const MANUAL: Manual = Manual {
         ],
         aws::FILES,
         google::FILES,
+        packet::FILES,
     ],
     environment: &[
         &[
@@ -65,6 +67,7 @@ const MANUAL: Manual = Manual {
         ],
         aws::ENVIRONMENT,
         google::ENVIRONMENT,
+        packet::ENVIRONMENT,
         mantle::http::ENVIRONMENT,
     ],
     examples: &[

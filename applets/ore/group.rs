@@ -31,16 +31,20 @@ pub struct Group {
 impl Group {
     /// The group with its options and commands.
     pub fn command(&self) -> Command {
-        let group = (self.options)(Command::new(self.name));
-        // Only the names on the command line: the ids are those that the structs are read back by.
-        let group = group.mut_args(|a| {
+        let group = self.without_prefix((self.options)(Command::new(self.name)));
+        let verbs = self.verbs.iter().map(|v| self.without_prefix((v.command)()));
+        // After the options: clap takes what is written about their structs for what the command does.
+        group.about(self.about).long_about(None).subcommands(verbs)
+    }
+
+    /// Only the names on the command line: the ids are those that the structs are read back by.
+    fn without_prefix(&self, command: Command) -> Command {
+        command.mut_args(|a| {
             match a.get_long().and_then(|l| l.strip_prefix(self.prefix)).map(str::to_owned) {
                 Some(name) => a.long(name),
                 None => a,
             }
-        });
-        // After the options: clap takes what is written about their structs for what the command does.
-        group.about(self.about).long_about(None).subcommands(self.verbs.iter().map(|v| (v.command)()))
+        })
     }
 
     /// Runs the command that was chosen.

@@ -8,6 +8,7 @@ mod azure;
 mod gc;
 mod gcloud;
 mod group;
+mod packet;
 
 use ::mantle::applet::{Applet, Context, Manual, Terms};
 use ::mantle::args;
@@ -19,7 +20,7 @@ use clap::{ArgMatches, Command};
 use self::group::Group;
 
 /// The clouds, in the order of help.
-const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, gcloud::GROUP];
+const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, gcloud::GROUP, packet::GROUP];
 
 /// One list of what all groups have in one of their lists.
 macro_rules! of_all_groups {

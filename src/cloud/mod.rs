@@ -9,6 +9,7 @@ pub mod aws;
 pub mod azure;
 pub mod gc;
 pub mod google;
+pub mod packet;
 pub mod profile;
 pub mod resume;
 

@@ -30,6 +30,7 @@ pub mod guest;
 pub mod image;
 pub mod local;
 mod nspawn;
+pub mod packet;
 pub mod qemu;
 #[cfg(feature = "test-platform")]
 mod scripted;
@@ -38,6 +39,7 @@ mod scripted;
 pub static DRIVERS: &[Driver] = &[
     Driver::of::<aws::AwsPlatform>(),
     Driver::of::<gce::Gce>(),
+    Driver::of::<packet::PacketPlatform>(),
     Driver::of::<external::External>(),
     Driver::of::<nspawn::Nspawn>(),
     Driver::of::<qemu::Qemu>(),

@@ -7,3 +7,4 @@ mod aws;
 mod azure;
 mod gce;
 mod matrix;
+mod packet;

@@ -52,13 +52,14 @@ pub trait Guest: Send + Sync {
 }
 
 /// A listener on loopback for as long as this lives.
-struct Port {
-    address: SocketAddr,
+pub struct Port {
+    pub address: SocketAddr,
     open: Arc<AtomicBool>,
 }
 
 impl Port {
-    fn new(serve: impl Fn(TcpStream) + Send + 'static) -> Self {
+    /// Serves each connection so; `serve` must not block for long.
+    pub fn new(serve: impl Fn(TcpStream) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = Self { address: listener.local_addr().unwrap(), open: Arc::new(AtomicBool::new(true)) };
         let open = port.open.clone();
