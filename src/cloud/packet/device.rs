@@ -246,7 +246,8 @@ async fn create(
             Err(e) => Err(failed(e)),
         }
     };
-    let made = ORDERS.until("a new device", order.cancel, ask).await;
+    // An order that was sent is not given up: what became of it must be known. The end of the work comes before the next.
+    let made = ORDERS.until("a new device", &CancellationToken::new(), ask).await;
     made.map_err(|e| match e {
         poll::Error::Failed(e) => e,
         poll::Error::Cancelled => Error::Cancelled,
