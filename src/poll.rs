@@ -24,6 +24,8 @@ pub enum Answer<T> {
     Ready(T),
     /// Not yet: what it is instead.
     NotYet(String),
+    /// Not yet, and whoever is asked wants to be left alone for so long.
+    Later(String, Duration),
 }
 
 /// Why the wait ended without result.
@@ -80,12 +82,13 @@ impl Poll {
         let enough = (self.limit.as_millis() / self.interval.as_millis().max(1)).max(1);
         let mut asked = 0;
         loop {
-            let last = tokio::select! {
+            let (last, pause_asked) = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(Error::Cancelled),
                 answer = ask() => match answer.map_err(Error::Failed)? {
                     Answer::Ready(value) => return Ok(value),
-                    Answer::NotYet(status) => status,
+                    Answer::NotYet(status) => (status, None),
+                    Answer::Later(status, pause) => (status, Some(pause.mul_f64(scale))),
                 },
             };
             asked += 1;
@@ -95,7 +98,7 @@ impl Poll {
             crate::debug!("platform", "{what}: {last}");
             tokio::select! {
                 () = cancel.cancelled() => return Err(Error::Cancelled),
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause_asked.unwrap_or(pause)) => {}
             }
             pause = (pause * 2).min(interval);
         }

@@ -10,6 +10,7 @@ pub mod azure;
 pub mod gc;
 pub mod google;
 pub mod packet;
+mod jwt;
 pub mod profile;
 pub mod resume;
 

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::Error;
 use super::credentials::{Answer, ClientId, exchange};
-use super::jwt::base64url;
+use crate::cloud::jwt::base64url;
 use crate::http::Client;
 
 /// Connections that may be open at a time; a browser needs one or two.
