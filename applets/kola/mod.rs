@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use ::mantle::applet::{Applet, Context, Manual, Section};
 use ::mantle::args;
 use ::mantle::cloud::aws;
+use ::mantle::cloud::azure::credentials::sources as azure;
 use ::mantle::cloud::google::sources as google;
 use ::mantle::cloud::packet;
 use ::mantle::error::{Result, SUCCESS, usage};
@@ -49,6 +50,7 @@ const MANUAL: Manual = Manual {
             ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
         ],
         aws::FILES,
+        azure::FILES,
         google::FILES,
         packet::FILES,
     ],
@@ -66,6 +68,7 @@ const MANUAL: Manual = Manual {
             ("TMPDIR", "Where temporary disks and sockets are made."),
         ],
         aws::ENVIRONMENT,
+        azure::ENVIRONMENT,
         google::ENVIRONMENT,
         packet::ENVIRONMENT,
         mantle::http::ENVIRONMENT,

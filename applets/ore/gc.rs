@@ -61,7 +61,7 @@ pub trait Garbage: Account {
     const PLATFORM: &'static str;
 
     /// What removes leftovers, for the account with this name.
-    fn collector(api: Self::Api, who: String) -> Self::Collector;
+    fn collector(&self, api: Self::Api, who: String) -> Self::Collector;
 
     /// What removes the resources that ledgers name.
     fn cleaner(api: Self::Api) -> impl Clean;
@@ -97,7 +97,7 @@ pub async fn run<G: Garbage>(options: Options, command: &str, account: &G, conte
     if !options.dry_run {
         who.tell();
     }
-    let cloud = G::collector(api, who.account);
+    let cloud = account.collector(api, who.account);
     let failed = |e: gc::Error<<G::Collector as Collect>::Error>| e.explain("Couldn't gc");
     let outcome = match earlier {
         Some(plan) => gc::apply(&cloud, &plan, &context.cancel).await.map_err(failed)?,

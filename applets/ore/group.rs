@@ -14,7 +14,8 @@ pub struct Group {
     pub name: &'static str,
     /// What they are for, in a few words.
     pub about: &'static str,
-    /// What the account's options begin with where they stand beside those of other clouds; left out here.
+    /// What the account's options begin with where they stand beside those of other clouds; left out here. Empty: they
+    /// always had their whole names.
     pub prefix: &'static str,
     /// Adds the account's options: `augment_args` of the verbs' [`Verb::Account`].
     pub options: fn(Command) -> Command,
@@ -276,7 +277,8 @@ mod tests {
             assert_eq!(command.get_about().map(ToString::to_string).as_deref(), Some(group.about));
             assert!(command.get_long_about().is_none(), "{}", group.name);
             for long in command.get_arguments().filter_map(clap::Arg::get_long) {
-                assert!(!long.starts_with(group.prefix), "{}: --{long}", group.name);
+                let short = group.prefix.is_empty() || !long.starts_with(group.prefix);
+                assert!(short, "{}: --{long}", group.name);
             }
             let names: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
             assert!(names.is_sorted(), "{}: {names:?}", group.name);

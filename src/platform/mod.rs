@@ -21,6 +21,7 @@ use crate::ledger::{self, Clean, Ledger, Leftover, Resource};
 use crate::ssh;
 
 pub mod aws;
+pub mod azure;
 pub mod cloud;
 pub mod deployment;
 pub mod distribution;
@@ -38,6 +39,7 @@ mod scripted;
 /// All platforms, in the order of `--help` and of properties.json.
 pub static DRIVERS: &[Driver] = &[
     Driver::of::<aws::AwsPlatform>(),
+    Driver::of::<azure::Azure>(),
     Driver::of::<gce::Gce>(),
     Driver::of::<packet::PacketPlatform>(),
     Driver::of::<external::External>(),

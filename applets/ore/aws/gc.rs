@@ -31,7 +31,7 @@ impl Garbage for Options {
 
     const PLATFORM: &'static str = "aws";
 
-    fn collector(api: Api, who: String) -> Collector {
+    fn collector(&self, api: Api, who: String) -> Collector {
         Collector::new(api, who)
     }
 

@@ -154,7 +154,7 @@ impl Verb for Upload {
                 open(&environment, &suffix, &account, credential)
             }
             None => {
-                let subscription = classic::subscription(&options.classic).await?;
+                let subscription = classic::subscription(&options.classic()).await?;
                 let api = classic::open(&subscription)?;
                 let key = unless_cancelled(context, async { Ok(api.storage_key(&account).await) }).await?;
                 let key = key.and_then(|key| Key::new(&key));
@@ -179,9 +179,9 @@ fn open(
 
 /// What ends the names of storage hosts, as the profile says if there is one.
 fn known_suffix(options: &Options) -> Result<String> {
-    match options.classic.subscription() {
+    match options.classic().subscription() {
         Ok(subscription) => Ok(subscription.suffix),
-        Err(e) if e.is_absent() && options.classic.azure_profile.is_none() => Ok(SUFFIX.into()),
+        Err(e) if e.is_absent() && options.account.azure_profile.is_none() => Ok(SUFFIX.into()),
         Err(e) => Err(eyre!(e)),
     }
 }

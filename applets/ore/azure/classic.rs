@@ -71,7 +71,7 @@ pub fn open(subscription: &Subscription) -> Result<Classic> {
 
 /// The classic API of the subscription that the options choose.
 async fn api(options: &Options) -> Result<Classic> {
-    open(&subscription(&options.classic).await?)
+    open(&subscription(&options.classic()).await?)
 }
 
 /// The one argument that there has to be.

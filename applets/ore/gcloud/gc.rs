@@ -34,7 +34,7 @@ impl Garbage for Options {
 
     const PLATFORM: &'static str = "gce";
 
-    fn collector(compute: Compute, _who: String) -> Collector {
+    fn collector(&self, compute: Compute, _who: String) -> Collector {
         Collector::new(compute)
     }
 

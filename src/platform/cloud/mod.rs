@@ -7,6 +7,7 @@
 
 mod console;
 mod machine;
+pub(super) mod released;
 #[cfg(test)]
 mod tests;
 
@@ -111,6 +112,12 @@ pub trait Provider: Send + Sync + Sized + 'static {
     /// Values for properties.json that are known by now.
     fn properties(&self) -> serde_json::Map<String, serde_json::Value>;
 
+    /// The name of what a flight of this unique name owns as long as it lives, where it is not the same; `open` and
+    /// `close` get it.
+    fn owned(&self, flight: &str) -> String {
+        flight.to_owned()
+    }
+
     /// Makes what a flight owns as long as it lives, such as a key pair of this name; called if
     /// [`Traits::flight`] names its kind.
     async fn open(&self, name: &str, key: &str) -> Result<(), CallError> {
@@ -213,12 +220,12 @@ impl<P: Provider> CloudFlight<P> {
     /// When it cannot be made; then nothing is left of it, or the ledger names it.
     pub async fn start(provider: P, base: FlightBase) -> Result<Self> {
         let name = base.unique_name();
-        let owned = P::TRAITS.flight.map(|kind| resource(&provider, kind, &name));
+        let owned = P::TRAITS.flight.map(|kind| resource(&provider, kind, &provider.owned(&name)));
         if let Some(owned) = &owned {
             base.ledger.create(owned).during(|| format!("cannot record {owned}"))?;
-            if let Err(e) = provider.open(&name, base.key.authorized()).await {
+            if let Err(e) = provider.open(&owned.id, base.key.authorized()).await {
                 // Nothing was made, for certain; else it may be there.
-                let gone = if e.is_certain() { Ok(()) } else { provider.close(&name).await };
+                let gone = if e.is_certain() { Ok(()) } else { provider.close(&owned.id).await };
                 match gone {
                     Ok(()) => base.ledger.delete(owned),
                     Err(e) => {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{Arm, GALLERY, IMAGE, PUBLISHED, Result, Unfinished};
+use super::{Arm, GALLERY, IMAGE, PUBLISHED, Reference, Result, Unfinished};
 use crate::http::CallError;
 use crate::poll;
 
@@ -61,11 +61,10 @@ pub struct Definition<'a> {
     pub architecture: &'a str,
 }
 
-/// A version that somebody has published.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Published {
-    /// Such as `1745.7.0`.
-    pub name: String,
+/// Something with a name.
+#[derive(Deserialize)]
+struct Named {
+    name: String,
 }
 
 fn read(value: Value, what: &str) -> Result<Image, Unfinished> {
@@ -158,7 +157,7 @@ impl Arm {
         cancel: &CancellationToken,
     ) -> Result<bool, Unfinished> {
         let at = self.in_group(group, GALLERY, &[gallery, "images", name, "versions"]);
-        let listed = super::found(self.list::<Published>("list of versions", at).await);
+        let listed = super::found(self.list::<Named>("list of versions", at).await);
         let Some(versions) = listed.map_err(poll::Error::Failed)? else { return Ok(false) };
         for version in versions {
             let at = self.in_group(group, GALLERY, &[gallery, "images", name, "versions", &version.name]);
@@ -168,29 +167,31 @@ impl Arm {
         self.remove(&format!("definition {name} in gallery {gallery}"), at, cancel).await
     }
 
-    /// The versions of an image that somebody has published for this location.
+    /// Whether machines can be made of an image here, as far as that can be looked at: images of others' galleries
+    /// cannot.
     ///
     /// # Errors
-    /// Any [`CallError`].
-    pub async fn published(&self, publisher: &str, offer: &str, sku: &str) -> Result<Vec<Published>> {
-        let below = [
-            self.location(),
-            "publishers",
-            publisher,
-            "artifacttypes",
-            "vmimage",
-            "offers",
-            offer,
-            "skus",
-            sku,
-            "versions",
-        ];
-        let url = self.in_subscription(PUBLISHED, &below);
-        self.0.service.get(format!("versions of {publisher}:{offer}:{sku}"), url).read().await
-    }
-
-    /// The ID of a managed image.
-    pub fn image_id(&self, group: &str, name: &str) -> String {
-        self.id(group, IMAGE, name)
+    /// Any [`CallError`]; that there is no such image is one.
+    pub async fn check_image(&self, image: &Reference) -> Result<()> {
+        let (what, url) = match image {
+            Reference::Id(id) if !id.starts_with("/subscriptions/") => return Ok(()),
+            Reference::Id(id) => {
+                let kind = if id.contains("/galleries/") { GALLERY } else { IMAGE };
+                (format!("look at image {id}"), self.at(id, kind.version))
+            }
+            Reference::Published { publisher, offer, sku, version } => {
+                // All versions: the newest one has no name of its own.
+                let version = if version == "latest" { "" } else { version };
+                let place = self.location();
+                let below = [
+                    place, "publishers", publisher, "artifacttypes", "vmimage", "offers", offer, "skus", sku,
+                    "versions", version,
+                ];
+                let below = below.strip_suffix(&[""]).unwrap_or(&below);
+                let what = format!("look at image {publisher}:{offer}:{sku}:{version} in {place}");
+                (what, self.in_subscription(PUBLISHED, below))
+            }
+        };
+        self.0.service.get(what, url).read::<serde::de::IgnoredAny>().await.map(drop)
     }
 }

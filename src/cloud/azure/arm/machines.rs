@@ -101,6 +101,16 @@ struct Blobs {
     serial_console_log_blob_uri: Option<String>,
 }
 
+/// The field of an image's reference that its ID stands in.
+fn id_field(id: &str) -> &'static str {
+    let begins = |text: &str| id.get(..text.len()).is_some_and(|head| head.eq_ignore_ascii_case(text));
+    match id {
+        _ if begins("/CommunityGalleries/") => "communityGalleryImageId",
+        _ if begins("/SharedGalleries/") => "sharedGalleryImageId",
+        _ => "id",
+    }
+}
+
 impl Blobs {
     fn console(&self) -> Option<reqwest::Url> {
         self.serial_console_log_blob_uri.as_deref()?.parse().ok()
@@ -131,7 +141,8 @@ impl Arm {
 
     fn described(&self, new: &NewMachine<'_>) -> Value {
         let image = match new.image {
-            Reference::Id(id) => json!({"id": id}),
+            // Galleries of others have fields of their own.
+            Reference::Id(id) => json!({id_field(id): id}),
             Reference::Published { publisher, offer, sku, version } => {
                 json!({"publisher": publisher, "offer": offer, "sku": sku, "version": version})
             }

@@ -21,7 +21,7 @@ use reqwest::Url;
 use serde::de::DeserializeOwned;
 
 pub use self::groups::Group;
-pub use self::images::{Definition, Generation, Image, NewImage, Published};
+pub use self::images::{Definition, Generation, Image, NewImage};
 pub use self::machines::{Diagnostics, Machine, NewMachine, Reference};
 pub use self::network::NewInterface;
 pub use self::operation::Unfinished;
