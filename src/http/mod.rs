@@ -579,7 +579,8 @@ impl Confided {
         let is_form =
             headers.get(CONTENT_TYPE).is_some_and(|t| t.as_bytes() == b"application/x-www-form-urlencoded");
         if let Some(body) = request.body().and_then(|b| b.as_bytes()).filter(|_| is_form) {
-            let names = ["assertion", "client_assertion", "client_secret", "code", "code_verifier", "refresh_token"];
+            let names =
+                ["assertion", "client_assertion", "client_secret", "code", "code_verifier", "refresh_token"];
             let fields = form_urlencoded::parse(body).filter(|(name, _)| names.contains(&&**name));
             secrets.extend(fields.map(|(_, value)| value.into_owned()));
         }

@@ -130,7 +130,9 @@ impl Verb for Delete {
         let removed = arm.remove_definition(group, gallery, name, &context.cancel).await;
         match removed.map_err(|e| e.explain("Couldn't delete gallery image"))? {
             true => ::mantle::info!("ore", "deleted image {name} from gallery {gallery}"),
-            false => return Err(eyre!("there is no image {name} in gallery {gallery} of resource group {group}")),
+            false => {
+                return Err(eyre!("there is no image {name} in gallery {gallery} of resource group {group}"));
+            }
         }
         Ok(())
     }

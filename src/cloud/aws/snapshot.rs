@@ -184,7 +184,7 @@ mod tests {
         };
         match judge(&task) {
             Ok(Answer::Ready(id)) => format!("= {id}"),
-            Ok(Answer::NotYet(status)) => status,
+            Ok(Answer::NotYet(status) | Answer::Later(status, _)) => status,
             Err(e) => format!("! {e}"),
         }
     }

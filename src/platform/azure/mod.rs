@@ -87,10 +87,17 @@ impl Disk {
             let Options { azure_publisher, azure_offer, azure_sku, azure_version, .. } = options;
             let of = [azure_publisher, azure_offer, azure_sku].map(Clone::clone);
             if of.iter().any(String::is_empty) {
-                return Err(Error::new("an Azure image needs a publisher, an offer and a SKU, or a disk URI"));
+                return Err(Error::new(
+                    "an Azure image needs a publisher, an offer and a SKU, or a disk URI",
+                ));
             }
             let [publisher, offer, sku] = of;
-            return Ok(Self::Image(Reference::Published { publisher, offer, sku, version: azure_version.clone() }));
+            return Ok(Self::Image(Reference::Published {
+                publisher,
+                offer,
+                sku,
+                version: azure_version.clone(),
+            }));
         }
         if uri.starts_with("https://") || uri.starts_with("http://") {
             return Ok(Self::Blob(uri.to_owned()));
@@ -139,10 +146,14 @@ async fn newest(base: &str, channel: &str, board: &str) -> Result<String> {
 
 /// The existing subnet that was chosen: group, network and its name.
 fn subnet(options: &Options) -> Result<Option<[&str; 3]>> {
-    let Some(text) = options.azure_vnet_subnet_name.as_deref().filter(|t| !t.is_empty()) else { return Ok(None) };
+    let Some(text) = options.azure_vnet_subnet_name.as_deref().filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
     let parts: Vec<_> = text.split('/').filter(|p| !p.is_empty()).collect();
     let parts = <[&str; 3]>::try_from(parts);
-    parts.map(Some).map_err(|_| Error::new(format!("--azure-vnet-subnet-name {text:?} is no GROUP/NETWORK/SUBNET")))
+    parts
+        .map(Some)
+        .map_err(|_| Error::new(format!("--azure-vnet-subnet-name {text:?} is no GROUP/NETWORK/SUBNET")))
 }
 
 /// What removes leftovers of this account.
@@ -341,7 +352,12 @@ impl Provider for Microsoft {
             Err(e) => {
                 // Also what is there without a machine; what stays goes with the group.
                 if let Err(e) = self.end(&name).await {
-                    crate::warning!(NAME, "parts of machine {name} are left in {}: {}", self.group, chain(&e));
+                    crate::warning!(
+                        NAME,
+                        "parts of machine {name} are left in {}: {}",
+                        self.group,
+                        chain(&e)
+                    );
                 }
                 Err(e)
             }
@@ -352,7 +368,9 @@ impl Provider for Microsoft {
         let Some(machine) = self.arm.machine(&self.group, id).await? else { return Ok(State::Missing) };
         match machine.state() {
             "Succeeded" => {}
-            state @ ("Failed" | "Canceled" | "Deleting") => return Ok(State::Ended(format!("it is {state}"))),
+            state @ ("Failed" | "Canceled" | "Deleting") => {
+                return Ok(State::Ended(format!("it is {state}")));
+            }
             state => return Ok(State::Pending(state.to_owned())),
         }
         let (address, interface) = parts(id);
@@ -370,7 +388,8 @@ impl Provider for Microsoft {
 
     async fn find(&self, token: &str) -> Result<Vec<String>, CallError> {
         let all = self.arm.machines(&self.group).await?;
-        let is_it = |m: &arm::Machine| m.tags.get(LAUNCH).is_some_and(|t| t == token) && m.state() != "Deleting";
+        let is_it =
+            |m: &arm::Machine| m.tags.get(LAUNCH).is_some_and(|t| t == token) && m.state() != "Deleting";
         Ok(all.into_iter().filter(is_it).map(|m| m.name).collect())
     }
 

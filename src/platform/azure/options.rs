@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn properties_hold_image_place_and_size() {
-        let line = ["x", "--azure-sku=beta", "--azure-auth=/SECRET", "--azure-location=l", "--azure-disk-uri=d"];
+        let line =
+            ["x", "--azure-sku=beta", "--azure-auth=/SECRET", "--azure-location=l", "--azure-disk-uri=d"];
         let json = serde_json::to_string(&Cli::try_parse_from(line).unwrap().options).unwrap();
         assert_eq!(
             json,

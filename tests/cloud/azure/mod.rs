@@ -1,5 +1,105 @@
-//! Azure: blobs, judged by Azurite and Microsoft's own client; the classic API, against a double of our own.
+//! What is particular to Azure in requests, faults and their judge. Blobs are judged by Azurite and Microsoft's own
+//! client; the classic API is a double of our own (`asm`), the Resource Manager another (`double`).
 
 mod asm;
 mod blobs;
 mod classic;
+mod double;
+mod identity;
+mod kola;
+mod ore;
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::support::emulators::environment;
+use crate::support::http::{Request, Response};
+use crate::support::proxy::Entry;
+use crate::support::repository;
+
+/// The last type in an ID or in the path of a request: `virtualMachines`, `versions`.
+pub fn id_type(id: &str) -> &str {
+    let parts: Vec<&str> = id.trim_matches('/').split('/').collect();
+    let providers = parts.iter().position(|p| p.eq_ignore_ascii_case("providers"));
+    match providers {
+        // Name and types behind it: every second one.
+        Some(at) => {
+            let below = &parts[at + 2..];
+            let last =
+                if below.len().is_multiple_of(2) { below.len().saturating_sub(2) } else { below.len() - 1 };
+            below.get(last).copied().unwrap_or_default()
+        }
+        None => "resourceGroups",
+    }
+}
+
+/// The operation, such as `virtualMachines.put`; anything that is none: method and path.
+pub fn action(request: &Request) -> String {
+    let path = request.path().trim_matches('/');
+    if path.ends_with("/token") {
+        return "token".into();
+    }
+    let method = request.method.to_ascii_lowercase();
+    if !path.starts_with("subscriptions/") {
+        return format!("blob.{method}");
+    }
+    if path.contains("/operations/") || path.contains("/operationresults/") {
+        return "operation".into();
+    }
+    if path.contains("/vmimage/") {
+        let verb = if path.ends_with("/versions") { "list" } else { "get" };
+        return format!("marketVersions.{verb}");
+    }
+    let parts: Vec<&str> = path.split('/').collect();
+    let below = match parts.iter().position(|p| *p == "providers") {
+        Some(at) => parts.len() - at - 2,
+        None => parts.len() - 2,
+    };
+    match (method.as_str(), below % 2) {
+        ("post", 1) => {
+            let verb = parts[parts.len() - 1];
+            format!("{}.{verb}", parts[parts.len() - 3])
+        }
+        ("get", 1) => format!("{}.list", id_type(path)),
+        _ => format!("{}.{method}", id_type(path)),
+    }
+}
+
+/// An error as the service says it.
+pub fn error(status: u16, code: &str, message: &str) -> Response {
+    let body = json!({"error": {"code": code, "message": message}});
+    Response::new(status, "application/json; charset=utf-8", body.to_string())
+}
+
+/// Runs one of our scripts with Microsoft's own clients, with lines for its input; what it says. `None` where those
+/// are not installed.
+fn python(script: &str, words: &[&str], input: &str) -> Option<(bool, String)> {
+    let folder = environment("python")?;
+    let mut command = Command::new(folder.join("bin/python"));
+    command.arg(repository().join("tests/support").join(script)).args(words);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let out = child.wait_with_output().unwrap();
+    let _ = writer.join().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    Some((out.status.success(), text))
+}
+
+/// Fails if Microsoft's own models and clients have anything against these requests; without those, says so.
+#[track_caller]
+pub fn judged(journal: &[Entry]) {
+    let mut input = String::new();
+    for Entry { request, .. } in journal {
+        let body = request.text();
+        let line = json!({"method": request.method, "target": request.target, "body": body});
+        input += &format!("{line}\n");
+    }
+    assert!(!input.is_empty(), "nothing to judge");
+    let Some((content, text)) = python("judge_azure.py", &[], &input) else { return };
+    assert!(content && text.is_empty(), "complaints:\n{text}");
+}

@@ -40,7 +40,13 @@ impl Arm {
         let now = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
         let body = json!({"location": self.location(), "tags": {CREATED: now, MARK.0: MARK.1}});
         let url = self.in_subscription(GROUP, &["resourcegroups", name]);
-        self.0.service.put(format!("creation of resource group {name}"), url).json(&body).send().await.map(drop)
+        self.0
+            .service
+            .put(format!("creation of resource group {name}"), url)
+            .json(&body)
+            .send()
+            .await
+            .map(drop)
     }
 
     /// Removes a resource group with everything in it and waits until it is gone; whether it was there.

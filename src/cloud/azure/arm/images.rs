@@ -1,11 +1,11 @@
 //! Images: managed ones, those of galleries, and those that others publish.
 
+use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{Arm, GALLERY, IMAGE, PUBLISHED, Reference, Result, Unfinished};
-use crate::http::CallError;
 use crate::poll;
 
 /// How a machine boots.
@@ -67,12 +67,19 @@ struct Named {
     name: String,
 }
 
-fn read(value: Value, what: &str) -> Result<Image, Unfinished> {
-    serde_json::from_value(value)
-        .map_err(|_| poll::Error::Failed(CallError::answer(format!("creation of {what}"), "it has no ID and location")))
-}
-
 impl Arm {
+    /// Makes something whose ID matters.
+    async fn made(
+        &self,
+        what: &str,
+        url: Url,
+        body: &Value,
+        cancel: &CancellationToken,
+    ) -> Result<Image, Unfinished> {
+        self.make(what, url.clone(), body, cancel).await?;
+        self.0.service.get(format!("look at {what}"), url).read().await.map_err(poll::Error::Failed)
+    }
+
     /// Makes a managed image and waits until it is there.
     ///
     /// # Errors
@@ -90,7 +97,7 @@ impl Arm {
         }
         let what = format!("image {}", new.name);
         let url = self.in_group(group, IMAGE, &[new.name]);
-        read(self.make(&what, url, &self.resource(properties), cancel).await?, &what)
+        self.made(&what, url, &self.resource(properties), cancel).await
     }
 
     /// Removes a managed image; whether it was there.
@@ -122,7 +129,8 @@ impl Arm {
         let Definition { gallery, name, generation, architecture } = *of;
         let look = |e| poll::Error::Failed(e);
         let at = self.in_group(group, GALLERY, &[gallery]);
-        if self.find::<Value>(format!("look at gallery {gallery}"), at.clone()).await.map_err(look)?.is_none() {
+        if self.find::<Value>(format!("look at gallery {gallery}"), at.clone()).await.map_err(look)?.is_none()
+        {
             self.make(&format!("gallery {gallery}"), at, &self.resource(json!({})), cancel).await?;
         }
         let at = self.in_group(group, GALLERY, &[gallery, "images", name]);
@@ -142,7 +150,7 @@ impl Arm {
         }));
         let what = format!("version {version} of {name} in gallery {gallery}");
         let at = self.in_group(group, GALLERY, &[gallery, "images", name, "versions", version]);
-        read(self.make(&what, at, &body, cancel).await?, &what)
+        self.made(&what, at, &body, cancel).await
     }
 
     /// Removes a definition from a gallery with all its versions; whether it was there.
@@ -161,7 +169,8 @@ impl Arm {
         let Some(versions) = listed.map_err(poll::Error::Failed)? else { return Ok(false) };
         for version in versions {
             let at = self.in_group(group, GALLERY, &[gallery, "images", name, "versions", &version.name]);
-            self.remove(&format!("version {} of {name} in gallery {gallery}", version.name), at, cancel).await?;
+            self.remove(&format!("version {} of {name} in gallery {gallery}", version.name), at, cancel)
+                .await?;
         }
         let at = self.in_group(group, GALLERY, &[gallery, "images", name]);
         self.remove(&format!("definition {name} in gallery {gallery}"), at, cancel).await
@@ -171,7 +180,7 @@ impl Arm {
     /// cannot.
     ///
     /// # Errors
-    /// Any [`CallError`]; that there is no such image is one.
+    /// Any [`crate::http::CallError`]; that there is no such image is one.
     pub async fn check_image(&self, image: &Reference) -> Result<()> {
         let (what, url) = match image {
             Reference::Id(id) if !id.starts_with("/subscriptions/") => return Ok(()),
@@ -184,8 +193,17 @@ impl Arm {
                 let version = if version == "latest" { "" } else { version };
                 let place = self.location();
                 let below = [
-                    place, "publishers", publisher, "artifacttypes", "vmimage", "offers", offer, "skus", sku,
-                    "versions", version,
+                    place,
+                    "publishers",
+                    publisher,
+                    "artifacttypes",
+                    "vmimage",
+                    "offers",
+                    offer,
+                    "skus",
+                    sku,
+                    "versions",
+                    version,
                 ];
                 let below = below.strip_suffix(&[""]).unwrap_or(&below);
                 let what = format!("look at image {publisher}:{offer}:{sku}:{version} in {place}");

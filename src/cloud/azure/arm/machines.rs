@@ -184,7 +184,8 @@ impl Arm {
         });
         if new.trusted_launch {
             let firmware = json!({"secureBootEnabled": true, "vTpmEnabled": true});
-            properties["securityProfile"] = json!({"securityType": "TrustedLaunch", "uefiSettings": firmware});
+            properties["securityProfile"] =
+                json!({"securityType": "TrustedLaunch", "uefiSettings": firmware});
         }
         let mut body = self.resource(properties);
         let tags: Map<String, Value> =
@@ -225,12 +226,7 @@ impl Arm {
     ///
     /// # Errors
     /// Any [`crate::http::CallError`].
-    pub async fn console(
-        &self,
-        group: &str,
-        name: &str,
-        kept: &Diagnostics,
-    ) -> Result<Option<Vec<u8>>> {
+    pub async fn console(&self, group: &str, name: &str, kept: &Diagnostics) -> Result<Option<Vec<u8>>> {
         match kept {
             Diagnostics::None => Ok(None),
             Diagnostics::Managed => {
@@ -240,7 +236,9 @@ impl Arm {
                 let value = match asked.map_err(call_error) {
                     Ok(value) => value,
                     // Before it has begun to boot.
-                    Err(e) if matches!(e.class(), Some(Class::NotFound | Class::Conflict)) => return Ok(None),
+                    Err(e) if matches!(e.class(), Some(Class::NotFound | Class::Conflict)) => {
+                        return Ok(None);
+                    }
                     Err(e) => return Err(e),
                 };
                 match serde_json::from_value::<Blobs>(value).unwrap_or_default().console() {

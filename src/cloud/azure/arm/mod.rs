@@ -142,7 +142,8 @@ impl Arm {
 
     /// Reads all pages of a listing.
     async fn list<T: DeserializeOwned>(&self, call: &'static str, url: Url) -> Result<Vec<T>> {
-        let next = |page: &Page<T>, _: &Url| page.next_link.as_deref().filter(|l| !l.is_empty())?.parse().ok();
+        let next =
+            |page: &Page<T>, _: &Url| page.next_link.as_deref().filter(|l| !l.is_empty())?.parse().ok();
         let pages = self.0.service.pages(call, url, next).await?;
         Ok(pages.into_iter().flat_map(|page| page.value).collect())
     }

@@ -74,8 +74,13 @@ impl Arm {
         let properties = json!({"publicIPAllocationMethod": "Static", "publicIPAddressVersion": "IPv4"});
         let mut body = self.resource(properties);
         body["sku"] = json!({"name": "Standard"});
-        self.make(&format!("public IP address {name}"), self.in_group(group, ADDRESS, &[name]), &body, cancel)
-            .await?;
+        self.make(
+            &format!("public IP address {name}"),
+            self.in_group(group, ADDRESS, &[name]),
+            &body,
+            cancel,
+        )
+        .await?;
         Ok(self.id(group, ADDRESS, name))
     }
 
@@ -98,8 +103,13 @@ impl Arm {
             "ipConfigurations": [{"name": format!("{name}-conf"), "properties": ip}],
             "enableAcceleratedNetworking": true,
         }));
-        self.make(&format!("network interface {name}"), self.in_group(group, INTERFACE, &[name]), &body, cancel)
-            .await?;
+        self.make(
+            &format!("network interface {name}"),
+            self.in_group(group, INTERFACE, &[name]),
+            &body,
+            cancel,
+        )
+        .await?;
         Ok(self.id(group, INTERFACE, name))
     }
 

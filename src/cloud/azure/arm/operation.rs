@@ -37,21 +37,18 @@ enum Ask {
 }
 
 impl Arm {
-    /// Makes or replaces something and waits until it is there; what it is then.
+    /// Makes or replaces something and waits until it is there; what it is then, where the answers say it.
     pub(super) async fn make(
         &self,
         what: &str,
         url: Url,
         body: &Value,
         cancel: &CancellationToken,
-    ) -> Result<Value, Unfinished> {
+    ) -> Result<Option<Value>, Unfinished> {
         let call = format!("creation of {what}");
         let sent = self.0.service.put(call.clone(), url.clone()).json(body);
         let answer = sent.send().await.map_err(poll::Error::Failed)?;
-        match self.wait(&call, &url, &answer, cancel).await? {
-            Some(value) => Ok(value),
-            None => self.0.service.get(format!("look at {what}"), url).read().await.map_err(poll::Error::Failed),
-        }
+        self.wait(&call, &url, &answer, cancel).await
     }
 
     /// Removes something and waits until it is gone; whether it was there.
@@ -134,7 +131,9 @@ impl Arm {
                         });
                         Ok(Answer::Ready(outcome))
                     }
-                    ended @ ("Failed" | "Canceled" | "Cancelled") => Err(failure(call, ended, value.as_ref())),
+                    ended @ ("Failed" | "Canceled" | "Cancelled") => {
+                        Err(failure(call, ended, value.as_ref()))
+                    }
                     state => Ok(later(state.to_owned(), wait)),
                 }
             }
@@ -201,5 +200,8 @@ fn failure(call: &str, state: &str, value: Option<&Value>) -> CallError {
     if matches!(refusal.class, Class::Throttled | Class::Trouble | Class::Expired) {
         refusal.class = Class::Invalid;
     }
-    CallError::Refused { call: format!("{call}: the operation {}", state.to_lowercase()).into(), refusal: Box::new(refusal) }
+    CallError::Refused {
+        call: format!("{call}: the operation {}", state.to_lowercase()).into(),
+        refusal: Box::new(refusal),
+    }
 }

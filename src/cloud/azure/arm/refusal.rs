@@ -35,13 +35,22 @@ fn classed(mut refusal: Refusal) -> Refusal {
     let code = refusal.code.as_deref().unwrap_or_default();
     let message = refusal.message.as_deref().unwrap_or_default().to_ascii_lowercase();
     let class = match code {
-        "ExpiredAuthenticationToken" | "InvalidAuthenticationToken" | "AuthenticationFailed" => Class::Expired,
-        "AuthorizationFailed" | "LinkedAuthorizationFailed" | "RequestDisallowedByPolicy" | "ReadOnlyDisabledSubscription" => {
-            Class::Denied
+        "ExpiredAuthenticationToken" | "InvalidAuthenticationToken" | "AuthenticationFailed" => {
+            Class::Expired
         }
-        "TooManyRequests" | "SubscriptionRequestsThrottled" | "AnotherOperationInProgress" | "RetryableError"
+        "AuthorizationFailed"
+        | "LinkedAuthorizationFailed"
+        | "RequestDisallowedByPolicy"
+        | "ReadOnlyDisabledSubscription" => Class::Denied,
+        "TooManyRequests"
+        | "SubscriptionRequestsThrottled"
+        | "AnotherOperationInProgress"
+        | "RetryableError"
         | "ServerBusy" => Class::Throttled,
-        "SkuNotAvailable" | "AllocationFailed" | "ZonalAllocationFailed" | "OverconstrainedAllocationRequest"
+        "SkuNotAvailable"
+        | "AllocationFailed"
+        | "ZonalAllocationFailed"
+        | "OverconstrainedAllocationRequest"
         | "OverconstrainedZonalAllocationRequest" => Class::Capacity,
         // Both have other reasons, too.
         "OperationNotAllowed" | "ResourceNotPermitted" if message.contains("quota") => Class::Quota,
@@ -89,7 +98,10 @@ mod tests {
             assert_eq!(said(status, code, message).class, class, "{code}: {message}");
         }
         let inner = r#"{"error":{"code":"DeploymentFailed","message":"x","details":[{"code":"QuotaExceeded","message":"m"}]}}"#;
-        assert_eq!((of(409, inner).to_string().as_str(), of(409, inner).class), ("QuotaExceeded: m (HTTP 409)", Class::Quota));
+        assert_eq!(
+            (of(409, inner).to_string().as_str(), of(409, inner).class),
+            ("QuotaExceeded: m (HTTP 409)", Class::Quota)
+        );
         assert_eq!(of(400, r#"{"code":"Bad","message":"m\u001b[31m"}"#).message.as_deref(), Some("m [31m"));
         for silent in ["", "<html>long page", "{}", r#"{"error":{}}"#] {
             assert_eq!(of(404, silent).to_string(), "refused (HTTP 404)", "{silent}");

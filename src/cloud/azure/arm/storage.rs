@@ -68,7 +68,8 @@ impl Arm {
     pub async fn remove_blob(&self, group: &str, account: &str, container: &str, name: &str) -> Result<bool> {
         let encoded = name.split('/').map(encode).collect::<Vec<_>>().join("/");
         let text = format!("{}{}/{encoded}", self.blob_service(account), encode(container));
-        let url: Url = text.parse().map_err(|_| CallError::setup(format!("{text:?} is no address of a blob")))?;
+        let url: Url =
+            text.parse().map_err(|_| CallError::setup(format!("{text:?} is no address of a blob")))?;
         let url = self.permitted(group, account, Blob { url: &url, container, name }, "d").await?;
         let call = format!("deletion of blob {container}/{name} of {account}");
         let header = |name| reqwest::header::HeaderName::from_static(name);

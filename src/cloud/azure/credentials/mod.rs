@@ -131,13 +131,14 @@ fn read_text(path: &Path) -> Result<String, Error> {
     let (encoding, mark) = Encoding::detect(&bytes);
     let mut text = Vec::new();
     Decoder::new(encoding).decode(&bytes[mark..], &mut text);
-    String::from_utf8(text)
-        .map_err(|_| Error::Invalid { path: path.to_owned(), reason: "it is neither UTF-8 nor UTF-16".into() })
+    String::from_utf8(text).map_err(|_| Error::Invalid {
+        path: path.to_owned(),
+        reason: "it is neither UTF-8 nor UTF-16".into(),
+    })
 }
 
 fn read_secret(path: &Path) -> Result<Vec<u8>, Error> {
-    let bytes =
-        crate::input::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let bytes = crate::input::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     super::super::warn_if_others_may_read("azure", path);
     Ok(bytes)
 }
@@ -221,8 +222,7 @@ impl Credentials {
         // Servers of this machine are near, or not there at all.
         let limits = Limits { connect: Duration::from_secs(3), idle: Duration::from_secs(20) };
         let direct = Client::direct(limits, http.retry().clone()).map_err(Error::Http)?;
-        let inner =
-            Inner { origin, kind, authority: cloud.authority.clone(), http: http.clone(), direct };
+        let inner = Inner { origin, kind, authority: cloud.authority.clone(), http: http.clone(), direct };
         Ok(Self::of(Arc::new(inner), &cloud.audience))
     }
 
@@ -289,13 +289,7 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    fn new(
-        authority: &Url,
-        tenant: &str,
-        client: &'a str,
-        old: bool,
-        audience: &str,
-    ) -> Result<Self, Error> {
+    fn new(authority: &Url, tenant: &str, client: &'a str, old: bool, audience: &str) -> Result<Self, Error> {
         let (path, wanted) = match old {
             true => ("oauth2/token?api-version=1.0", ("resource", audience.to_owned())),
             // The slash at the end of an audience is part of it.
@@ -407,8 +401,7 @@ async fn cli(origin: &str, subscription: Option<&str>, audience: &str) -> Result
 fn read_token(origin: &str, body: &[u8], now: i64) -> Result<Token, Error> {
     let fail = |reason: &str| Error::Answer { origin: origin.to_owned(), reason: reason.into() };
     // Not the parser's own text, which may quote the token.
-    let json: serde_json::Value =
-        serde_json::from_slice(body).map_err(|_| fail("the answer is no token"))?;
+    let json: serde_json::Value = serde_json::from_slice(body).map_err(|_| fail("the answer is no token"))?;
     let value = json["access_token"].as_str().or(json["accessToken"].as_str());
     let value = value.ok_or_else(|| fail("the answer is no token"))?;
     if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic()) {

@@ -85,8 +85,7 @@ impl Profile {
         };
         let text = super::read_text(&path)?;
         let read = serde_json::from_str::<Self>(&text);
-        let profile =
-            read.map_err(|e| Error::Invalid { path: path.clone(), reason: json_mistake(&e) })?;
+        let profile = read.map_err(|e| Error::Invalid { path: path.clone(), reason: json_mistake(&e) })?;
         if profile.subscriptions.is_empty() {
             return Err(Error::Invalid { path, reason: "it contains no subscriptions".into() });
         }

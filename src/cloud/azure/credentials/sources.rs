@@ -197,7 +197,9 @@ fn source(account: &Account, env: &Environment) -> Result<Source, Error> {
         let kind = Kind::Managed { url, header, client };
         Source { origin: origin.into(), kind, file: File::default() }
     };
-    if let (Some(endpoint), Some(secret)) = (env.variable("IDENTITY_ENDPOINT"), env.variable("IDENTITY_HEADER")) {
+    if let (Some(endpoint), Some(secret)) =
+        (env.variable("IDENTITY_ENDPOINT"), env.variable("IDENTITY_HEADER"))
+    {
         let mut url: reqwest::Url = endpoint.parse().map_err(|_| Error::Address(endpoint.to_owned()))?;
         url.query_pairs_mut().append_pair("api-version", "2019-08-01");
         let header = (HeaderName::from_static("x-identity-header"), secret.to_owned().into());
@@ -222,15 +224,16 @@ fn source(account: &Account, env: &Environment) -> Result<Source, Error> {
 
 fn from_file(path: &Path) -> Result<Source, Error> {
     let invalid = |reason: String| Error::Invalid { path: path.to_owned(), reason };
-    let mut file: File =
-        serde_json::from_str(&read_text(path)?).map_err(|e| invalid(json_mistake(&e)))?;
+    let mut file: File = serde_json::from_str(&read_text(path)?).map_err(|e| invalid(json_mistake(&e)))?;
     let need = |field: Option<String>, name: &str| {
         field.filter(|f| !f.is_empty()).ok_or_else(|| invalid(format!("it has no {name}")))
     };
     let kind = Kind::Application {
         client: need(file.client_id.take(), "clientId")?,
         tenant: need(file.tenant_id.take(), "tenantId")?,
-        proof: Proof::Secret(file.client_secret.take().ok_or_else(|| invalid("it has no clientSecret".into()))?),
+        proof: Proof::Secret(
+            file.client_secret.take().ok_or_else(|| invalid("it has no clientSecret".into()))?,
+        ),
         old: true,
     };
     Ok(Source { origin: path.display().to_string(), kind, file })
