@@ -9,7 +9,7 @@ struct Cli {
 }
 
 fn options(words: &[&str]) -> Options {
-    Cli::try_parse_from([&["x"], words].concat()).unwrap().options
+    Cli::try_parse_from([&["x"][..], words].concat()).unwrap().options
 }
 
 #[test]

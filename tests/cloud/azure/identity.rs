@@ -142,7 +142,7 @@ fn files_of_applications_name_all_that_is_needed() {
     let mut env = nobody(&azure);
     env.unset("AZURE_AUTHORITY_HOST").unset("AZURE_SUBSCRIPTION_ID");
     let ore = |env: &Env, more: &[&str]| {
-        let outcome = env.mantle(&[&["ore", "azure"], more, &["gc", "--debug"]].concat());
+        let outcome = env.mantle(&[&["ore", "azure"][..], more, &["gc", "--debug"]].concat());
         let text = format!("{}{}", outcome.stdout, outcome.stderr);
         assert!(HUSH.iter().all(|h| !text.contains(h)), "{text}");
         (outcome.code, text)
@@ -202,7 +202,7 @@ fn subscriptions_have_names_and_clouds() {
         ],
     });
     env.write(".azure/azureProfile.json", &format!("\u{feff}{profile}"));
-    let ore = |env: &Env, more: &[&str]| env.mantle(&[&["ore", "azure"], more, &["gc"]].concat());
+    let ore = |env: &Env, more: &[&str]| env.mantle(&[&["ore", "azure"][..], more, &["gc"]].concat());
     ore(&env, &["--azure-subscription=the one"]).expect(0);
     let outcome = ore(&env, &["--azure-subscription=other"]).expect(1);
     assert!(outcome.stderr.contains("SubscriptionNotFound"), "{}", outcome.stderr);
