@@ -5,6 +5,8 @@ Reads one JSON object a line: method, target, body. Prints a line for every mist
 before it, and ends with 1 if there is one.
 """
 
+import functools
+import importlib
 import json
 import logging
 import pathlib
@@ -14,42 +16,45 @@ import typing
 from enum import Enum
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
-from azure.mgmt import compute, network, storage
-from azure.mgmt.resource import resources
-
-PACKAGES = [compute, network, storage, resources]
+# Clients by what they are for; they are large, and loaded when something is asked of theirs.
+PACKAGES = {
+    "Microsoft.Compute": "azure.mgmt.compute",
+    "Microsoft.Network": "azure.mgmt.network",
+    "Microsoft.Storage": "azure.mgmt.storage",
+    "": "azure.mgmt.resource.resources",
+}
 
 # What the bodies of these operations are.
 BODIES = {
-    ("PUT", "virtualMachines"): compute.models.VirtualMachine,
-    ("PUT", "images"): compute.models.Image,
-    ("PUT", "galleries"): compute.models.Gallery,
-    ("PUT", "galleries/images"): compute.models.GalleryImage,
-    ("PUT", "galleries/images/versions"): compute.models.GalleryImageVersion,
-    ("PUT", "networkSecurityGroups"): network.models.NetworkSecurityGroup,
-    ("PUT", "virtualNetworks"): network.models.VirtualNetwork,
-    ("PUT", "publicIPAddresses"): network.models.PublicIPAddress,
-    ("PUT", "networkInterfaces"): network.models.NetworkInterface,
-    ("PUT", "storageAccounts"): storage.models.StorageAccountCreateParameters,
-    ("POST", "storageAccounts/ListServiceSas"): storage.models.ServiceSasParameters,
-    ("PUT", "resourceGroups"): resources.models.ResourceGroup,
+    ("PUT", "virtualMachines"): "VirtualMachine",
+    ("PUT", "images"): "Image",
+    ("PUT", "galleries"): "Gallery",
+    ("PUT", "galleries/images"): "GalleryImage",
+    ("PUT", "galleries/images/versions"): "GalleryImageVersion",
+    ("PUT", "networkSecurityGroups"): "NetworkSecurityGroup",
+    ("PUT", "virtualNetworks"): "VirtualNetwork",
+    ("PUT", "publicIPAddresses"): "PublicIPAddress",
+    ("PUT", "networkInterfaces"): "NetworkInterface",
+    ("PUT", "storageAccounts"): "StorageAccountCreateParameters",
+    ("POST", "storageAccounts/ListServiceSas"): "ServiceSasParameters",
+    ("PUT", "resourceGroups"): "ResourceGroup",
 }
 
 
-def paths():
-    """The paths of all operations: method, pattern, and whether it asks for a version."""
-    for package in PACKAGES:
-        text = (pathlib.Path(package.__file__).parent / "operations/_operations.py").read_text()
-        for part in re.split(r"\ndef build_", text)[1:]:
-            url = re.search(r'_url = \(?\s*((?:"[^"]*"\s*)+)', part)
-            method = re.search(r'HttpRequest\(method="(\w+)"', part)
-            if url and method:
-                path = "".join(re.findall(r'"([^"]*)"', url.group(1)))
-                pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))
-                yield method.group(1), re.compile(pattern + "/?$", re.IGNORECASE)
-
-
-PATHS = list(paths())
+@functools.cache
+def package(provider):
+    """A client, and the paths of its operations: method and pattern."""
+    found = importlib.import_module(PACKAGES[provider])
+    text = (pathlib.Path(found.__file__).parent / "operations/_operations.py").read_text()
+    paths = []
+    for part in text.split("\ndef build_")[1:]:
+        url = re.search(r'_url = \(?\s*((?:"[^"]*"\s*)+)', part)
+        method = re.search(r'HttpRequest\(method="(\w+)"', part)
+        if url and method:
+            path = "".join(re.findall(r'"([^"]*)"', url.group(1)))
+            pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))
+            paths.append((method.group(1), re.compile(pattern + "/?$", re.IGNORECASE)))
+    return found, paths
 
 
 def hints(model):
@@ -213,13 +218,15 @@ def judge(method, target, body):
         return  # a blob
     if "/operations/" in url.path or "/operationresults/" in url.path:
         return  # the service's own addresses
-    if not any(m == method and p.match(url.path) for m, p in PATHS):
+    provider = re.search("/providers/([^/]+)", url.path)
+    client, paths = package(provider.group(1) if provider else "")
+    if not any(m == method and p.match(url.path) for m, p in paths):
         yield f"no client asks {method} {url.path}"
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", query.get("api-version", [""])[0]):
         yield f"{method} {url.path}: it asks in no version"
     model = BODIES.get((method, types(url.path)))
     if model is not None:
-        yield from check(model, json.loads(body), types(url.path))
+        yield from check(getattr(client.models, model), json.loads(body), types(url.path))
     elif body:
         yield f"{method} {url.path}: nobody knows what its body is"
 

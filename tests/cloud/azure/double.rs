@@ -540,7 +540,14 @@ impl Face {
                     no["code"].as_str().unwrap_or_default(),
                     no["message"].as_str().unwrap_or_default(),
                 ),
-                Some((status, _)) if outcome && status == "Succeeded" => Response::new(200, "text/plain", ""),
+                // Of what was made, the outcome is the thing itself.
+                Some((status, _)) if outcome && status == "Succeeded" => {
+                    let id = state.operations[name].id.clone();
+                    match state.show(&id) {
+                        Some(value) => json_answer(200, &value),
+                        None => Response::new(200, "text/plain", ""),
+                    }
+                }
                 Some((status, no)) => {
                     let mut value = json!({"status": status, "name": name});
                     if !no.is_null() {

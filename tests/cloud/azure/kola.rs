@@ -150,12 +150,13 @@ fn images_are_made_published_or_of_a_gallery() {
     });
     env.set("MANTLE_RELEASE_URL", format!("http://{released}/{{channel}}"));
     let before = azure.census();
-    let image = || {
+    let mut all = Vec::new();
+    let mut image = || {
         let journal = azure.proxy.take_journal();
         let of = |name: &str| journal.iter().find(|e| action(&e.request) == name).map(|e| e.request.text());
         let order: Value = serde_json::from_str(&of("virtualMachines.put").unwrap()).unwrap();
         let image = of("images.put").map(|text| serde_json::from_str::<Value>(&text).unwrap());
-        judged(&journal);
+        all.extend(journal);
         (order["properties"]["storageProfile"]["imageReference"].clone(), image.unwrap_or_default())
     };
     kola(&azure, &env, "", "spawn", &["--azure-sku=beta"]).expect(0);
@@ -185,6 +186,7 @@ fn images_are_made_published_or_of_a_gallery() {
         assert!(outcome.stderr.contains(told), "{words:?}: {}", outcome.stderr);
     }
     nothing_left(&azure, &before, "images");
+    judged(&all);
 }
 
 #[test]
