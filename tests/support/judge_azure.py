@@ -25,19 +25,19 @@ PACKAGES = {
 }
 
 # What the bodies of these operations are.
-BODIES = {
-    ("PUT", "virtualMachines"): "VirtualMachine",
+BODIES = {  # paths are the same in small and large letters
+    ("PUT", "virtualmachines"): "VirtualMachine",
     ("PUT", "images"): "Image",
     ("PUT", "galleries"): "Gallery",
     ("PUT", "galleries/images"): "GalleryImage",
     ("PUT", "galleries/images/versions"): "GalleryImageVersion",
-    ("PUT", "networkSecurityGroups"): "NetworkSecurityGroup",
-    ("PUT", "virtualNetworks"): "VirtualNetwork",
-    ("PUT", "publicIPAddresses"): "PublicIPAddress",
-    ("PUT", "networkInterfaces"): "NetworkInterface",
-    ("PUT", "storageAccounts"): "StorageAccountCreateParameters",
-    ("POST", "storageAccounts/ListServiceSas"): "ServiceSasParameters",
-    ("PUT", "resourceGroups"): "ResourceGroup",
+    ("PUT", "networksecuritygroups"): "NetworkSecurityGroup",
+    ("PUT", "virtualnetworks"): "VirtualNetwork",
+    ("PUT", "publicipaddresses"): "PublicIPAddress",
+    ("PUT", "networkinterfaces"): "NetworkInterface",
+    ("PUT", "storageaccounts"): "StorageAccountCreateParameters",
+    ("POST", "storageaccounts/listservicesas"): "ServiceSasParameters",
+    ("PUT", "resourcegroups"): "ResourceGroup",
 }
 
 
@@ -224,7 +224,7 @@ def judge(method, target, body):
         yield f"no client asks {method} {url.path}"
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", query.get("api-version", [""])[0]):
         yield f"{method} {url.path}: it asks in no version"
-    model = BODIES.get((method, types(url.path)))
+    model = BODIES.get((method, types(url.path).lower()))
     if model is not None:
         yield from check(getattr(client.models, model), json.loads(body), types(url.path))
     elif body:

@@ -640,7 +640,7 @@ impl Face {
             }
             "ListServiceSas" => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-                let account = path.trim_end_matches("/ListServiceSas").rsplit('/').next().unwrap_or_default();
+                let account = path.rsplit('/').nth(1).unwrap_or_default();
                 let of = body["canonicalizedResource"].as_str().unwrap_or_default();
                 match of.starts_with(&format!("/blob/{account}/")) && body["signedPermission"].is_string() {
                     true => json_answer(

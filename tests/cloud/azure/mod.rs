@@ -59,7 +59,11 @@ pub fn action(request: &Request) -> String {
     };
     match (method.as_str(), below % 2) {
         ("post", 1) => {
-            let verb = parts[parts.len() - 1];
+            // Paths are the same in small and large letters; Microsoft's clients are not of one mind.
+            let verb = match parts[parts.len() - 1] {
+                "listServiceSas" => "ListServiceSas",
+                verb => verb,
+            };
             format!("{}.{verb}", parts[parts.len() - 3])
         }
         ("get", 1) => format!("{}.list", id_type(path)),
