@@ -24,8 +24,8 @@ PACKAGES = {
     "": "azure.mgmt.resource.resources",
 }
 
-# What the bodies of these operations are.
-BODIES = {  # paths are the same in small and large letters
+# What the bodies of these operations are. Paths are the same in small and large letters.
+BODIES = {
     ("PUT", "virtualmachines"): "VirtualMachine",
     ("PUT", "images"): "Image",
     ("PUT", "galleries"): "Gallery",
