@@ -114,7 +114,7 @@ assert account.provisioning_state == "Succeeded", account
 sas = {"canonicalizedResource": "/blob/sa/c/b", "signedResource": "b", "signedPermission": "r"}
 assert "sig=" in storage.storage_accounts.list_service_sas(IN, "sa", sas).service_sas_token
 
-machine = {
+order = {
     "location": WHERE,
     "properties": {
         "hardwareProfile": {"vmSize": "Standard_D2_v2"},
@@ -124,13 +124,14 @@ machine = {
         "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
     },
 }
-machine = done(compute.virtual_machines.begin_create_or_update(IN, "m", machine))
+machine = done(compute.virtual_machines.begin_create_or_update(IN, "m", order))
 assert machine.provisioning_state == "Succeeded", machine
 assert [m.name for m in compute.virtual_machines.list(IN)] == ["m"]
 assert network.public_ip_addresses.get(IN, "ip").ip_address.startswith("127.0.0.1:")
 blobs = compute.virtual_machines.retrieve_boot_diagnostics_data(IN, "m")
 assert "sig=" in blobs.serial_console_log_blob_uri, blobs
-lost = dict(machine.as_dict(), properties=dict(machine.as_dict()["properties"], networkProfile={"networkInterfaces": [{"id": nic.id + "x"}]}))
+foreign = {"networkInterfaces": [{"id": nic.id + "x"}]}
+lost = dict(order, properties=dict(order["properties"], networkProfile=foreign))
 e = refused(HttpResponseError, lambda: done(compute.virtual_machines.begin_create_or_update(IN, "lost", lost)))
 assert e.error.code == "InvalidResourceReference", e
 done(compute.virtual_machines.begin_delete(IN, "m"))
