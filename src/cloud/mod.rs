@@ -9,8 +9,8 @@ pub mod aws;
 pub mod azure;
 pub mod gc;
 pub mod google;
-pub mod packet;
 mod jwt;
+pub mod packet;
 pub mod profile;
 pub mod resume;
 

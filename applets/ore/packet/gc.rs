@@ -29,7 +29,7 @@ impl Garbage for Options {
 
     const PLATFORM: &'static str = "packet";
 
-    fn collector(api: Api, _who: String) -> Collector {
+    fn collector(&self, api: Api, _who: String) -> Collector {
         Collector::new(api.packet)
     }
 
