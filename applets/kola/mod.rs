@@ -23,6 +23,7 @@ use ::mantle::applet::{Applet, Context, Manual, Section};
 use ::mantle::args;
 use ::mantle::cloud::aws;
 use ::mantle::cloud::azure::credentials::sources as azure;
+use ::mantle::cloud::digitalocean;
 use ::mantle::cloud::google::sources as google;
 use ::mantle::cloud::packet;
 use ::mantle::error::{Result, SUCCESS, usage};
@@ -51,6 +52,7 @@ const MANUAL: Manual = Manual {
         ],
         aws::FILES,
         azure::FILES,
+        digitalocean::FILES,
         google::FILES,
         packet::FILES,
     ],
@@ -69,6 +71,7 @@ const MANUAL: Manual = Manual {
         ],
         aws::ENVIRONMENT,
         azure::ENVIRONMENT,
+        digitalocean::ENVIRONMENT,
         google::ENVIRONMENT,
         packet::ENVIRONMENT,
         mantle::http::ENVIRONMENT,

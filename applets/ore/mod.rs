@@ -5,6 +5,7 @@
 
 mod aws;
 mod azure;
+mod digitalocean;
 mod gc;
 mod gcloud;
 mod group;
@@ -20,7 +21,8 @@ use clap::{ArgMatches, Command};
 use self::group::Group;
 
 /// The clouds, in the order of help.
-const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, gcloud::GROUP, packet::GROUP];
+const GROUPS: &[Group] =
+    &[aws::GROUP, azure::GROUP, digitalocean::GROUP, gcloud::GROUP, packet::GROUP];
 
 /// One list of what all groups have in one of their lists.
 macro_rules! of_all_groups {

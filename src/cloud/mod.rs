@@ -7,6 +7,7 @@
 pub mod address;
 pub mod aws;
 pub mod azure;
+pub mod digitalocean;
 pub mod gc;
 pub mod google;
 mod jwt;

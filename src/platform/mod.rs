@@ -24,6 +24,7 @@ pub mod aws;
 pub mod azure;
 pub mod cloud;
 pub mod deployment;
+pub mod digitalocean;
 pub mod distribution;
 pub mod external;
 pub mod gce;
@@ -40,6 +41,7 @@ mod scripted;
 pub static DRIVERS: &[Driver] = &[
     Driver::of::<aws::AwsPlatform>(),
     Driver::of::<azure::Azure>(),
+    Driver::of::<digitalocean::DigitalOcean>(),
     Driver::of::<gce::Gce>(),
     Driver::of::<packet::PacketPlatform>(),
     Driver::of::<external::External>(),
