@@ -5,6 +5,7 @@
 
 mod aws;
 mod azure;
+mod digitalocean;
 mod gce;
 mod matrix;
 mod packet;

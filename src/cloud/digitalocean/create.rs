@@ -505,7 +505,7 @@ mod tests {
         let expected = [("/root/initramfs/etc/resolv.conf", 0o644), ("/root/initramfs/shutdown", 0o755)];
         assert_eq!(shown, expected);
         let source = files[1]["contents"]["source"].as_str().unwrap();
-        let script = crate::text::percent::decode(source.strip_prefix("data:,").unwrap());
+        let script = crate::text::percent::decode(source.strip_prefix("data:,").unwrap()).unwrap();
         assert!(script.starts_with("#!/busybox sh\n"), "{script}");
         assert!(script.contains("\"https://example.com/a%20b.bin.bz2?x=1&y=2\""), "{script}");
         assert!(!script.contains("@URL@"));

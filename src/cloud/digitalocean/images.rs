@@ -87,7 +87,7 @@ pub struct Unresolved {
     named: String,
     region: String,
     #[source]
-    why: Why,
+    why: Box<Why>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +111,7 @@ enum Why {
 impl Unresolved {
     /// The call that failed, if it is that.
     pub fn call(&self) -> Option<&CallError> {
-        match &self.why {
+        match &*self.why {
             Why::Call(e) => Some(e),
             _ => None,
         }
@@ -179,7 +179,7 @@ impl Api {
     /// When there is no such image, or more than one, or none in the region.
     pub async fn resolve(&self, named: &str, region: &str) -> Result<Image, Unresolved> {
         let found = self.found(named, region).await;
-        found.map_err(|why| Unresolved { named: named.into(), region: region.into(), why })
+        found.map_err(|why| Unresolved { named: named.into(), region: region.into(), why: Box::new(why) })
     }
 
     async fn found(&self, named: &str, region: &str) -> Result<Image, Why> {
