@@ -154,7 +154,7 @@ async fn unfinished(api: &Api, name: &str) -> Result<Option<u64>, Failure> {
 /// as an earlier call left it, is waited for in its place.
 ///
 /// # Errors
-/// Any [`Failure`]; but for [`Failure::Late`] nothing is left of the image.
+/// Any [`Failure`]. Of one that was refused, or interrupted, nothing is left; another may come yet.
 pub async fn fetch(api: &Api, new: &NewImage<'_>, cancel: &CancellationToken) -> Result<u64, Failure> {
     check_address(new.url)?;
     let id = match unfinished(api, new.name).await? {
@@ -185,8 +185,10 @@ pub async fn fetch(api: &Api, new: &NewImage<'_>, cancel: &CancellationToken) ->
     };
     let failure = match FETCHED.until(format!("image {id} available"), cancel, ask).await {
         Ok(()) => return Ok(id),
-        Err(poll::Error::Failed(failure)) => failure,
+        Err(poll::Error::Failed(failure @ Failure::Refused { .. })) => failure,
         Err(poll::Error::Cancelled) => Failure::Interrupted,
+        // It may come yet.
+        Err(poll::Error::Failed(failure)) => return Err(failure),
         Err(late) => return Err(Failure::Late { id, late: late.to_string() }),
     };
     if let Err(e) = api.delete_image(id).await {

@@ -22,13 +22,10 @@ impl Collector {
     pub fn new(api: Api, account: String) -> Self {
         Self { api, account }
     }
+}
 
-    async fn remove_one(&self, item: &Item) -> Result<(), CallError> {
-        match item.id.parse() {
-            Ok(id) => self.api.delete_droplet(id).await,
-            Err(_) => Err(CallError::setup(format!("{:?} is no number of a droplet", item.id))),
-        }
-    }
+fn number(item: &Item) -> Result<u64, CallError> {
+    item.id.parse().map_err(|_| CallError::setup(format!("{:?} is no number of a droplet", item.id)))
 }
 
 impl Collect for Collector {
@@ -45,13 +42,15 @@ impl Collect for Collector {
     }
 
     async fn recheck(&self, items: &[Item], _before: DateTime<Utc>) -> Result<Vec<Now>, CallError> {
-        let there = self.api.droplets(MARK).await?;
-        // One that has lost its tag is not gone, but it is not ours to remove.
-        let now = |item: &Item| match there.iter().map(found).find(|f| f.id == item.id) {
-            Some(found) => Now::There(found),
-            None => Now::Spared("it is gone, or has lost its tag"),
+        // One by one: a droplet that has lost its tag is there, but not ours to remove.
+        let look = |item: &Item| {
+            let id = number(item);
+            async move {
+                let there = self.api.droplet(id?).await?;
+                Ok(there.map_or(Now::Gone, |droplet| Now::There(found(&droplet))))
+            }
         };
-        Ok(items.iter().map(now).collect())
+        join_all(items.iter().map(look)).await.into_iter().collect()
     }
 
     async fn remove(
@@ -59,7 +58,11 @@ impl Collect for Collector {
         batch: &[Item],
         _before: DateTime<Utc>,
     ) -> Result<Vec<Removal<CallError>>, CallError> {
-        let removed = join_all(batch.iter().map(|item| self.remove_one(item))).await;
+        let remove = |item: &Item| {
+            let id = number(item);
+            async move { self.api.delete_droplet(id?).await }
+        };
+        let removed = join_all(batch.iter().map(remove)).await;
         Ok(removed.into_iter().map(|r| r.map_or_else(Removal::Failed, |()| Removal::Done)).collect())
     }
 

@@ -24,7 +24,6 @@ pub use self::api::{Api, Identity, Result};
 pub use self::droplets::{Action, Droplet, NewDroplet};
 pub use self::images::{Image, NewImage, Unresolved};
 pub use self::keys::Key;
-pub use self::token::{Environment, Error as NoToken};
 
 /// Tag of everything that mantle makes at DigitalOcean.
 pub const MARK: &str = "mantle";
