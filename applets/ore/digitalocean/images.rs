@@ -27,7 +27,7 @@ enum Method {
         print its id. With --method=custom, DigitalOcean fetches a raw, qcow2, vhdx, vdi or vmdk disk, which may be \
         compressed with gzip or bzip2. With --method=kexec, a droplet fetches a raw disk compressed with bzip2, \
         overwrites its own disk with it and is made a snapshot; it boots an image of Container Linux or the like that the \
-        account has. An interrupted --method=custom that was killed is gone on with by the same command."
+        account has. What a killed --method=custom has begun is gone on with by the same command."
 )]
 pub struct Create {
     /// Image name

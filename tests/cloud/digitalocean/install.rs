@@ -265,6 +265,10 @@ fn what_goes_wrong_with_an_install_leaves_nothing() {
             Fault::Answer(error(503, "service_unavailable", "later")),
         ] {
             let forbidden = matches!(&fault, Fault::Answer(a) if a.status == 403);
+            let broken = matches!(&fault, Fault::Answer(a) if a.status == 503);
+            if broken && !action_name.ends_with("create") && action_name != "droplets.snapshot" {
+                continue; // every call is repeated then
+            }
             let (name, again) = (action_name.clone(), fault.clone());
             cloud.proxy.on(move |r| action(r) == name, 0, 1, again);
             let outcome = env.mantle(CREATE);
