@@ -217,23 +217,24 @@ impl Api {
     /// # Errors
     /// Any [`crate::http::CallError`].
     pub async fn snapshot(&self, droplet: u64, name: &str) -> Result<Action> {
-        let path = ["droplets", &droplet.to_string(), "actions"].map(str::to_owned);
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let call = self.service().post(format!("droplets.snapshot {droplet}"), self.url(&path));
-        let order = json!({"type": "snapshot", "name": name});
-        let error = match call.json(&order).read::<OneAction>().await {
+        let id = droplet.to_string();
+        let path = ["droplets", &id, "actions"];
+        let body = json!({"type": "snapshot", "name": name});
+        let order = || {
+            let call = self.service().post(format!("droplets.snapshot {droplet}"), self.url(&path));
+            call.json(&body).read::<OneAction>()
+        };
+        let error = match order().await {
             Ok(one) => return Ok(one.action),
             Err(e) if e.is_doubtful() => e,
             Err(e) => return Err(e),
         };
         let there = self.list::<ManyActions>("droplets.actions", &path, &[]).await?;
-        match there.into_iter().find(|a| a.kind == "snapshot") {
-            Some(action) => Ok(action),
-            None if error.refusal().is_some() => {
-                let call = self.service().post(format!("droplets.snapshot {droplet}"), self.url(&path));
-                call.json(&order).read::<OneAction>().await.map(|one| one.action)
-            }
-            None => Err(error),
+        match (there.into_iter().find(|a| a.kind == "snapshot"), error.refusal()) {
+            (Some(action), _) => Ok(action),
+            // A passing trouble of the service.
+            (None, Some(_)) => order().await.map(|one| one.action),
+            (None, None) => Err(error),
         }
     }
 
