@@ -205,6 +205,8 @@ impl Drop for DigitalOcean {
     fn drop(&mut self) {
         lock(&self.face.machines).take();
         self.face.end();
+        // It may hold a disk, which has to go.
+        lock(&self.face.state).installer = None;
         let exchanges: Vec<_> = std::mem::take(&mut *lock(&self.face.exchanges)).into_values().collect();
         if !std::thread::panicking() && !exchanges.is_empty() {
             let complaints = complaints(&exchanges);
