@@ -101,6 +101,11 @@ pub fn content(path: &Path) -> Result<Content> {
     let mut start = Vec::new();
     let read = crate::input::open_disk(path).and_then(|f| f.take(64).read_to_end(&mut start));
     read.map_err(|e| unusable(path, e))?;
+    Ok(content_of(&start))
+}
+
+/// What a content that begins so is; 64 bytes are enough to tell.
+pub fn content_of(start: &[u8]) -> Content {
     let kinds: [(&[u8], Content); 8] = [
         (b"KDMV", Content::Vmdk),
         (b"COWD", Content::Vmdk),
@@ -111,7 +116,7 @@ pub fn content(path: &Path) -> Result<Content> {
         (b"\xfd7zXZ\0", Content::Packed("unxz")),
         (&[0x28, 0xb5, 0x2f, 0xfd], Content::Packed("unzstd")),
     ];
-    Ok(kinds.iter().find(|(magic, _)| start.starts_with(magic)).map_or(Content::Other, |(_, kind)| *kind))
+    kinds.iter().find(|(magic, _)| start.starts_with(magic)).map_or(Content::Other, |(_, kind)| *kind)
 }
 
 /// The size of the disk in an image, in bytes: from the header of VMDK and qcow2, else the file's own length.

@@ -15,6 +15,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod upload;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use renewing::{Expires, Renewing};
 pub use retry::{Budget, Retry, Transient};
 pub use service::{Authorize, Call, Service, bearer};
 pub use trust::Unusable;
+pub use upload::{Pieces, Upload};
 
 use crate::secret::Secret;
 

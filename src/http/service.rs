@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::calls::{Access, Calls, How, Lane, Open, PATIENT, Repeat};
-use super::{Answer, CallError, Client, Exchange, MAX_ANSWER, Reader, shown};
+use super::{Answer, CallError, Client, Error, Exchange, MAX_ANSWER, Reader, Upload, shown};
 use crate::text::json_mistake;
 
 /// Signs requests.
@@ -84,6 +84,7 @@ impl<A: Authorize> Service<A> {
             url,
             headers: HeaderMap::new(),
             body: Ok(Bytes::new()),
+            upload: None,
             accepted: Vec::new(),
             limit: MAX_ANSWER,
             waits: Duration::ZERO,
@@ -150,6 +151,7 @@ pub struct Call<'a, A> {
     url: Url,
     headers: HeaderMap,
     body: Result<Bytes, String>,
+    upload: Option<Upload>,
     accepted: Vec<StatusCode>,
     limit: u64,
     waits: Duration,
@@ -184,6 +186,13 @@ impl<'a, A: Authorize> Call<'a, A> {
             Ok(json) => self.body("application/json", json),
             Err(e) => Self { body: Err(e.to_string()), ..self },
         }
+    }
+
+    /// Sends a content while it is made. The time that it may take is its own, see [`Upload`].
+    pub fn upload(mut self, content: Upload) -> Self {
+        self.waits = content.time();
+        self.upload = Some(content);
+        self.header(CONTENT_TYPE, "application/octet-stream")
     }
 
     /// Whether it may be sent again, other than by its method.
@@ -278,6 +287,13 @@ impl<'a, A: Authorize> Call<'a, A> {
         let mut request = reqwest::Request::new(self.method.clone(), self.url.clone());
         *request.headers_mut() = self.headers.clone();
         let body = self.body.as_ref().map_err(wrong)?;
+        if let Some(content) = &self.upload {
+            if let Some(length) = content.length() {
+                request.headers_mut().insert(CONTENT_LENGTH, length.into());
+            }
+            *request.body_mut() = Some(content.body());
+            return Ok(request);
+        }
         if !body.is_empty() {
             *request.body_mut() = Some(body.clone().into());
         } else if matches!(self.method, Method::POST | Method::PUT | Method::PATCH) {
@@ -291,10 +307,20 @@ impl<'a, A: Authorize> Call<'a, A> {
     where
         F: Future<Output = Result<T, CallError>>,
     {
-        let Inner { calls, access, .. } = &*self.service.0;
+        let Inner { calls, access, http, .. } = &*self.service.0;
         let once = |request: Result<reqwest::Request, CallError>| {
             let sent = request.map(&once);
-            async move { sent?.await }
+            async move {
+                let Some(content) = &self.upload else { return sent?.await };
+                let limit = http.limits.idle;
+                tokio::select! {
+                    done = sent? => done,
+                    () = content.stalled(limit) => {
+                        let source = Error::Stalled { url: shown(&self.url), limit };
+                        Err(CallError::Transport { call: self.name.clone(), source })
+                    }
+                }
+            }
         };
         let signed = |proof: &A::Proof| {
             let mut request = self.request()?;
