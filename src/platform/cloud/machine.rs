@@ -172,7 +172,7 @@ impl<P: Provider> Machine for CloudMachine<P> {
     }
 
     fn dialer(&self) -> Arc<dyn ssh::Dial> {
-        Arc::new(ssh::Direct)
+        self.shared.provider.dialer()
     }
 
     async fn console(&self) -> Option<Vec<u8>> {

@@ -163,6 +163,11 @@ pub trait Provider: Send + Sync + Sized + 'static {
         true
     }
 
+    /// How machines are reached from here.
+    fn dialer(&self) -> Arc<dyn ssh::Dial> {
+        Arc::new(ssh::Direct)
+    }
+
     /// The command with which a person ends the machine.
     fn stop_command(&self, id: &str) -> String;
 
