@@ -11,6 +11,7 @@ pub mod digitalocean;
 pub mod gc;
 pub mod google;
 mod jwt;
+pub mod openstack;
 pub mod packet;
 pub mod profile;
 pub mod resume;
