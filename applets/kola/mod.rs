@@ -25,6 +25,7 @@ use ::mantle::cloud::aws;
 use ::mantle::cloud::azure::credentials::sources as azure;
 use ::mantle::cloud::digitalocean;
 use ::mantle::cloud::google::sources as google;
+use ::mantle::cloud::openstack::sources as openstack;
 use ::mantle::cloud::packet;
 use ::mantle::error::{Result, SUCCESS, usage};
 use ::mantle::network::discovery;
@@ -54,6 +55,7 @@ const MANUAL: Manual = Manual {
         azure::FILES,
         digitalocean::FILES,
         google::FILES,
+        openstack::FILES,
         packet::FILES,
     ],
     environment: &[
@@ -73,6 +75,7 @@ const MANUAL: Manual = Manual {
         azure::ENVIRONMENT,
         digitalocean::ENVIRONMENT,
         google::ENVIRONMENT,
+        openstack::ENVIRONMENT,
         packet::ENVIRONMENT,
         mantle::http::ENVIRONMENT,
     ],

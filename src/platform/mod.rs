@@ -32,6 +32,7 @@ pub mod guest;
 pub mod image;
 pub mod local;
 mod nspawn;
+pub mod openstack;
 pub mod packet;
 pub mod qemu;
 #[cfg(feature = "test-platform")]
@@ -43,6 +44,7 @@ pub static DRIVERS: &[Driver] = &[
     Driver::of::<azure::Azure>(),
     Driver::of::<digitalocean::DigitalOcean>(),
     Driver::of::<gce::Gce>(),
+    Driver::of::<openstack::OpenStack>(),
     Driver::of::<packet::PacketPlatform>(),
     Driver::of::<external::External>(),
     Driver::of::<nspawn::Nspawn>(),
