@@ -9,6 +9,7 @@ mod digitalocean;
 mod gc;
 mod gcloud;
 mod group;
+mod openstack;
 mod packet;
 
 use ::mantle::applet::{Applet, Context, Manual, Terms};
@@ -22,6 +23,7 @@ use self::group::Group;
 
 /// The clouds, in the order of help.
 const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, digitalocean::GROUP, gcloud::GROUP, packet::GROUP];
+const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, gcloud::GROUP, openstack::GROUP, packet::GROUP];
 
 /// One list of what all groups have in one of their lists.
 macro_rules! of_all_groups {
