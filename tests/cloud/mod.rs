@@ -8,4 +8,5 @@ mod azure;
 mod digitalocean;
 mod gce;
 mod matrix;
+mod openstack;
 mod packet;
