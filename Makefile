@@ -9,7 +9,7 @@ STATIC := OPENSSL_STATIC=1 RUSTFLAGS="-C target-feature=+crt-static"
 TESTING := --features test-platform
 
 .PHONY: demo test test-full setup release guest guest-full guest-all generate lint check check-full kola-nspawn kola-qemu \
-	kola-full bench
+	kola-full test-openstack bench
 
 demo: setup release guest          ## boot a real guest in QEMU and test it
 	$(MANTLE) kola run --parallel 2 debian.basic coreos.auth.verify 'coreos.ignition.v2.*' systemd.sysusers.gshadow
@@ -62,3 +62,7 @@ kola-qemu: release guest-full      ## those that need a machine, and full boots 
 
 kola-full: release guest-all       ## every test that one of our guests can run, three times, on both local platforms
 	MANTLE=$(MANTLE) tests/kola-full.sh $(CARGO_TARGET_DIR)/kola
+
+test-openstack:                    ## what mantle asks of an OpenStack, against the real services (outside CI)
+	cargo nextest run --locked $(TESTING) --no-run
+	tests/openstack/run.sh cargo nextest run --locked --offline $(TESTING) -E 'test(cloud::openstack::real)'
