@@ -159,6 +159,19 @@ def databases():
             database.execute("pragma journal_mode = wal")
 
 
+def urlopen(request):
+    """A service that was just started may drop its first connections."""
+    for left in reversed(range(60)):
+        try:
+            return urllib.request.urlopen(request, timeout=300)
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            if not left:
+                raise
+            time.sleep(2)
+
+
 class Cloud:
     """Calls as somebody with a token."""
 
@@ -173,7 +186,7 @@ class Cloud:
         request = urllib.request.Request(
             f"{KEYSTONE}/auth/tokens", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=300) as answer:
+        with urlopen(request) as answer:
             self.token = answer.headers["X-Subject-Token"]
             self.project = json.load(answer)["token"]["project"]["id"]
 
@@ -182,7 +195,7 @@ class Cloud:
         headers = {"X-Auth-Token": self.token, "Content-Type": "application/json"}
         request = urllib.request.Request(url, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=300) as answer:
+            with urlopen(request) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as e:
             sys.exit(f"{method} {url} {body}: {e.code} {e.read().decode()}")
