@@ -22,8 +22,8 @@ use clap::{ArgMatches, Command};
 use self::group::Group;
 
 /// The clouds, in the order of help.
-const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, digitalocean::GROUP, gcloud::GROUP, packet::GROUP];
-const GROUPS: &[Group] = &[aws::GROUP, azure::GROUP, gcloud::GROUP, openstack::GROUP, packet::GROUP];
+const GROUPS: &[Group] =
+    &[aws::GROUP, azure::GROUP, digitalocean::GROUP, gcloud::GROUP, openstack::GROUP, packet::GROUP];
 
 /// One list of what all groups have in one of their lists.
 macro_rules! of_all_groups {

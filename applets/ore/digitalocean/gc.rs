@@ -28,7 +28,7 @@ impl Garbage for Account {
 
     const PLATFORM: &'static str = "do";
 
-    fn collector(api: Api, who: String) -> Collector {
+    fn collector(&self, api: Api, who: String) -> Collector {
         Collector::new(api, who)
     }
 

@@ -32,7 +32,7 @@ impl Garbage for Options {
 
     const PLATFORM: &'static str = "openstack";
 
-    fn collector(api: Api, _who: String) -> Collector {
+    fn collector(&self, api: Api, _who: String) -> Collector {
         Collector::new(api)
     }
 

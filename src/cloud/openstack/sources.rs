@@ -21,7 +21,7 @@ const JSON: &str = ".config/openstack.json";
 pub const FILES: Terms = &[
     (
         JSON_SHOWN,
-        "Profiles of OpenStack: auth_url, username, password, tenant_id or tenant_name, user_domain, …",
+        "Profiles of OpenStack: auth_url, username, password, tenant_id or tenant_name, user_domain, ...",
     ),
     (
         "clouds.yaml, secure.yaml, clouds-public.yaml",
@@ -36,7 +36,7 @@ pub const ENVIRONMENT: Terms = &[
     ("OS_CLOUD", "Cloud of clouds.yaml."),
     ("OS_CLIENT_CONFIG_FILE, OS_CLIENT_SECURE_FILE", "Files in place of clouds.yaml and secure.yaml."),
     (
-        "OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME, OS_APPLICATION_CREDENTIAL_ID, …",
+        "OS_AUTH_URL, OS_USERNAME, OS_PASSWORD, OS_PROJECT_NAME, OS_APPLICATION_CREDENTIAL_ID, ...",
         "Credentials for OpenStack, where neither the profile file nor a cloud is chosen.",
     ),
 ];

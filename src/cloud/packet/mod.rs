@@ -39,7 +39,7 @@ pub const CLOSED: &str = "The provider closed its service on 2026-06-30 as far a
 /// Files that are read, for man pages.
 pub const FILES: &[(&str, &str)] = &[(
     "~/.config/packet.json",
-    "Packet's profiles: {\"default\": {\"api_key\": …, \"project\": …, \"api_url\": …}}.",
+    "Packet's profiles: {\"default\": {\"api_key\": ..., \"project\": ..., \"api_url\": ...}}.",
 )];
 
 /// Variables that no option is bound to, for man pages.

@@ -47,7 +47,7 @@ pub enum Error {
 #[group(skip)]
 pub struct Options {
     /// Place for what devices fetch while they install: gs://BUCKET/PREFIX or s3://BUCKET/PREFIX that everybody can
-    /// read, http://… that takes PUT and DELETE, or a folder of a web server
+    /// read, http://... that takes PUT and DELETE, or a folder of a web server
     /// [default: gs://users.developer.core-os.net/$USER/mantle]
     #[arg(long, env = "PACKET_STORAGE_URL", hide_env_values = true, value_name = "URL")]
     pub packet_storage_url: Option<String>,
