@@ -1,8 +1,11 @@
 //! What ore's groups of commands are made of: a record for each cloud, a typed struct for each verb.
 
+use std::path::Path;
+
 use ::mantle::applet::{Context, Terms};
-use ::mantle::error::{Result, Section as _, Stop, eyre, usage};
+use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
 use ::mantle::http::{CallError, Class};
+use ::mantle::release::version::Versions;
 use ::mantle::{info, poll};
 use clap::{ArgMatches, Command, Parser};
 use color_eyre::eyre::Report;
@@ -241,6 +244,13 @@ pub fn user() -> Result<String> {
     }
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::current()).ok().flatten();
     user.map(|u| u.name).ok_or_else(|| eyre!("this user has no name").suggestion("set $USER"))
+}
+
+/// The version in the version.txt beside an image; `option` is what one can say instead.
+pub fn version_beside(file: &Path, option: &str) -> Result<String> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let versions = Versions::of_folder(folder).wrap_err("Unable to get version from image directory");
+    Ok(versions.with_suggestion(|| format!("pass {option}, or have a version.txt beside the image"))?.version)
 }
 
 /// The text, unless it is empty: that stands for none, as it did upstream.

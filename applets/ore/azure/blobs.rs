@@ -1,23 +1,26 @@
-//! `ore azure upload-blob`, and what all uploads of disks to Azure share.
+//! `ore azure upload-blob` and `upload-blob-arm`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use ::mantle::applet::Context;
+use ::mantle::args::path_parser;
 use ::mantle::cloud::azure::storage::{
     Credential, Environment, Key, Outcome, SUFFIX, Storage, Upload as Disk, UploadError,
 };
 use ::mantle::disk::vhd;
 use ::mantle::error::{Result, eyre, usage};
 use ::mantle::http::CallError;
-use ::mantle::info;
 use ::mantle::progress::Progress;
-use clap::Parser;
+use ::mantle::{info, output, sdk};
+use clap::{Parser, ValueHint};
 use reqwest::Url;
+use serde_json::json;
 
 use super::Options;
 use super::classic::{self, switched_off};
-use crate::ore::group::{Explain, Verb, unless_cancelled};
+use super::images::required;
+use crate::ore::group::{Account as _, Explain, Verb, given, unless_cancelled, user, version_beside};
 
 /// How disks are uploaded.
 #[derive(clap::Args)]
@@ -183,5 +186,82 @@ fn known_suffix(options: &Options) -> Result<String> {
         Ok(subscription) => Ok(subscription.suffix),
         Err(e) if e.is_absent() && options.account.azure_profile.is_none() => Ok(SUFFIX.into()),
         Err(e) => Err(eyre!(e)),
+    }
+}
+
+/// What the SDK calls the image.
+const FILE: &str = "coreos_production_azure_image.vhd";
+
+#[derive(Parser)]
+#[command(
+    name = "upload-blob-arm",
+    about = "Upload a blob to Azure storage (Resource Manager)",
+    long_about = "Store a disk as a page blob, as upload-blob does, and print its URL. The storage account's key comes \
+        from the environment ($AZURE_STORAGE_KEY and the like), else from the Resource Manager; who may not have it uses \
+        a token of their own."
+)]
+pub struct UploadArm {
+    #[command(flatten)]
+    choices: Choices,
+
+    /// Storage account of the blob
+    #[arg(long, value_name = "ACCOUNT", default_value = "kola")]
+    storage_account: String,
+
+    /// Container of the blob
+    #[arg(long, value_name = "CONTAINER", default_value = "vhds")]
+    container: String,
+
+    /// Name of the blob [default: Container-Linux-dev-$USER-VERSION.vhd, VERSION of the version.txt beside the file]
+    #[arg(long, value_name = "NAME")]
+    blob_name: Option<String>,
+
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_parser = path_parser(),
+        value_hint = ValueHint::FilePath,
+        help = format!("Disk to upload [default: the SDK's latest {FILE}]")
+    )]
+    file: Option<PathBuf>,
+
+    /// Resource group of the storage account
+    #[arg(long, value_name = "GROUP", default_value = "kola")]
+    resource_group: String,
+}
+
+impl Verb for UploadArm {
+    type Account = Options;
+
+    async fn run(self, account: Options, context: &Context) -> Result<()> {
+        let name = required(&self.storage_account, "--storage-account")?;
+        let group = required(&self.resource_group, "--resource-group")?;
+        let file = match self.file.filter(|f| !f.as_os_str().is_empty()) {
+            Some(file) => file,
+            None => sdk::image_dir("amd64-usr", "latest").map_err(|e| usage(e.to_string()))?.join(FILE),
+        };
+        let blob = match given(self.blob_name) {
+            Some(blob) => blob,
+            None => format!("Container-Linux-dev-{}-{}.vhd", user()?, version_beside(&file, "--blob-name")?),
+        };
+        let limit = vhd::MAX_SIZE;
+        self.choices.check(&blob, &file, limit).await?;
+        let environment = Environment::of_process();
+        let arm = account.sign_in(context).await?;
+        let place = arm.blobs().map_err(|e| e.explain(""))?;
+        // A wrong name of an account is told before anybody is asked about it.
+        place.of(name).map_err(|e| usage(e.to_string()))?;
+        let credential = match environment.credential(name).map_err(|e| e.explain(""))? {
+            Some(credential) => credential,
+            None => {
+                let fetched = async { Ok(arm.storage_credential(group, name).await) };
+                let fetched = unless_cancelled(context, fetched).await?;
+                fetched.map_err(|e| e.explain("Fetching storage service keys failed"))?
+            }
+        };
+        let storage = Storage::new(&place, name, credential);
+        let storage = storage.map_err(|e| e.explain("Uploading blob failed"))?;
+        let url = self.choices.upload(&storage, (&self.container, &blob), &file, limit, context).await?;
+        Ok(output::line(json!({"URL": url.as_str()}).to_string())?)
     }
 }

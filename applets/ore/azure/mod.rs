@@ -33,6 +33,7 @@ pub const GROUP: Group = Group {
         Entry::of::<classic::Share>(),
         Entry::of::<classic::Unreplicate>(),
         Entry::of::<blobs::Upload>(),
+        Entry::of::<blobs::UploadArm>(),
     ],
     files: &[sources::FILES],
     environment: &[sources::ENVIRONMENT, storage::ENVIRONMENT, http::ENVIRONMENT],

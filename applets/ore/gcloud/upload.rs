@@ -7,9 +7,8 @@ use ::mantle::args::path_parser;
 use ::mantle::cloud::google::storage::{self, Attributes, Location, OnlyIf, Storage};
 use ::mantle::cloud::google::{archive, images};
 use ::mantle::disk::{self, Content};
-use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
+use ::mantle::error::{Result, Section as _, Stop, eyre, usage};
 use ::mantle::progress::Progress;
-use ::mantle::release::version::Versions;
 use ::mantle::text::chain;
 use ::mantle::{output, sdk, target};
 use clap::{Parser, ValueHint};
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Options;
 use super::images::Attributes as ImageAttributes;
-use crate::ore::group::{Account as _, Explain, Verb, given, unless_cancelled, user};
+use crate::ore::group::{Account as _, Explain, Verb, given, unless_cancelled, user, version_beside};
 
 /// What the SDK calls the image.
 const FILE: &str = "coreos_production_gce.tar.gz";
@@ -134,14 +133,7 @@ fn place(bucket: &str, name: Option<String>, board: &str, file: &Path) -> Result
     let bucket = Location::prefix(bucket).map_err(|e| usage(format!("--bucket: {e}")))?;
     let name = match given(name) {
         Some(name) => name,
-        None => {
-            let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let versions = Versions::of_folder(folder);
-            let versions = versions
-                .wrap_err("Unable to get version from image directory")
-                .suggestion("pass --name, or have a version.txt beside the image")?;
-            versions.version
-        }
+        None => version_beside(file, "--name")?,
     };
     let folder = match bucket.name.as_str() {
         "" => bucket.at(format!("{}/{board}/", user()?)),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{action, error, id_type};
 use crate::cloud::matrix::{Census, Double, No};
 use crate::support::Env;
+use crate::support::emulators::AZURITE;
 use crate::support::guard::Limit;
 use crate::support::http::{Request, Response};
 use crate::support::machines::{Guest, Machines};
@@ -638,6 +639,17 @@ impl Face {
                     }
                 }
             }
+            "listKeys" if !state.resources.contains_key(key.trim_end_matches("/listkeys")) => missing(),
+            "listKeys" => match state.fates.get(&action) {
+                Some(Fate::Fails(code, message)) => error(403, code, message),
+                _ => json_answer(
+                    200,
+                    &json!({"keys": [
+                        {"keyName": "key1", "permissions": "FULL", "value": AZURITE.1},
+                        {"keyName": "key2", "permissions": "FULL", "value": "c2Vjb25k"},
+                    ]}),
+                ),
+            },
             "ListServiceSas" => {
                 let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
                 let account = path.rsplit('/').nth(1).unwrap_or_default();

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 use super::double::{Azure, Fate, LOCATION, SUBSCRIPTION, id};
 use super::{action, error, judged, python};
 use crate::cloud::matrix::Double as _;
+use crate::support::emulators::{AZURITE, azurite};
 use crate::support::proxy::Fault;
-use crate::support::{Env, Outcome};
+use crate::support::{Env, Outcome, installed};
 
 /// The service and somebody who uses it.
 struct Cloud {
@@ -282,6 +283,68 @@ fn gc_goes_on_after_a_failure() {
     let last = order.iter().rposition(|a| a == "resourceGroups.delete").unwrap();
     let asked = |part: &[String]| part.iter().filter(|a| *a == "operation").count();
     assert!(asked(&order[..last]) * 3 < asked(&order), "{order:?}");
+}
+
+/// A disk of 3 MiB, of which one holds something.
+fn disk(env: &Env) -> bool {
+    let made = std::fs::File::create(env.home().join("disk.raw")).unwrap();
+    made.set_len(3 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&made, &[7; 1 << 20], 1 << 20).unwrap();
+    let mut convert = env.command("qemu-img");
+    convert.args(["convert", "-O", "vpc", "-o", "subformat=dynamic,force_size=on", "disk.raw", "disk.vhd"]);
+    installed("qemu-img") && convert.status().unwrap().success()
+}
+
+#[test]
+fn disks_are_uploaded_with_the_key_that_the_resource_manager_gives() {
+    let mut cloud = Cloud::new();
+    let Some(azurite) = azurite() else { return };
+    if !disk(&cloud.env) {
+        return;
+    }
+    cloud.azure.put(&id("kola", &format!("Microsoft.Storage/storageAccounts/{}", AZURITE.0)), json!({}));
+    let blobs = format!("http://{}", azurite.address);
+    cloud.env.set("AZURE_STORAGE_BLOB_ENDPOINT", &blobs);
+    let account = format!("--storage-account={}", AZURITE.0);
+    let upload = ["upload-blob-arm", &account, "--file=disk.vhd"];
+    // A name has to come from somewhere.
+    let outcome = cloud.ore(&upload).expect(1);
+    assert!(outcome.stderr.contains("pass --blob-name, or have a version.txt"), "{}", outcome.stderr);
+    cloud.env.write(
+        "version.txt",
+        "COREOS_VERSION=1.2.3\nCOREOS_VERSION_ID=1.2.3\nCOREOS_BUILD_ID=\nCOREOS_SDK_VERSION=1.0.0\n",
+    );
+    let url = format!("{blobs}/{}/vhds/Container-Linux-dev-tester-1.2.3.vhd", AZURITE.0);
+    for sent in ["bytes sent", "already exists, with the same content"] {
+        let outcome = cloud.ore(&upload).expect(0);
+        assert_eq!(outcome.stdout, format!("{{\"URL\":\"{url}\"}}\n"));
+        assert!(outcome.stderr.contains(sent), "{}", outcome.stderr);
+    }
+    assert_eq!(cloud.asked_for(), ["storageAccounts.listKeys"; 2]);
+    // Who may not have the key has a token, which is for https only.
+    let refused = Fate::Fails("AuthorizationFailed", "no right to list keys");
+    cloud.azure.fate("storageAccounts.listKeys", Some(refused));
+    let outcome = cloud.ore(&upload).expect(1);
+    assert!(
+        outcome.stderr.contains("no right to list keys (HTTP 403): trying with a token"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(outcome.stderr.contains("it is not https"), "{}", outcome.stderr);
+    cloud.azure.fate("storageAccounts.listKeys", None);
+    let outcome = cloud.ore(&["upload-blob-arm", "--file=disk.vhd", "--blob-name=x.vhd"]).expect(1);
+    assert!(outcome.stderr.contains("Fetching storage service keys failed"), "{}", outcome.stderr);
+    cloud.azure.proxy.take_journal();
+    for (words, said) in [
+        (["--file=disk.vhd", "--blob-name=x.vhd", "--storage-account=NO"], "is no name of a storage account"),
+        (["--file=disk.vhd", "--blob-name=x.vhd", "--storage-account="], "--storage-account is required"),
+        (["--file=disk.vhd", "--blob-name=x", &account], "Blob name should end with .vhd"),
+        (["--file=disk.raw", "--blob-name=x.vhd", &account], "it has no footer"),
+    ] {
+        let outcome = cloud.ore(&[&["upload-blob-arm"][..], &words].concat());
+        assert!(outcome.code != 0 && outcome.stderr.contains(said), "{words:?}: {outcome:?}");
+    }
+    assert!(cloud.asked_for().is_empty());
 }
 
 #[test]

@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Arm, MACHINE, Result, Unfinished};
 use crate::cloud::azure::gc::call_error;
+use crate::cloud::azure::storage::Place;
 use crate::http::Class;
+use crate::poll;
 
 /// An image that machines are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,10 +138,11 @@ impl Arm {
         cancel: &CancellationToken,
     ) -> Result<(), Unfinished> {
         let url = self.in_group(group, MACHINE, &[new.name]);
-        self.make(&format!("machine {}", new.name), url, &self.described(new), cancel).await.map(drop)
+        let body = self.described(new).map_err(poll::Error::Failed)?;
+        self.make(&format!("machine {}", new.name), url, &body, cancel).await.map(drop)
     }
 
-    fn described(&self, new: &NewMachine<'_>) -> Value {
+    fn described(&self, new: &NewMachine<'_>) -> Result<Value> {
         let image = match new.image {
             // Galleries of others have fields of their own.
             Reference::Id(id) => json!({id_field(id): id}),
@@ -170,7 +173,9 @@ impl Arm {
             Diagnostics::None => json!({"enabled": false}),
             Diagnostics::Managed => json!({"enabled": true}),
             Diagnostics::Account(account) => {
-                json!({"enabled": true, "storageUri": self.blob_service(account)})
+                // As Azure reaches it, whatever the environment says.
+                let blobs = Place::new(&self.cloud().storage)?.of(account)?;
+                json!({"enabled": true, "storageUri": blobs.as_str()})
             }
         };
         let mut properties = json!({
@@ -194,7 +199,7 @@ impl Arm {
         if let Some(id) = new.identity {
             body["identity"] = json!({"type": "UserAssigned", "userAssignedIdentities": {id: {}}});
         }
-        body
+        Ok(body)
     }
 
     /// A machine; `None`: there is none of this name.

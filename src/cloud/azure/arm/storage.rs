@@ -1,12 +1,18 @@
 //! Storage accounts, as far as the Resource Manager has to do with them.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::super::credentials::{self, Credentials, no_credentials};
+use super::super::storage::{Credential, Environment, Place, Tokens};
 use super::{Arm, Result, STORAGE, Unfinished};
-use crate::http::{CallError, Repeat};
+use crate::http::{Access as _, CallError, Class, Repeat};
+use crate::secret::Secret;
 use crate::text::percent::{decode, encode};
 
 /// How long a permission to read or delete one object is good.
@@ -33,11 +39,34 @@ impl Arm {
         self.make(&format!("storage account {name}"), url, &body, cancel).await.map(drop)
     }
 
-    /// The address of the blob service of a storage account in this cloud.
-    pub fn blob_service(&self, account: &str) -> String {
-        match self.cloud().storage.as_str() {
-            server if server.contains("://") => format!("{}/{account}/", server.trim_end_matches('/')),
-            suffix => format!("https://{account}.blob.{suffix}/"),
+    /// Where the blobs of this cloud's storage accounts are, unless the environment says otherwise.
+    ///
+    /// # Errors
+    /// When that is no place.
+    pub fn blobs(&self) -> Result<Place> {
+        Environment::of_process().place(&self.cloud().storage)
+    }
+
+    /// What opens a storage account: its first key, or where one may not have that, tokens of one's own.
+    ///
+    /// # Errors
+    /// Any [`CallError`] but the refusal of the key.
+    pub async fn storage_credential(&self, group: &str, account: &str) -> Result<Credential> {
+        let url = self.in_group(group, STORAGE, &[account, "listKeys"]);
+        let call = format!("keys of storage account {account}");
+        let answer = self.0.service.post(call.clone(), url).repeat(Repeat::Freely).read::<Value>().await;
+        match answer {
+            Ok(answer) => {
+                let key = answer["keys"][0]["value"].as_str().filter(|key| !key.is_empty());
+                let key = key.ok_or_else(|| CallError::answer(call, "it has no key"))?;
+                super::super::storage::Key::new(&Secret::from(key.to_owned())).map(Credential::Key)
+            }
+            Err(e) if e.class() == Some(Class::Denied) => {
+                crate::info!("azure", "{e}: trying with a token for storage");
+                let tokens = self.credentials().for_audience(credentials::STORAGE);
+                Ok(Credential::Bearer(Arc::new(StorageTokens(tokens))))
+            }
+            Err(e) => Err(e),
         }
     }
 
@@ -67,7 +96,7 @@ impl Arm {
     /// Any [`CallError`].
     pub async fn remove_blob(&self, group: &str, account: &str, container: &str, name: &str) -> Result<bool> {
         let encoded = name.split('/').map(encode).collect::<Vec<_>>().join("/");
-        let text = format!("{}{}/{encoded}", self.blob_service(account), encode(container));
+        let text = format!("{}{}/{encoded}", self.blobs()?.of(account)?, encode(container));
         let url: Url =
             text.parse().map_err(|_| CallError::setup(format!("{text:?} is no address of a blob")))?;
         let url = self.permitted(group, account, Blob { url: &url, container, name }, "d").await?;
@@ -94,6 +123,25 @@ impl Arm {
     pub(super) async fn read_permitted(&self, url: Url) -> Result<Option<Vec<u8>>> {
         let answer = self.0.service.get("the console's blob", url).unsigned().limit(64 << 20).send().await;
         Ok(super::found(answer)?.map(|a| a.body))
+    }
+}
+
+/// Someone's tokens for storage.
+struct StorageTokens(Credentials);
+
+#[async_trait]
+impl Tokens for StorageTokens {
+    async fn token(&self) -> Result<Secret> {
+        self.0.token().await.map(|token| token.value().clone()).map_err(no_credentials)
+    }
+
+    async fn refused(&self, refused: &Secret, error: &CallError) -> Result<bool> {
+        let token = self.0.token().await.map_err(no_credentials)?;
+        match token.value() == refused {
+            true => self.0.refused(&token, error).await,
+            // Another call has got a new one.
+            false => Ok(error.class() == Some(Class::Expired)),
+        }
     }
 }
 
