@@ -214,10 +214,11 @@ fn reach(
     }
 }
 
-fn authenticate(session: &ssh2::Session, login: &Login, deadline: Instant) -> Result<(), Cause> {
+pub(super) fn authenticate(session: &ssh2::Session, login: &Login, deadline: Instant) -> Result<(), Cause> {
     match &login.auth {
         Auth::Key(key) => Ok(session.userauth_pubkey_memory(&login.user, None, key.pem(), None)?),
         Auth::PrivateKey(pem) => Ok(session.userauth_pubkey_memory(&login.user, None, pem.expose(), None)?),
+        Auth::Agent => Ok(session.userauth_agent(&login.user)?),
         Auth::Password(password) => {
             // Asking for the methods may already let us in: a server may want no proof.
             let methods = session.auth_methods(&login.user).unwrap_or_default().to_owned();

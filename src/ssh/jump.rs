@@ -3,30 +3,19 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
-use super::connect::wait;
-use super::{Dial, Direct, keep_alive, with_port};
-
-/// How one says who one is on the host.
-#[derive(Clone, Debug)]
-pub enum Proof {
-    /// By the private key in a file, without a passphrase.
-    KeyFile(PathBuf),
-    /// By the keys of the user's SSH agent.
-    Agent,
-}
+use super::connect::{authenticate, wait};
+use super::{Dial, Direct, Login, keep_alive, with_port};
 
 /// A host that connects to others for us. As of guests, its host key is not checked: what is said to a guest is
 /// encrypted for the guest.
 #[derive(Clone, Debug)]
 pub struct Jump {
     host: String,
-    user: String,
-    proof: Proof,
+    login: Login,
 }
 
 /// What is carried at once, in bytes.
@@ -34,8 +23,8 @@ const PIECE: usize = 32 << 10;
 
 impl Jump {
     /// Through the sshd at `host`, or `host:port`.
-    pub fn new(host: &str, user: impl Into<String>, proof: Proof) -> Self {
-        Self { host: with_port(host), user: user.into(), proof }
+    pub fn new(host: &str, login: Login) -> Self {
+        Self { host: with_port(host), login }
     }
 
     fn open(
@@ -56,10 +45,7 @@ impl Jump {
         session.set_tcp_stream(socket.try_clone()?);
         session.handshake()?;
         session.set_timeout(left());
-        match &self.proof {
-            Proof::KeyFile(path) => session.userauth_pubkey_file(&self.user, None, path, None)?,
-            Proof::Agent => session.userauth_agent(&self.user)?,
-        }
+        authenticate(&session, &self.login, deadline).map_err(io::Error::other)?;
         session.set_timeout(left());
         let (host, port) = split(address)?;
         let channel = session.channel_direct_tcpip(host, port, None)?;
@@ -197,7 +183,7 @@ mod tests {
     use std::sync::Arc;
 
     use crate::ssh::tests::Server;
-    use crate::ssh::{Client, Key, Login};
+    use crate::ssh::{Client, Key};
 
     /// Far longer than anything here takes; only a hang reaches it.
     const LONG: Duration = Duration::from_secs(60);
@@ -205,7 +191,7 @@ mod tests {
     fn through(host: &Server, key: &Key, guest: &Server) -> Client {
         let file = host.dir.path().join("identity");
         std::fs::write(&file, key.pem()).unwrap();
-        let jump = Jump::new(&host.address, "root", Proof::KeyFile(file));
+        let jump = Jump::new(&host.address, Login::key_file("root", &file).unwrap());
         Client::new(Arc::new(jump), &guest.address, Login::key("root", guest.key.clone()), LONG)
     }
 
@@ -233,13 +219,11 @@ mod tests {
         let text = crate::text::chain(&error);
         assert!(error.is_connect() && text.contains(&format!("through {}", host.address)), "{text}");
         // The host lets us in; nobody listens behind it.
-        let file = host.dir.path().join("identity");
-        std::fs::write(&file, host.key.pem()).unwrap();
-        let jump = Jump::new(&host.address, "root", Proof::KeyFile(file));
+        let jump = Jump::new(&host.address, Login::key("root", host.key.clone()));
         let client = Client::new(Arc::new(jump), "127.0.0.1:1", Login::key("root", guest.key.clone()), LONG);
         let error = client.run("true").await.unwrap_err();
         assert!(error.is_connect(), "{error}");
-        let nowhere = Jump::new("127.0.0.1:1", "root", Proof::KeyFile("/nowhere".into()));
+        let nowhere = Jump::new("127.0.0.1:1", Login::key("root", host.key.clone()));
         let error = nowhere.dial(&guest.address, LONG).unwrap_err();
         assert!(error.to_string().starts_with("through 127.0.0.1:1: "), "{error}");
     }

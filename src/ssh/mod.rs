@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 pub use agent::{Agent, agent_keys};
 pub use client::{Client, Stream};
 pub use files::{install_file, read_file};
-pub use jump::{Jump, Proof};
+pub use jump::Jump;
 pub use key::Key;
 pub use shell::restore_terminal;
 pub use socks::Socks;
@@ -286,6 +286,8 @@ pub enum Auth {
     Key(Arc<Key>),
     /// By a private key in PEM or OpenSSH's form, as it stands in a user's file, without a passphrase.
     PrivateKey(crate::secret::Secret),
+    /// By the keys of the user's SSH agent.
+    Agent,
     /// By a password; also tried as the answer to keyboard-interactive prompts.
     Password(String),
 }
@@ -294,6 +296,7 @@ impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let auth = match self.auth {
             Auth::Key(_) | Auth::PrivateKey(_) => "key",
+            Auth::Agent => "agent",
             Auth::Password(_) => "password",
         };
         f.debug_struct("Login").field("user", &self.user).field("auth", &auth).finish()
@@ -304,6 +307,15 @@ impl Login {
     /// A login by key.
     pub fn key(user: impl Into<String>, key: Arc<Key>) -> Self {
         Self { user: user.into(), auth: Auth::Key(key) }
+    }
+
+    /// A login by the private key in a file, without a passphrase.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn key_file(user: impl Into<String>, file: &std::path::Path) -> std::io::Result<Self> {
+        let key = crate::input::read_to_string(file)?;
+        Ok(Self { user: user.into(), auth: Auth::PrivateKey(key.into()) })
     }
 
     /// A login by password.

@@ -219,8 +219,7 @@ fn client(options: &Options, host: &str) -> Result<ssh::Client> {
     let login = match (&options.external_key, password) {
         (Some(file), _) => {
             let what = || format!("cannot read the private key {}", file.display());
-            let key = crate::input::read_to_string(file).during(what)?;
-            ssh::Login { user, auth: ssh::Auth::PrivateKey(key.into()) }
+            ssh::Login::key_file(user, file).during(what)?
         }
         (None, Some(password)) => ssh::Login::password(user, password.expose()),
         (None, None) => {

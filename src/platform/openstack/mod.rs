@@ -137,15 +137,17 @@ impl Nova {
         };
         let kind = options.openstack_boot_volume_type.filter(|k| !k.is_empty());
         let volume = options.openstack_boot_volume.map(|gib| BootVolume { gib, kind });
-        let jump = options.openstack_host.filter(|h| !h.is_empty()).map(|host| {
+        let jump = options.openstack_host.filter(|h| !h.is_empty()).map(|host| -> Result<_> {
             let user = options.openstack_user.filter(|u| !u.is_empty());
             let user = user.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".into());
-            let proof = match options.openstack_keyfile.filter(|k| !k.as_os_str().is_empty()) {
-                Some(file) => ssh::Proof::KeyFile(file),
-                None => ssh::Proof::Agent,
+            let login = match options.openstack_keyfile.filter(|k| !k.as_os_str().is_empty()) {
+                Some(file) => ssh::Login::key_file(user, &file)
+                    .during(|| format!("cannot read the private key {}", file.display()))?,
+                None => ssh::Login { user, auth: ssh::Auth::Agent },
             };
-            ssh::Jump::new(&host, user, proof)
+            Ok(ssh::Jump::new(&host, login))
         });
+        let jump = jump.transpose()?;
         let config_drive = options.openstack_config_drive;
         Ok(Self {
             api,
