@@ -360,6 +360,7 @@ macro_rules! matrices {
         }
 
         #[test]
+        #[ignore = "differs from the one above by the line on record before a request; make check-full"]
         fn killed_before_each_request_in_a_fresh_cloud() {
             let Some(cloud) = $start() else { return };
             $crate::cloud::matrix::killed_at_each(&cloud, true, $crate::cloud::matrix::When::Before);
