@@ -3,7 +3,6 @@
 //! A plan (JSON) says how machines boot and what they answer; everything above the SSH session is the real thing.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -159,12 +158,21 @@ impl Flight for ScriptedFlight {
     }
 
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
+        static COUNT: Mutex<u64> = Mutex::new(0);
         if let Some(text) = &self.plan.launch_error {
             return Err(Error::new(text.clone()));
         }
         tokio::time::sleep(Duration::from_millis(self.plan.launch_ms)).await;
-        let id = format!("scripted-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let life = Arc::new(Life {
+            ended: watch::Sender::new(self.plan.dies.clone()),
+            console: Mutex::new(self.plan.console.clone().into_bytes()),
+        });
+        let (id, first) = {
+            // The first by its number is the first for the plan, too, however many are launched at once.
+            let mut count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
+            *count += 1;
+            (format!("scripted-{}", *count - 1), self.first.get_or_init(|| life.clone()).clone())
+        };
         let dir = request.output_dir.join(&id);
         std::fs::create_dir_all(&dir).during(|| format!("cannot create {}", dir.display()))?;
         let conf = (request.render)(&Variables {
@@ -174,11 +182,6 @@ impl Flight for ScriptedFlight {
         keep_user_data(&dir, "ignition.json", conf.text())?;
         let record = Resource::local("script", id.clone(), Scripted::NAME);
         self.ledger.create(&record).during(|| "cannot record a script")?;
-        let life = Arc::new(Life {
-            ended: watch::Sender::new(self.plan.dies.clone()),
-            console: Mutex::new(self.plan.console.clone().into_bytes()),
-        });
-        let first = self.first.get_or_init(|| life.clone()).clone();
         let guest = Arc::new(Guest { plan: self.plan.clone(), boots: Mutex::new(0), life, first });
         Ok(Arc::new(Script { id, record, ledger: self.ledger.clone(), guest }))
     }
