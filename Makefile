@@ -58,10 +58,11 @@ kola-nspawn: release guest-full    ## all tests that need no machine of their ow
 kola-qemu: release guest-full      ## those that need a machine, and full boots by both firmwares
 	MANTLE=$(MANTLE) tests/kola-qemu.sh $(CARGO_TARGET_DIR)/kola
 	MANTLE=$(MANTLE) MANTLE_TEST_MACHINES=qemu-unpriv cargo nextest run --locked $(TESTING) \
-		-E 'test(kola::real_tests) + test(readme::real_tests)'
+		-E 'test(cloud::aws::kola::real_tests) + test(readme::real_tests)'
 
 kola-full: release guest-all       ## every test that one of our guests can run, three times, on both local platforms
 	MANTLE=$(MANTLE) tests/kola-full.sh $(CARGO_TARGET_DIR)/kola
+	MANTLE_TEST_MACHINES=qemu-unpriv cargo nextest run --locked $(TESTING) -E 'test(kola::real_tests)'
 
 test-openstack:                    ## what mantle asks of an OpenStack, against the real services (outside CI)
 	cargo nextest run --locked $(TESTING) --no-run
