@@ -68,7 +68,8 @@ wait_for() { # name port
 	say "$1 does not listen" && exit 1
 }
 wsgi() { # name port file: one request after the other, since SQLite has one writer
-	service "$1" uwsgi_python3 --http-socket "127.0.0.1:$2" --wsgi-file "$3" --master --die-on-term --socket-timeout 600 --buffer-size 65535
+	# It closes each connection: who is not told so sends the next request into nowhere.
+	service "$1" uwsgi_python3 --http-socket "127.0.0.1:$2" --wsgi-file "$3" --master --die-on-term --add-header "Connection: close" --socket-timeout 600 --buffer-size 65535
 }
 python() { # name module
 	service "$1" python3 -c "import sys; sys.argv = ['$1'] + sys.argv[1:]; from $2 import main; main()" "${@:3}"

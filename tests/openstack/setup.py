@@ -16,11 +16,12 @@ PASSWORD = "open-SECRET-sesame"
 KEYSTONE = "http://127.0.0.1:5000/v3"
 NEUTRON = "http://127.0.0.1:9696/v2.0"
 NOVA = "http://127.0.0.1:8774/v2.1"
+PLACEMENT = "http://127.0.0.1:8778"
 SERVICES = [
     ("nova", "compute", "http://127.0.0.1:8774/v2.1"),
     ("glance", "image", "http://127.0.0.1:9292"),
     ("neutron", "network", "http://127.0.0.1:9696"),
-    ("placement", "placement", "http://127.0.0.1:8778"),
+    ("placement", "placement", PLACEMENT),
 ]
 RABBIT = "rabbit://guest:guest@127.0.0.1:5672/"
 
@@ -264,9 +265,17 @@ def cloud():
         subprocess.run(["nova-manage", "cell_v2", "discover_hosts"], check=True)
         known = admin.call("GET", f"{NOVA}/os-hypervisors")["hypervisors"]
         if known:
-            return
+            break
         time.sleep(0.5)
-    sys.exit("nova-compute has no hypervisor")
+    else:
+        sys.exit("nova-compute has no hypervisor")
+    # What it has to give is told to Placement at its start, or with the next look at it, a minute later.
+    for _ in range(600):
+        for provider in admin.call("GET", f"{PLACEMENT}/resource_providers")["resource_providers"]:
+            if admin.call("GET", f"{PLACEMENT}/resource_providers/{provider['uuid']}/inventories")["inventories"]:
+                return
+        time.sleep(0.5)
+    sys.exit("nova-compute has nothing to give")
 
 
 {"config": lambda: config(sys.argv[2]), "neutron-db": neutron_db, "databases": databases, "accounts": accounts, "cloud": cloud}[sys.argv[1]]()
