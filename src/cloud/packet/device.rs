@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -371,6 +372,8 @@ async fn install(address: &str, cancel: &CancellationToken) -> Result<(), poll::
 /// # Errors
 /// Any [`CallError`].
 pub async fn end(packet: &Packet, id: &str) -> Result<(), CallError> {
+    // It may have come up between the refusal and the look: that refusal says nothing any more.
+    let outdated = AtomicBool::new(true);
     let ask = || async {
         let Err(error) = packet.delete_device(id).await else { return Ok(Answer::Ready(())) };
         if error.status() != Some(422) {
@@ -381,6 +384,9 @@ pub async fn end(packet: &Packet, id: &str) -> Result<(), CallError> {
             Some(device) => match device.state.as_deref() {
                 Some("deprovisioning") => Ok(Answer::Ready(())),
                 Some(state @ ("queued" | "provisioning")) => Ok(Answer::NotYet(state.to_owned())),
+                Some(state) if outdated.swap(false, Ordering::Relaxed) => {
+                    Ok(Answer::NotYet(state.to_owned()))
+                }
                 _ => Err(error),
             },
         }

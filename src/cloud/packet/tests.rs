@@ -1,6 +1,8 @@
 use serde_json::Value;
 
-use super::{boot, console};
+use super::api::Packet;
+use super::{Account, boot, console, device};
+use crate::http::fake::Fake;
 
 #[test]
 fn installers_carry_the_userdata_and_know_its_kind() {
@@ -47,5 +49,32 @@ fn consoles_begin_with_the_image() {
     assert_eq!(console::cut(text).unwrap(), b"Linux version 2 (image)\nup\n");
     for none in [&b"Linux version 1\n"[..], b"GNU GRUB\n", b"", b"Linux version 1\nGNU GRUB"] {
         assert!(console::cut(none).is_none());
+    }
+}
+
+/// A device that comes up after its removal was refused is removed; one that may not be removed is not asked for again
+/// and again.
+#[tokio::test]
+async fn a_refusal_counts_for_what_the_device_was_then() {
+    let refusal = |what: &str| (422, format!(r#"{{"errors": ["{what}"]}}"#));
+    let seen = |state: &str| (200, format!(r#"{{"id": "d", "state": "{state}"}}"#));
+    for (answers, gone) in [
+        (vec![refusal("it is provisioning"), seen("active"), (204, String::new())], true),
+        (vec![refusal("it is locked"), seen("active"), refusal("it is locked"), seen("active")], false),
+        (vec![refusal("it is provisioning"), (404, String::new())], true),
+    ] {
+        let mut rest = answers.clone().into_iter();
+        let fake = Fake::start(move |_| rest.next().unwrap()).await;
+        let account = Account {
+            packet_config_file: None,
+            packet_profile: "default".into(),
+            packet_api_key: Some("k".to_owned().into()),
+            packet_project: Some("p".into()),
+            packet_api_url: Some(fake.url.clone()),
+        };
+        let packet = Packet::new(&account).unwrap();
+        let ended = device::end(&packet, "d").await;
+        assert_eq!(ended.is_ok(), gone, "{ended:?}");
+        assert_eq!(fake.journal().len(), answers.len(), "{:?}", fake.actions());
     }
 }

@@ -220,7 +220,7 @@ fn objects_go_to_folders_and_to_google_too() {
 matrices!(
     pretended,
     end: "devices.delete",
-    interrupts: ["ssh-keys.create", "objects.put", "devices.get"],
+    interrupts: ["ssh-keys.create", "objects.put", "devices.create", "devices.get"],
     last: "devices.delete"
 );
 
