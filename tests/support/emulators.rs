@@ -1,5 +1,6 @@
 //! Other people's servers, as listed in `azurite.txt`, `emulators.txt` and `moto.txt`; `tests/setup.sh` installs them.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -30,6 +31,33 @@ pub fn environment(program: &str) -> Option<PathBuf> {
         println!("skipped: no {program} in {}; tests/setup.sh installs it", folder.display());
     }
     there.then_some(folder)
+}
+
+/// Runs a script of ours in `tests/support` with lines for its input, in the Python environment: whether it was content,
+/// and what it said. `None`, and a word on stdout, without that environment.
+pub fn python(script: &str, words: &[&str], input: &str) -> Option<(bool, String)> {
+    let folder = environment("python")?;
+    let mut command = Command::new(folder.join("bin/python"));
+    command.arg(super::repository().join("tests/support").join(script)).args(words);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // It may have said what it has to say before it has read all.
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let out = child.wait_with_output().unwrap();
+    let _ = writer.join().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    Some((out.status.success(), text))
+}
+
+/// Fails if a judge in `tests/support` has anything against these lines; without the Python environment, says so.
+#[track_caller]
+pub fn judged(script: &str, words: &[&str], lines: impl IntoIterator<Item = serde_json::Value>) {
+    let input: String = lines.into_iter().map(|line| format!("{line}\n")).collect();
+    assert!(!input.is_empty() || !words.is_empty(), "nothing to judge");
+    let Some((content, text)) = python(script, words, &input) else { return };
+    assert!(content && text.is_empty(), "complaints:\n{text}");
 }
 
 /// A program of the Node packages that are pinned in `azurite.txt`, if it is there; else a word on stdout.

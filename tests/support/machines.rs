@@ -6,9 +6,11 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mantle::conf::{self, Additions, IgnitionVersion, UserData};
@@ -49,6 +51,44 @@ pub trait Guest: Send + Sync {
 
     /// Ends it. It may have ended before.
     fn stop(&self);
+}
+
+/// No machines: for doubles that only keep records.
+pub struct Unmanned;
+
+impl Machines for Unmanned {
+    fn start(&self, _: &[u8]) -> Result<Arc<dyn Guest>, String> {
+        Err("there are no machines here".into())
+    }
+
+    fn limit(&self) -> Limit {
+        Limit::PROGRAM
+    }
+}
+
+/// What a double does that its clients do not wait for: guests being started and stopped.
+#[derive(Default)]
+pub struct Aside(Mutex<Vec<JoinHandle<()>>>);
+
+impl Aside {
+    /// Does something on a thread of its own.
+    pub fn begin(&self, work: impl FnOnce() + Send + 'static) {
+        let mut threads = lock(&self.0);
+        threads.retain(|t| !t.is_finished());
+        threads.push(std::thread::spawn(work));
+    }
+
+    /// Waits until all that was begun has ended.
+    pub fn finish(&self) {
+        for thread in std::mem::take(&mut *lock(&self.0)) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The value, also after a panic of whoever held it: a failed test has more than that to say.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A listener on loopback for as long as this lives.
@@ -278,34 +318,45 @@ esac
 
 impl Machines for Pretended {
     fn start(&self, userdata: &[u8]) -> Result<Arc<dyn Guest>, String> {
-        let folder = tempfile::Builder::new().prefix("mantle-pretended-").tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name).display().to_string();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        write("keys", &keys(userdata)?);
-        write("script", SCRIPT);
+        let keys = keys(userdata)?;
         // The user core, with this script for a shell: sshd runs every command by it.
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-        let others: String =
-            passwd.lines().filter(|l| !l.starts_with("core:")).map(|l| format!("{l}\n")).collect();
-        write("passwd", &format!("{others}core:x:500:500::/:/bin/sh\n"));
-        write(
-            "config",
-            &format!(
-                "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nLogLevel ERROR\n\
-                 ForceCommand /bin/sh {}\n",
-                at("host"),
-                at("keys"),
-                at("script")
-            ),
+        let others = passwd.lines().filter(|l| !l.starts_with("core:"));
+        let passwd: String = others.chain(["core:x:500:500::/:/bin/sh"]).map(|l| format!("{l}\n")).collect();
+        Ok(Arc::new(PretendedGuest(Sshd::start(&keys, &passwd, SCRIPT))))
+    }
+
+    fn limit(&self) -> Limit {
+        Limit::PROGRAM
+    }
+}
+
+/// OpenSSH on loopback, which lets in by `keys`, knows the users of `passwd`, and runs `script` whatever is asked for;
+/// these are files in its folder, read anew for each connection. Sessions end with it; root.
+pub struct Sshd {
+    port: Port,
+    connections: Arc<Mutex<Vec<Child>>>,
+    folder: tempfile::TempDir,
+}
+
+impl Sshd {
+    pub fn start(keys: &str, passwd: &str, script: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("mantle-sshd-").tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let config = format!(
+            "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nLogLevel ERROR\nForceCommand /bin/sh {}\n",
+            at("host"),
+            at("keys"),
+            at("script")
         );
+        for (name, text) in [("keys", keys), ("passwd", passwd), ("script", script), ("config", &config)] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
         // Readable for the user that the script runs as.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(folder.path(), open).unwrap();
-        let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-f", &at("host")])
-            .status()
-            .unwrap();
-        assert!(made.success());
+        let words = ["-q", "-t", "ed25519", "-N", "", "-f", &at("host")];
+        assert!(Command::new("ssh-keygen").args(words).status().unwrap().success());
         std::fs::create_dir_all("/run/sshd").unwrap();
         let script =
             format!("mount --bind {} /etc/passwd; exec /usr/sbin/sshd -i -f {}", at("passwd"), at("config"));
@@ -320,16 +371,36 @@ impl Machines for Pretended {
                 .stderr(Stdio::null())
                 .spawn();
             if let Ok(child) = child {
-                let mut all = own.lock().unwrap();
+                let mut all = lock(&own);
                 all.retain_mut(|c| matches!(c.try_wait(), Ok(None)));
                 all.push(child);
             }
         });
-        Ok(Arc::new(PretendedGuest { port, connections, _folder: folder }))
+        Self { port, connections, folder }
     }
 
-    fn limit(&self) -> Limit {
-        Limit::PROGRAM
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        self.port.address.to_string()
+    }
+
+    /// A file in its folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn stop(&self) {
+        self.port.close();
+        for mut child in std::mem::take(&mut *lock(&self.connections)) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -342,15 +413,11 @@ fn keys(userdata: &[u8]) -> Result<String, String> {
     Ok(keys.filter_map(|k| k.as_str().map(|k| format!("{k}\n"))).collect())
 }
 
-struct PretendedGuest {
-    port: Port,
-    connections: Arc<Mutex<Vec<Child>>>,
-    _folder: tempfile::TempDir,
-}
+struct PretendedGuest(Sshd);
 
 impl Guest for PretendedGuest {
     fn address(&self) -> String {
-        self.port.address.to_string()
+        self.0.address()
     }
 
     fn console(&self) -> Vec<u8> {
@@ -358,16 +425,6 @@ impl Guest for PretendedGuest {
     }
 
     fn stop(&self) {
-        self.port.close();
-        for mut child in std::mem::take(&mut *self.connections.lock().unwrap()) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for PretendedGuest {
-    fn drop(&mut self) {
-        self.stop();
+        self.0.stop();
     }
 }

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 
 use regex::Regex;
 use serde_json::json;
@@ -16,7 +15,7 @@ use crate::cloud::matrix::{Census, Double, No};
 use crate::support::Env;
 use crate::support::guard::Limit;
 use crate::support::http::{self, Request, Response};
-use crate::support::machines::{Guest, Machines};
+use crate::support::machines::{Aside, Guest, Machines};
 use crate::support::moto::{Moto, REGION, control};
 use crate::support::proxy::Proxy;
 
@@ -38,7 +37,7 @@ struct Face {
     /// Taken away at the end: the proxy's threads hold the face for ever.
     machines: Mutex<Option<Arc<dyn Machines>>>,
     /// Guests being started and stopped.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    aside: Aside,
     instances: Mutex<BTreeMap<String, Instance>>,
     /// So many times GetConsoleOutput has nothing to say of an instance.
     mute: Mutex<usize>,
@@ -62,7 +61,7 @@ impl Ec2 {
         let face = Arc::new(Face {
             moto: moto.address,
             machines: Mutex::new(Some(machines)),
-            threads: Mutex::default(),
+            aside: Aside::default(),
             instances: Mutex::default(),
             mute: Mutex::new(0),
             id: Regex::new("<instanceId>(i-[0-9a-f]+)</instanceId>").unwrap(),
@@ -232,16 +231,7 @@ impl Face {
     /// Ends all guests, and those under way.
     fn end(&self) {
         self.instances.lock().unwrap().clear();
-        for thread in std::mem::take(&mut *self.threads.lock().unwrap()) {
-            let _ = thread.join();
-        }
-    }
-
-    /// Does something that a client does not wait for.
-    fn aside(&self, work: impl FnOnce() + Send + 'static) {
-        let mut threads = self.threads.lock().unwrap();
-        threads.retain(|t| !t.is_finished());
-        threads.push(std::thread::spawn(work));
+        self.aside.finish();
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Option<Response> {
@@ -280,7 +270,7 @@ impl Face {
                 instances.insert(id.clone(), new);
             }
             let (here, userdata) = (self.clone(), userdata.clone());
-            self.aside(move || here.boot(&id, &region, &userdata));
+            self.aside.begin(move || here.boot(&id, &region, &userdata));
         }
     }
 
@@ -311,7 +301,7 @@ impl Face {
                 instance.guest.clone()
             };
             // Amazon answers at once; the machine ends when it likes.
-            self.aside(move || {
+            self.aside.begin(move || {
                 if let Some(guest) = guest {
                     guest.stop();
                 }

@@ -4,8 +4,7 @@
 //! Microsoft's own clients must be content with it, and with what it is asked: see [`super::judged`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
@@ -15,7 +14,7 @@ use crate::support::Env;
 use crate::support::emulators::AZURITE;
 use crate::support::guard::Limit;
 use crate::support::http::{Request, Response};
-use crate::support::machines::{Guest, Machines};
+use crate::support::machines::{Aside, Guest, Machines, Unmanned, lock};
 use crate::support::proxy::Proxy;
 
 pub const SUBSCRIPTION: &str = "11111111-2222-4333-8444-555555555555";
@@ -40,7 +39,7 @@ struct Face {
     /// Taken away at the end: the proxy's threads hold the face for ever.
     machines: Mutex<Option<Arc<dyn Machines>>>,
     /// Guests being started and stopped.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    aside: Aside,
     state: Mutex<State>,
 }
 
@@ -88,10 +87,6 @@ struct Operation {
     asked: usize,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The ID of something in a resource group of the subscription.
 pub fn id(group: &str, below: &str) -> String {
     let slash = if below.is_empty() { "" } else { "/providers/" };
@@ -109,17 +104,7 @@ impl Azure {
 
     /// Without machines: for commands that start none.
     pub fn of_records() -> Self {
-        struct Nothing;
-        impl Machines for Nothing {
-            fn start(&self, _: &[u8]) -> Result<Arc<dyn Guest>, String> {
-                Err("there are no machines here".into())
-            }
-
-            fn limit(&self) -> Limit {
-                Limit::PROGRAM
-            }
-        }
-        Self::start(Arc::new(Nothing))
+        Self::start(Arc::new(Unmanned))
     }
 
     /// Lists are shown so many items at a time.
@@ -464,16 +449,7 @@ impl Face {
     /// Ends all guests, and those under way.
     fn end(&self) {
         lock(&self.state).resources.clear();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            let _ = thread.join();
-        }
-    }
-
-    /// Does something that a client does not wait for.
-    fn aside(&self, work: impl FnOnce() + Send + 'static) {
-        let mut threads = lock(&self.threads);
-        threads.retain(|t| !t.is_finished());
-        threads.push(std::thread::spawn(work));
+        self.aside.finish();
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Response {
@@ -686,7 +662,7 @@ impl Face {
                         }
                     }
                     for guest in guests {
-                        self.aside(move || guest.stop());
+                        self.aside.begin(move || guest.stop());
                     }
                 }
                 let answer = Response::new(202, "text/plain", "");
@@ -749,7 +725,7 @@ impl Face {
                 let data = body["properties"]["osProfile"]["customData"].as_str().unwrap_or_default();
                 let userdata = openssl::base64::decode_block(data).unwrap_or_default();
                 let (here, key) = (self.clone(), key.to_owned());
-                self.aside(move || here.boot(&key, &userdata));
+                self.aside.begin(move || here.boot(&key, &userdata));
             }
         }
         let shown = state.show(path).unwrap_or_default();

@@ -9,15 +9,11 @@ mod identity;
 mod kola;
 mod ore;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::json;
 
-use crate::support::emulators::environment;
+use crate::support::emulators;
 use crate::support::http::{Request, Response};
 use crate::support::proxy::Entry;
-use crate::support::repository;
 
 /// The last type in an ID or in the path of a request: `virtualMachines`, `versions`.
 pub fn id_type(id: &str) -> &str {
@@ -77,33 +73,9 @@ pub fn error(status: u16, code: &str, message: &str) -> Response {
     Response::new(status, "application/json; charset=utf-8", body.to_string())
 }
 
-/// Runs one of our scripts with Microsoft's own clients, with lines for its input; what it says. `None` where those
-/// are not installed.
-fn python(script: &str, words: &[&str], input: &str) -> Option<(bool, String)> {
-    let folder = environment("python")?;
-    let mut command = Command::new(folder.join("bin/python"));
-    command.arg(repository().join("tests/support").join(script)).args(words);
-    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let out = child.wait_with_output().unwrap();
-    let _ = writer.join().unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    Some((out.status.success(), text))
-}
-
 /// Fails if Microsoft's own models and clients have anything against these requests; without those, says so.
 #[track_caller]
 pub fn judged(journal: &[Entry]) {
-    let mut input = String::new();
-    for Entry { request, .. } in journal {
-        let body = request.text();
-        let line = json!({"method": request.method, "target": request.target, "body": body});
-        input += &format!("{line}\n");
-    }
-    assert!(!input.is_empty(), "nothing to judge");
-    let Some((content, text)) = python("judge_azure.py", &[], &input) else { return };
-    assert!(content && text.is_empty(), "complaints:\n{text}");
+    let line = |Entry { request, .. }: &Entry| json!({"method": request.method, "target": request.target, "body": request.text()});
+    emulators::judged("judge_azure.py", &[], journal.iter().map(line));
 }

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::double::{Azure, Fate, LOCATION, SUBSCRIPTION, id};
-use super::{action, error, judged, python};
+use super::{action, error, judged};
 use crate::cloud::matrix::Double as _;
-use crate::support::emulators::{AZURITE, azurite};
+use crate::support::emulators::{AZURITE, azurite, python};
 use crate::support::proxy::Fault;
 use crate::support::{Env, Outcome, installed};
 

@@ -4,8 +4,7 @@
 //! interface at its end: see [`super::complaints`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -14,7 +13,7 @@ use crate::cloud::matrix::{Census, Double, No};
 use crate::support::Env;
 use crate::support::guard::Limit;
 use crate::support::http::{Request, Response};
-use crate::support::machines::{Guest, Machines};
+use crate::support::machines::{Aside, Guest, Machines, Unmanned, lock};
 use crate::support::proxy::Proxy;
 
 pub const TOKEN: &str = "SECRET-token-of-the-tests";
@@ -39,7 +38,7 @@ struct Face {
     /// Taken away at the end: the proxy's threads hold the face for ever.
     machines: Mutex<Option<Arc<dyn Machines>>>,
     /// Guests being started and stopped.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    aside: Aside,
     state: Mutex<State>,
     /// One exchange of each form, to be judged.
     exchanges: Mutex<BTreeMap<String, (Request, Option<Response>)>>,
@@ -94,10 +93,6 @@ struct Action {
     kind: &'static str,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl DigitalOcean {
     pub fn start(machines: Arc<dyn Machines>) -> Self {
         let limit = machines.limit();
@@ -114,17 +109,7 @@ impl DigitalOcean {
 
     /// Without machines: for commands that start none.
     pub fn of_records() -> Self {
-        struct Nothing;
-        impl Machines for Nothing {
-            fn start(&self, _: &[u8]) -> Result<Arc<dyn Guest>, String> {
-                Err("there are no machines here".into())
-            }
-
-            fn limit(&self) -> Limit {
-                Limit::PROGRAM
-            }
-        }
-        Self::start(Arc::new(Nothing))
+        Self::start(Arc::new(Unmanned))
     }
 
     /// Lists are shown so many items at a time.
@@ -379,16 +364,7 @@ impl Face {
     /// Ends all guests, and those under way.
     fn end(&self) {
         lock(&self.state).droplets.clear();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            let _ = thread.join();
-        }
-    }
-
-    /// Does something that a client does not wait for.
-    fn aside(&self, work: impl FnOnce() + Send + 'static) {
-        let mut threads = lock(&self.threads);
-        threads.retain(|t| !t.is_finished());
-        threads.push(std::thread::spawn(work));
+        self.aside.finish();
     }
 
     /// Keeps an exchange to be judged, unless there is one like it.
@@ -469,7 +445,7 @@ impl Face {
                 let here = self.clone();
                 let installer =
                     state.installer.clone().filter(|_| user_data.contains("install-prep.service"));
-                self.aside(move || match installer {
+                self.aside.begin(move || match installer {
                     Some(installer) => {
                         if installer(&user_data)
                             && let Some(droplet) = lock(&here.state).droplets.get_mut(&id)
@@ -503,7 +479,7 @@ impl Face {
                 None => missing(),
                 Some(droplet) => {
                     if let Some(guest) = droplet.guest {
-                        self.aside(move || guest.stop());
+                        self.aside.begin(move || guest.stop());
                     }
                     gone()
                 }

@@ -6,14 +6,10 @@ mod install;
 mod kola;
 mod ore;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::json;
 
-use crate::support::emulators::environment;
+use crate::support::emulators;
 use crate::support::http::{Request, Response};
-use crate::support::repository;
 
 /// The operation, such as `droplets.create`; anything that is none: method and path.
 pub fn action(request: &Request) -> String {
@@ -53,14 +49,6 @@ pub fn throttled(until: i64) -> Response {
 /// What the vendor's own description of the interface has against these requests and the answers to them, a line each;
 /// nothing, and a word on stdout, where there is nobody to judge.
 pub fn complaints(exchanges: &[(Request, Option<Response>)]) -> String {
-    let Some(folder) = environment("gcp-storage-emulator") else { return String::new() };
-    let mut judge = Command::new(folder.join("bin/python"))
-        .arg(repository().join("tests/support/judge_digitalocean.py"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
     let mut input = String::new();
     for (request, answer) in exchanges {
         let mut line = json!({"method": request.method, "target": request.target, "body": request.text()});
@@ -70,11 +58,9 @@ pub fn complaints(exchanges: &[(Request, Option<Response>)]) -> String {
         }
         input += &format!("{line}\n");
     }
-    let mut stdin = judge.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let out = judge.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    assert_eq!(out.status.success(), text.is_empty(), "the judge failed: {text}");
+    let Some((content, text)) = emulators::python("judge_digitalocean.py", &[], &input) else {
+        return String::new();
+    };
+    assert_eq!(content, text.is_empty(), "the judge failed: {text}");
     text
 }

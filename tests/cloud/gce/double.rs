@@ -3,8 +3,7 @@
 //! What it is asked is judged by Google's own description of the interface: see [`super::judged`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -13,7 +12,7 @@ use crate::cloud::matrix::{Census, Double, No};
 use crate::support::Env;
 use crate::support::guard::Limit;
 use crate::support::http::{Request, Response};
-use crate::support::machines::{Guest, Machines};
+use crate::support::machines::{Aside, Guest, Machines, Unmanned, lock};
 use crate::support::proxy::Proxy;
 
 pub const PROJECT: &str = "project-1";
@@ -36,7 +35,7 @@ struct Face {
     /// Taken away at the end: the proxy's threads hold the face for ever.
     machines: Mutex<Option<Arc<dyn Machines>>>,
     /// Guests being started and stopped.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    aside: Aside,
     state: Mutex<State>,
 }
 
@@ -81,10 +80,6 @@ struct Operation {
     waits: usize,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Gce {
     pub fn start(machines: Arc<dyn Machines>) -> Self {
         let limit = machines.limit();
@@ -96,17 +91,7 @@ impl Gce {
 
     /// Without machines: for commands that start none.
     pub fn of_records() -> Self {
-        struct Nothing;
-        impl Machines for Nothing {
-            fn start(&self, _: &[u8]) -> Result<Arc<dyn Guest>, String> {
-                Err("there are no machines here".into())
-            }
-
-            fn limit(&self) -> Limit {
-                Limit::PROGRAM
-            }
-        }
-        Self::start(Arc::new(Nothing))
+        Self::start(Arc::new(Unmanned))
     }
 
     /// The root of the API.
@@ -338,16 +323,7 @@ impl Face {
     /// Ends all guests, and those under way.
     fn end(&self) {
         lock(&self.state).instances.clear();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            let _ = thread.join();
-        }
-    }
-
-    /// Does something that a client does not wait for.
-    fn aside(&self, work: impl FnOnce() + Send + 'static) {
-        let mut threads = lock(&self.threads);
-        threads.retain(|t| !t.is_finished());
-        threads.push(std::thread::spawn(work));
+        self.aside.finish();
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Response {
@@ -394,7 +370,7 @@ impl Face {
                     let instance = Instance { body, status: "PROVISIONING", address: None, guest: None };
                     state.instances.insert(key.clone(), instance);
                     let here = self.clone();
-                    self.aside(move || here.boot(&key, userdata.as_bytes()));
+                    self.aside.begin(move || here.boot(&key, userdata.as_bytes()));
                 }
                 json_answer(&state.operation(&root, Some(zone), &action, request_id))
             }
@@ -406,7 +382,7 @@ impl Face {
                 if state.does(&action)
                     && let Some(Instance { guest: Some(guest), .. }) = state.instances.remove(&key)
                 {
-                    self.aside(move || guest.stop());
+                    self.aside.begin(move || guest.stop());
                 }
                 json_answer(&state.operation(&root, Some(zone), &action, request_id))
             }

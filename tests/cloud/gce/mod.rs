@@ -5,15 +5,11 @@ mod identity;
 mod kola;
 mod ore;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::json;
 
-use crate::support::emulators::environment;
+use crate::support::emulators;
 use crate::support::http::{Request, Response};
 use crate::support::proxy::Entry;
-use crate::support::repository;
 
 /// The operation, such as `instances.insert`; anything that is none: method and path.
 pub fn action(request: &Request) -> String {
@@ -52,25 +48,7 @@ pub fn error(status: u16, reason: &str, message: &str) -> Response {
 /// description, says so.
 #[track_caller]
 pub fn judged(journal: &[Entry]) {
-    let Some(folder) = environment("gcp-storage-emulator") else { return };
-    let mut judge = Command::new(folder.join("bin/python"))
-        .arg(repository().join("tests/support/judge_google.py"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = String::new();
-    for Entry { request, .. } in journal.iter().filter(|e| e.request.path().starts_with("/compute/")) {
-        let body = String::from_utf8(request.body.clone()).unwrap();
-        let line = json!({"method": request.method, "target": request.target, "body": body});
-        input += &format!("{line}\n");
-    }
-    assert!(!input.is_empty(), "nothing to judge");
-    let mut stdin = judge.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let out = judge.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success() && text.is_empty(), "complaints:\n{text}");
+    let asked = journal.iter().filter(|e| e.request.path().starts_with("/compute/"));
+    let line = |Entry { request, .. }: &Entry| json!({"method": request.method, "target": request.target, "body": request.text()});
+    emulators::judged("judge_google.py", &[], asked.map(line));
 }

@@ -4,8 +4,7 @@
 //! have ([`super::real`]).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use openssl::hash::{MessageDigest, hash};
 use serde_json::{Value, json};
@@ -15,7 +14,7 @@ use crate::cloud::matrix::{Census, Double, No};
 use crate::support::Env;
 use crate::support::guard::Limit;
 use crate::support::http::{Request, Response};
-use crate::support::machines::{Guest, Machines};
+use crate::support::machines::{Aside, Guest, Machines, Unmanned, lock};
 use crate::support::proxy::Proxy;
 
 pub const PROJECT: &str = "0123456789abcdef0123456789abcdef";
@@ -39,7 +38,7 @@ struct Face {
     /// Taken away at the end: the proxy's threads hold the face for ever.
     machines: Mutex<Option<Arc<dyn Machines>>>,
     /// Guests being started and stopped.
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    aside: Aside,
     state: Mutex<State>,
 }
 
@@ -76,10 +75,6 @@ struct Server {
     guest: Option<Arc<dyn Guest>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn id() -> String {
     uuid::Uuid::new_v4().to_string()
 }
@@ -99,17 +94,7 @@ impl OpenStack {
 
     /// Without machines: for commands that start none.
     pub fn of_records() -> Self {
-        struct Nothing;
-        impl Machines for Nothing {
-            fn start(&self, _: &[u8]) -> Result<Arc<dyn Guest>, String> {
-                Err("there are no machines here".into())
-            }
-
-            fn limit(&self) -> Limit {
-                Limit::PROGRAM
-            }
-        }
-        Self::start(Arc::new(Nothing))
+        Self::start(Arc::new(Unmanned))
     }
 
     /// Its Keystone, without version.
@@ -509,16 +494,7 @@ impl Face {
     /// Ends all guests, and those under way.
     fn end(&self) {
         lock(&self.state).servers.clear();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            let _ = thread.join();
-        }
-    }
-
-    /// Does something that a client does not wait for.
-    fn aside(&self, work: impl FnOnce() + Send + 'static) {
-        let mut threads = lock(&self.threads);
-        threads.retain(|t| !t.is_finished());
-        threads.push(std::thread::spawn(work));
+        self.aside.finish();
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Response {
@@ -690,7 +666,7 @@ impl Face {
                 let server = Server { body: order, status: "BUILD", address: None, guest: None };
                 state.servers.insert(id.clone(), server);
                 let (here, key) = (self.clone(), id.clone());
-                self.aside(move || here.boot(&key, &userdata));
+                self.aside.begin(move || here.boot(&key, &userdata));
                 let links = json!([{"rel": "self", "href": format!("{root}/compute/v2.1/servers/{id}")}]);
                 json_answer(
                     202,
@@ -726,7 +702,7 @@ impl Face {
                     floating["port_id"] = Value::Null;
                 }
                 if let Some(guest) = server.guest {
-                    self.aside(move || guest.stop());
+                    self.aside.begin(move || guest.stop());
                 }
                 empty(204)
             }

@@ -6,15 +6,12 @@ mod kola;
 mod ore;
 mod real;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::json;
 
-use crate::support::emulators::environment;
+use crate::support::Outcome;
+use crate::support::emulators;
 use crate::support::http::{Request, Response};
 use crate::support::proxy::Entry;
-use crate::support::{Outcome, repository};
 
 /// The operation, such as `servers.create`; anything that is none: method and path.
 pub fn action(request: &Request) -> String {
@@ -73,25 +70,7 @@ pub fn told(outcome: &Outcome) -> String {
 /// Fails if the models of openstacksdk have anything against these requests; without that, says so.
 #[track_caller]
 pub fn judged(journal: &[Entry]) {
-    let Some(folder) = environment("openstack-inventory") else { return };
-    let mut judge = Command::new(folder.join("bin/python"))
-        .arg(repository().join("tests/support/judge_openstack.py"))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = String::new();
-    for Entry { request, .. } in journal.iter().filter(|e| action(&e.request) != "images.upload") {
-        let body = String::from_utf8(request.body.clone()).unwrap();
-        let line = json!({"method": request.method, "target": request.target, "body": body});
-        input += &format!("{line}\n");
-    }
-    assert!(!input.is_empty(), "nothing to judge");
-    let mut stdin = judge.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let out = judge.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success() && text.is_empty(), "complaints:\n{text}");
+    let asked = journal.iter().filter(|e| action(&e.request) != "images.upload");
+    let line = |Entry { request, .. }: &Entry| json!({"method": request.method, "target": request.target, "body": request.text()});
+    emulators::judged("judge_openstack.py", &[], asked.map(line));
 }

@@ -4,8 +4,7 @@
 //! names, and the userdata within that is what the machine boots with.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
@@ -15,7 +14,7 @@ use crate::cloud::matrix::{Census, Double, No};
 use crate::support::Env;
 use crate::support::guard::Limit;
 use crate::support::http::{Request, Response};
-use crate::support::machines::{Guest, Machines, Port};
+use crate::support::machines::{Aside, Guest, Machines, Port, lock};
 use crate::support::proxy::Proxy;
 
 pub const PROJECT: &str = "11111111-2222-4333-8444-555555555555";
@@ -36,7 +35,8 @@ pub struct Packet {
 
 struct Face {
     machines: Mutex<Option<Arc<dyn Machines>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Guests being started and stopped.
+    aside: Aside,
     state: Mutex<State>,
     sos: Option<Sos>,
 }
@@ -74,10 +74,6 @@ struct Device {
     guest: Option<Arc<dyn Guest>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Packet {
     pub fn start(machines: Arc<dyn Machines>) -> Self {
         let limit = machines.limit();
@@ -90,8 +86,8 @@ impl Packet {
     }
 
     fn with(machines: Option<Arc<dyn Machines>>, limit: Limit, sos: Option<Sos>) -> Self {
-        let (threads, state) = (Mutex::default(), Mutex::default());
-        let face = Arc::new(Face { machines: Mutex::new(machines), threads, state, sos });
+        let (aside, state) = (Aside::default(), Mutex::default());
+        let face = Arc::new(Face { machines: Mutex::new(machines), aside, state, sos });
         let own = face.clone();
         let proxy = Proxy::before(move |request| Some(own.answer(request)));
         Self { proxy, limit, face, discard: Port::new(drop) }
@@ -248,15 +244,7 @@ impl Face {
                 sos.end(&id, b"");
             }
         }
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
-            let _ = thread.join();
-        }
-    }
-
-    fn aside(&self, work: impl FnOnce() + Send + 'static) {
-        let mut threads = lock(&self.threads);
-        threads.retain(|t| !t.is_finished());
-        threads.push(std::thread::spawn(work));
+        self.aside.finish();
     }
 
     fn new_keys(&self, state: &State) {
@@ -344,7 +332,7 @@ impl Face {
                     sos.add(&id);
                 }
                 let here = self.clone();
-                self.aside(move || here.boot(&id, &userdata));
+                self.aside.begin(move || here.boot(&id, &userdata));
                 answer(201, &shown)
             }
             "devices.get" => match state.devices.get(&last) {
@@ -380,7 +368,7 @@ impl Face {
                     sos.end(&last, &console);
                 }
                 if let Some(guest) = device.guest {
-                    self.aside(move || guest.stop());
+                    self.aside.begin(move || guest.stop());
                 }
                 nothing()
             }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use super::double::{Fate, Packet, TOKEN};
 use super::sos::{INSTALLER, KERNEL};
-use super::{action, error, judge, judged};
+use super::{action, error, judged};
 use crate::cloud::matrix::{Double as _, kola, matrices, nothing_left};
+use crate::support::emulators::judged as judged_by;
 use crate::support::http::{Request, Response};
 use crate::support::machines::{Local, Pretended};
 use crate::support::proxy::Fault;
@@ -119,7 +120,7 @@ fn the_vendors_own_client_takes_the_double_for_real() {
         "2026-01-01T00:00:00Z",
         false,
     );
-    judge(&[&packet.proxy.url(), TOKEN, super::double::PROJECT], "");
+    judged_by("judge_packet.py", &[&packet.proxy.url(), TOKEN, super::double::PROJECT], []);
     let asked: Vec<_> = packet.proxy.take_journal().iter().map(|e| action(&e.request)).collect();
     assert!(asked.is_empty() || asked.contains(&"devices.delete".to_owned()), "{asked:?}");
 }

@@ -5,14 +5,10 @@ mod kola;
 mod ore;
 mod sos;
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::json;
 
-use crate::support::emulators::environment;
+use crate::support::emulators;
 use crate::support::http::{Request, Response};
-use crate::support::repository;
 
 /// The operation, such as `devices.create`; `objects.put` and `objects.delete` for what devices boot.
 pub fn action(request: &Request) -> String {
@@ -37,34 +33,10 @@ pub fn error(status: u16, message: &str) -> Response {
 /// Fails if the models of the vendor's own client have anything against these requests, or against the double's answers.
 #[track_caller]
 pub fn judged(exchanges: &[(Request, Response)]) {
-    let mut input = String::new();
-    for (request, answer) in exchanges {
-        let line = json!({
+    let line = |(request, answer): &(Request, Response)| {
+        json!({
             "action": action(request), "body": request.text(), "status": answer.status, "answer": answer.text(),
-        });
-        input += &format!("{line}\n");
-    }
-    assert!(!input.is_empty(), "nothing to judge");
-    judge(&[], &input);
-}
-
-/// Runs the judge; without the client, says so.
-#[track_caller]
-pub fn judge(words: &[&str], input: &str) {
-    let Some(folder) = environment("python") else { return };
-    let mut judge = Command::new(folder.join("bin/python"))
-        .arg(repository().join("tests/support/judge_packet.py"))
-        .args(words)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = judge.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let out = judge.wait_with_output().unwrap();
-    let _ = writer.join().unwrap();
-    let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success() && text.is_empty(), "complaints:\n{text}");
+        })
+    };
+    emulators::judged("judge_packet.py", &[], exchanges.iter().map(line));
 }
