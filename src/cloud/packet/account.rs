@@ -56,7 +56,11 @@ impl Account {
         let (key, project, base, origin) = match (key, project) {
             (Some(key), Some(project)) => (key, project, base, "the command line".to_owned()),
             (key, project) => {
-                let wrong = |e: profile::Error| CallError::setup(chain(&e));
+                let form = r#"it would be {"default": {"api_key": "...", "project": "..."}}"#;
+                let wrong = |e: profile::Error| match e.is_absent() {
+                    true => CallError::setup(format!("{}; {form}", chain(&e))),
+                    false => CallError::setup(chain(&e)),
+                };
                 let file = self.packet_config_file.as_deref();
                 let profile = Profile::load(SERVICE, file, ".config/packet.json", &self.packet_profile);
                 let profile = profile.map_err(wrong)?;

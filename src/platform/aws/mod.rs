@@ -55,10 +55,14 @@ impl Platform for AwsPlatform {
     }
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let api = client(&options).await?;
-        let (url, board) = (&options.aws_release_url, &base.target.board);
-        let image = channel::resolve(&options.aws_ami, url, board, api.region()).await?;
-        Ok(Arc::new(CloudFlight::start(Aws::new(api, image, options), base).await?))
+        let board = base.target.board.clone();
+        let provider = async {
+            let api = client(&options).await?;
+            let url = &options.aws_release_url;
+            let image = channel::resolve(&options.aws_ami, url, &board, api.region()).await?;
+            Ok(Aws::new(api, image, options))
+        };
+        Ok(Arc::new(CloudFlight::start(provider, base).await?))
     }
 }
 

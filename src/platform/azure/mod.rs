@@ -58,11 +58,14 @@ impl Platform for Azure {
     }
 
     async fn flight((options, disk): Self::Prepared, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let arm = client(&options)?;
-        let disk = disk.resolved(&arm, &options, &base.target.board).await?;
-        let mut random = [0; 5];
-        openssl::rand::rand_bytes(&mut random).during(|| "no random numbers")?;
-        let provider = Microsoft::new(arm, crate::text::hex(&random), disk, options)?;
+        let board = base.target.board.clone();
+        let provider = async {
+            let arm = client(&options)?;
+            let disk = disk.resolved(&arm, &options, &board).await?;
+            let mut random = [0; 5];
+            openssl::rand::rand_bytes(&mut random).during(|| "no random numbers")?;
+            Microsoft::new(arm, crate::text::hex(&random), disk, options)
+        };
         Ok(Arc::new(CloudFlight::start(provider, base).await?))
     }
 }

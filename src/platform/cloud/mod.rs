@@ -219,11 +219,14 @@ pub struct CloudFlight<P: Provider> {
 }
 
 impl<P: Provider> CloudFlight<P> {
-    /// Makes what the flight owns.
+    /// Makes what the flight owns, once it is known with what: `provider` signs in and looks things up, makes nothing,
+    /// and is given up when the run is interrupted.
     ///
     /// # Errors
-    /// When it cannot be made; then nothing is left of it, or the ledger names it.
-    pub async fn start(provider: P, base: FlightBase) -> Result<Self> {
+    /// Those of `provider`; when something cannot be made: then nothing is left of it, or the ledger names it.
+    pub async fn start(provider: impl Future<Output = Result<P>>, base: FlightBase) -> Result<Self> {
+        let provider =
+            base.cancel.run_until_cancelled(provider).await.unwrap_or(Err(super::Error::Cancelled))?;
         let name = base.unique_name();
         let owned = P::TRAITS.flight.map(|kind| resource(&provider, kind, &provider.owned(&name)));
         if let Some(owned) = &owned {

@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use super::*;
 use crate::http::{Class, Refusal};
 use crate::platform::distribution::Distribution;
-use crate::platform::{MachineOptions, Target, end};
+use crate::platform::{Error, MachineOptions, Target, end};
 
 /// What goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,17 +175,20 @@ fn key() -> Arc<ssh::Key> {
     KEY.clone()
 }
 
-async fn flight(toy: &Toy, out: &Path) -> Result<CloudFlight<Toy>> {
-    let base = FlightBase {
+fn base(out: &Path) -> FlightBase {
+    FlightBase {
         base_name: "kola".into(),
         output_dir: out.to_owned(),
         target: Target { board: "amd64-usr".into(), distribution: Distribution::named("cl").unwrap() },
         cancel: CancellationToken::new(),
         ledger: Arc::new(Ledger::open(out).unwrap()),
         key: key(),
-    };
+    }
+}
+
+async fn flight(toy: &Toy, out: &Path) -> Result<CloudFlight<Toy>> {
     toy.set(|r| r.console = "booted\n".into());
-    CloudFlight::start(toy.clone(), base).await
+    CloudFlight::start(std::future::ready(Ok(toy.clone())), base(out)).await
 }
 
 fn request(out: &Path, text: &str) -> LaunchRequest {
@@ -220,6 +223,16 @@ async fn run(toy: &Toy, out: &Path) -> Result<Vec<Leftover>> {
 async fn clean(toy: &Toy, out: &Path) -> ledger::Cleaned {
     let cleaner = Leftovers::new(toy.clone());
     ledger::clean_up(out, |_| true, &cleaner, &CancellationToken::new(), |_, _| {}).await.unwrap()
+}
+
+#[tokio::test]
+async fn who_signs_in_for_long_can_be_interrupted() {
+    let out = tempfile::tempdir().unwrap();
+    let base = base(out.path());
+    base.cancel.cancel();
+    let never = std::future::pending::<Result<Toy>>();
+    assert!(matches!(CloudFlight::start(never, base).await, Err(Error::Cancelled)));
+    assert_eq!(ledger::left_over(out.path()).unwrap(), []);
 }
 
 #[tokio::test]

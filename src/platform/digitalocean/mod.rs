@@ -53,17 +53,19 @@ impl Platform for DigitalOcean {
     }
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let api = client(&options)?;
-        sign_in(&api).await?;
-        let image = image(&api, &options.do_image, &options.do_region).await?;
-        let droplets = Droplets {
-            region: options.do_region,
-            size: options.do_size,
-            vpc: options.do_vpc.filter(|v| !v.is_empty()),
-            image,
-            ..Droplets::new(api)
+        let provider = async {
+            let api = client(&options)?;
+            sign_in(&api).await?;
+            let image = image(&api, &options.do_image, &options.do_region).await?;
+            Ok(Droplets {
+                region: options.do_region,
+                size: options.do_size,
+                vpc: options.do_vpc.filter(|v| !v.is_empty()),
+                image,
+                ..Droplets::new(api)
+            })
         };
-        Ok(Arc::new(CloudFlight::start(droplets, base).await?))
+        Ok(Arc::new(CloudFlight::start(provider, base).await?))
     }
 }
 

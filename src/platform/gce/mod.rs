@@ -48,14 +48,16 @@ impl Platform for Gce {
     }
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let compute = client(&options).await?;
-        let image = image(&compute, &options.gce_image).await?;
-        let provider = Google {
-            compute,
-            image,
-            machine_type: options.gce_machinetype,
-            disk_type: options.gce_disktype,
-            network: options.gce_network,
+        let provider = async {
+            let compute = client(&options).await?;
+            let image = image(&compute, &options.gce_image).await?;
+            Ok(Google {
+                compute,
+                image,
+                machine_type: options.gce_machinetype,
+                disk_type: options.gce_disktype,
+                network: options.gce_network,
+            })
         };
         Ok(Arc::new(CloudFlight::start(provider, base).await?))
     }

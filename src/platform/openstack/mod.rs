@@ -66,8 +66,10 @@ impl Platform for OpenStack {
     }
 
     async fn flight(options: Options, base: FlightBase) -> Result<Arc<dyn Flight>> {
-        let api = client(&options).await?;
-        let provider = Nova::new(api, options).await?;
+        let provider = async {
+            let api = client(&options).await?;
+            Nova::new(api, options).await
+        };
         Ok(Arc::new(CloudFlight::start(provider, base).await?))
     }
 }

@@ -62,7 +62,7 @@ impl Platform for PacketPlatform {
             run: Some(run),
             consoles: Mutex::default(),
         };
-        Ok(Arc::new(CloudFlight::start(provider, base).await?))
+        Ok(Arc::new(CloudFlight::start(std::future::ready(Ok(provider)), base).await?))
     }
 }
 

@@ -59,7 +59,8 @@ async fn flight(url: &str, out: &Path) -> Result<CloudFlight<Aws>> {
         ledger: Arc::new(Ledger::open(out).unwrap()),
         key: key(),
     };
-    CloudFlight::start(Aws::new(api_at(url).await, "ami-1".into(), options(url)), base).await
+    let provider = async { Ok(Aws::new(api_at(url).await, "ami-1".into(), options(url))) };
+    CloudFlight::start(provider, base).await
 }
 
 fn request(out: &Path, text: &str) -> LaunchRequest {
