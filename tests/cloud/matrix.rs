@@ -3,7 +3,7 @@
 //!
 //! A cloud's double says how it is used ([`Double`]); its `kola.rs` has all of them as tests by [`matrices`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -171,9 +171,27 @@ pub fn killed<D: Double>(
     action
 }
 
-/// The operations of an undisturbed run in their order, each with how often it had been asked for before; of those
-/// that are repeated until the answer changes, the first two.
-fn moments<D: Double>(cloud: &D, image: &str) -> Vec<(String, usize)> {
+/// Which requests of a run a matrix goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The first for each operation.
+    Operations,
+    /// All; of operations that are repeated until the answer changes, the first two.
+    Requests,
+}
+
+impl Depth {
+    /// Whether a request for an operation counts that was asked for so many times before.
+    fn takes<D: Double>(self, action: &str, times: usize) -> bool {
+        match self {
+            Self::Operations => times == 0,
+            Self::Requests => times < 2 || !D::POLLED.contains(&action),
+        }
+    }
+}
+
+/// The operations of an undisturbed run in their order, each with how often it had been asked for before.
+fn moments<D: Double>(cloud: &D, image: &str, depth: Depth) -> Vec<(String, usize)> {
     cloud.proxy().take_journal();
     kola(cloud, &cloud.env(), image, "spawn", &[]).expect(0);
     let mut seen = BTreeMap::<String, usize>::new();
@@ -181,7 +199,7 @@ fn moments<D: Double>(cloud: &D, image: &str) -> Vec<(String, usize)> {
     for entry in cloud.proxy().take_journal() {
         let action = D::action(&entry.request);
         let times = seen.entry(action.clone()).or_default();
-        if *times < 2 || !D::POLLED.contains(&&*action) {
+        if depth.takes::<D>(&action, *times) {
             moments.push((action, *times));
         }
         *times += 1;
@@ -194,12 +212,12 @@ fn moments<D: Double>(cloud: &D, image: &str) -> Vec<(String, usize)> {
 }
 
 /// Kills kola at each of its requests in turn, in a cloud without what the first run prepares (`fresh`) or with it.
-pub fn killed_at_each<D: Double>(cloud: &D, fresh: bool, when: When) {
+pub fn killed_at_each<D: Double>(cloud: &D, depth: Depth, fresh: bool, when: When) {
     let mut image = cloud.image();
     if !fresh {
         kola(cloud, &cloud.env(), &image, "spawn", &[]).expect(0);
     }
-    let moments = moments(cloud, &image);
+    let moments = moments(cloud, &image, depth);
     for prepares in D::PREPARES {
         assert_eq!(fresh, moments.iter().any(|(action, _)| action == prepares), "{prepares}: {moments:?}");
     }
@@ -228,40 +246,52 @@ pub fn killed_at_each<D: Double>(cloud: &D, fresh: bool, when: When) {
     }
 }
 
-/// Runs `kola spawn` again and again, each time with a fault for another request, until a run asks for less.
+/// Runs `kola spawn` again and again, each time with a fault for another request, until a run has no new ones.
 fn each_in_turn<D: Double>(
     cloud: &D,
+    depth: Depth,
     fault: impl Fn(&Request) -> Fault + Send + Clone + 'static,
     check: impl Fn(&Env, &Census, &str, &str, Outcome),
 ) {
-    for n in 0.. {
+    let mut met = BTreeSet::<(String, usize)>::new();
+    loop {
         cloud.reset();
         let image = cloud.image();
         let (env, before) = (cloud.env(), cloud.census());
         let hit = Arc::new(Mutex::new(None));
-        let (note, fault, mut seen) = (hit.clone(), fault.clone(), 0);
+        let (note, fault, met_before) = (hit.clone(), fault.clone(), met.clone());
+        let mut seen = BTreeMap::<String, usize>::new();
         cloud.proxy().rule(move |request| {
-            seen += 1;
-            if seen != n + 1 {
+            let action = D::action(request);
+            let times = seen.entry(action.clone()).or_default();
+            let moment = (action, *times);
+            *times += 1;
+            let mut note = note.lock().unwrap();
+            if note.is_some() || !depth.takes::<D>(&moment.0, moment.1) || met_before.contains(&moment) {
                 return Fault::None;
             }
-            *note.lock().unwrap() = Some(D::action(request));
+            *note = Some(moment);
             fault(request)
         });
         let outcome = kola(cloud, &env, &image, "spawn", &[]);
-        let Some(action) = hit.lock().unwrap().take() else {
-            assert!(n > D::NEEDED.len(), "only {n} requests");
+        let Some(moment) = hit.lock().unwrap().take() else {
+            for needed in D::NEEDED {
+                assert!(met.iter().any(|(action, _)| action == needed), "no {needed} in {met:?}");
+            }
             return;
         };
         cloud.proxy().calm();
-        check(&env, &before, &action, &format!("request {n}, {action}"), outcome);
+        let (action, times) = &moment;
+        check(&env, &before, action, &format!("{action}, asked for the {}. time", times + 1), outcome);
+        met.insert(moment);
     }
 }
 
 /// Every answer is lost once, one a run: kola gets along, and leaves nothing.
-pub fn each_answer_is_lost<D: Double>(cloud: &D) {
+pub fn each_answer_is_lost<D: Double>(cloud: &D, depth: Depth) {
     each_in_turn(
         cloud,
+        depth,
         |_| Fault::ResetAfter,
         |_, before, _, what, outcome| {
             assert_eq!(outcome.code, 0, "the answer is lost to {what}: {}", outcome.stderr);
@@ -272,9 +302,10 @@ pub fn each_answer_is_lost<D: Double>(cloud: &D) {
 
 /// Every request is forbidden once, one a run. Kola may do without it or fail. It leaves nothing, or says so by its
 /// status; then `kola cleanup` knows what. What could not be made leaves nothing.
-pub fn each_request_is_refused<D: Double>(cloud: &D) {
+pub fn each_request_is_refused<D: Double>(cloud: &D, depth: Depth) {
     each_in_turn(
         cloud,
+        depth,
         |request| Fault::Answer(D::no(request, No::Forbidden)),
         |env, before, action, what, outcome| {
             let what = format!("refused is {what}: {}", outcome.stderr);
@@ -348,40 +379,60 @@ pub fn interrupts_leave_nothing<D: Double>(cloud: &D, actions: &[&'static str], 
     }
 }
 
-/// All matrices as tests in a cloud's `kola.rs`: `start` makes a double with machines that only seem to be, or nothing
+/// All matrices as tests in a cloud's `kola.rs`: `start`, a function beside them, makes a double with machines that only seem to be, or nothing
 /// where those cannot be; `end` is what ends a machine; interrupts come at each of some requests, and at a last one, at
 /// which there may be nothing left to interrupt.
+///
+/// What goes through a run's requests takes the first of each operation, and all of them in `make check-full`.
 macro_rules! matrices {
-    ($start:path, end: $end:literal, interrupts: [$($at:literal),+], last: $last:literal) => {
+    (@depth $start:path, $depth:ident $(, #[$ignore:meta])?) => {
         #[test]
+        $(#[$ignore])?
         fn killed_after_each_request_in_a_fresh_cloud() {
             let Some(cloud) = $start() else { return };
-            $crate::cloud::matrix::killed_at_each(&cloud, true, $crate::cloud::matrix::When::After);
+            matrix::killed_at_each(&cloud, Depth::$depth, true, When::After);
         }
 
+        // Differs from the one above by the line on record before a request.
         #[test]
-        #[ignore = "differs from the one above by the line on record before a request; make check-full"]
+        #[ignore = "minutes; make check-full"]
         fn killed_before_each_request_in_a_fresh_cloud() {
             let Some(cloud) = $start() else { return };
-            $crate::cloud::matrix::killed_at_each(&cloud, true, $crate::cloud::matrix::When::Before);
+            matrix::killed_at_each(&cloud, Depth::$depth, true, When::Before);
         }
 
         #[test]
+        $(#[$ignore])?
         fn killed_after_each_request_of_a_later_run() {
             let Some(cloud) = $start() else { return };
-            $crate::cloud::matrix::killed_at_each(&cloud, false, $crate::cloud::matrix::When::After);
+            matrix::killed_at_each(&cloud, Depth::$depth, false, When::After);
         }
 
         #[test]
+        $(#[$ignore])?
         fn each_answer_is_lost_in_turn() {
             let Some(cloud) = $start() else { return };
-            $crate::cloud::matrix::each_answer_is_lost(&cloud);
+            matrix::each_answer_is_lost(&cloud, Depth::$depth);
         }
 
         #[test]
+        $(#[$ignore])?
         fn each_request_is_refused_in_turn() {
             let Some(cloud) = $start() else { return };
-            $crate::cloud::matrix::each_request_is_refused(&cloud);
+            matrix::each_request_is_refused(&cloud, Depth::$depth);
+        }
+    };
+    ($start:ident, end: $end:literal, interrupts: [$($at:literal),+], last: $last:literal) => {
+        mod operations {
+            use $crate::cloud::matrix::{self, Depth, When};
+
+            $crate::cloud::matrix::matrices!(@depth super::$start, Operations);
+        }
+
+        mod requests {
+            use $crate::cloud::matrix::{self, Depth, When};
+
+            $crate::cloud::matrix::matrices!(@depth super::$start, Requests, #[ignore = "minutes; make check-full"]);
         }
 
         #[test]
