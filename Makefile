@@ -15,7 +15,9 @@ demo: setup release guest          ## boot a real guest in QEMU and test it
 	$(MANTLE) kola run --parallel 2 debian.basic coreos.auth.verify 'coreos.ignition.v2.*' systemd.sysusers.gshadow
 	@echo "results: _kola_temp/qemu-latest/ (report.json and junit.xml in reports/, one folder a test)"
 
-test: setup guest-full lint check release kola-nspawn kola-qemu   ## everything CI runs
+test: setup                        ## everything CI runs
+	+$(MAKE) --jobs=2 guest-full lint   # one waits for packages while the other computes
+	+$(MAKE) check release kola-nspawn kola-qemu
 	@echo "all tests passed"
 
 test-full: test guest-all check-full kola-full   ## what takes longer than CI should; a few hours where guests are emulated
@@ -49,6 +51,7 @@ check:                             ## unit and integration tests
 	cargo nextest run --locked $(TESTING)
 
 check-full: release guest-all      ## tests that are left out of `check` because they take minutes
+	tests/setup.sh tests/packages-full.txt
 	MANTLE_TEST_KOLET=$(MANTLE) cargo nextest run --locked $(TESTING) --run-ignored ignored-only
 
 kola-nspawn: release guest-full    ## all tests that need no machine of their own, in containers

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Installs the Debian packages that building mantle, its guest and its tests need; nothing if all are there.
-# Ends well only when all of them, and the programs that they are wanted for, are there.
+# Arguments: more lists of packages. Ends well only when all of them, and the programs that they are wanted for, are there.
 set -eu
 here=$(dirname "$0")
 # shellcheck source=guest/host.sh
 . "$here/guest/host.sh"
-lists="$here/packages.txt $here/guest/packages-host.txt $here/guest/packages-run.txt"
+lists="$here/packages.txt $here/guest/packages-host.txt $here/guest/packages-run.txt $*"
 
 say() { echo "setup: $*" >&2; }
 die() {

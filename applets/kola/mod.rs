@@ -60,6 +60,10 @@ const MANUAL: Manual = Manual {
     ],
     environment: &[
         &[
+            (
+                "GITHUB_ACTIONS, GITHUB_STEP_SUMMARY",
+                "In a workflow of GitHub Actions, `run` annotates what did not pass and adds to the page of the workflow's run.",
+            ),
             ("MANTLE_GUEST_DIR", "Where mantle's own guest images are."),
             ("MANTLE_SSH_DIR", "Where the socket of the SSH agent with the flight's key is made."),
             (

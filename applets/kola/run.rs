@@ -101,6 +101,7 @@ impl Run {
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
         if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {
             tell_end(summary, out)?;
+            tell_github(summary, &format!("kola on {}", self.setup.driver.name))?;
         }
         let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
         mantle::output::line(format_args!("{verdict}, output in {}", out.display()))?;
@@ -279,6 +280,22 @@ fn tell_end(summary: &harness::Summary, out: &Path) -> Result<()> {
     }
     line(format_args!("{summary} in {} s", summary.lasted.as_secs()))?;
     Ok(())
+}
+
+/// Annotates the run, and adds to its page, in a workflow of GitHub Actions.
+fn tell_github(summary: &harness::Summary, heading: &str) -> Result<()> {
+    if std::env::var_os("GITHUB_ACTIONS").is_none_or(|on| on != "true") {
+        return Ok(());
+    }
+    for command in harness::github::annotations(summary) {
+        mantle::output::line(command)?;
+    }
+    let Some(page) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|p| !p.is_empty()) else { return Ok(()) };
+    let add = || {
+        let mut page = std::fs::File::options().append(true).create(true).open(&page)?;
+        page.write_all(harness::github::step_summary(summary, heading).as_bytes())
+    };
+    add().wrap_err_with(|| format!("cannot add to GITHUB_STEP_SUMMARY, {}", Path::new(&page).display()))
 }
 
 /// The consoles and journals in the folder of a test, as far as there is something in them.

@@ -1,4 +1,4 @@
-//! Runs named tests in parallel and reports them: text, TAP, JSON, JUnit.
+//! Runs named tests in parallel and reports them: text, TAP, JSON, JUnit, events, a page.
 //!
 //! A [`Case`] owns what its test needs: its future is never aborted, so it can always clean up. The part that
 //! may be stopped (by a panic, the case's time limit, an interruption) goes through [`T::body`]:
@@ -37,7 +37,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use outcome::{Fault, Outcome, Panicked, Skip, Stopped, skip};
-pub use report::{Error as ReportError, Event, Progress, Record};
+pub use report::{Error as ReportError, Event, Progress, Record, github};
 pub use state::T;
 
 use names::Names;
@@ -106,6 +106,8 @@ pub struct Summary {
     pub interrupted: bool,
     /// The top-level tests that do not let the run succeed, in natural order of their names.
     pub bad: Vec<Arc<Record>>,
+    /// Those that failed at first, in the same order.
+    pub flaky: Vec<Arc<Record>>,
     /// How long the run took.
     pub lasted: Duration,
 }
@@ -173,7 +175,8 @@ impl Suite {
 }
 
 /// Runs the cases in natural order of their names, `options.parallel` at once, and writes `test.tap`,
-/// `reports/report.json` and `reports/junit.xml` (also after each case, so a killed run has them too).
+/// `reports/report.json` and `reports/junit.xml` (also after each case, so a killed run has them too), at the end
+/// `reports/report.html`. `reports/events.ndjson` grows meanwhile; its schema is beside it.
 ///
 /// After `cancel` no case starts; running bodies are stopped and reported as interrupted, the others as skipped. The future must be awaited to its end: dropping it aborts the cases with their clean-up.
 ///

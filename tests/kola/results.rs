@@ -7,6 +7,7 @@ use serde::Serialize as _;
 use serde_json::Value;
 
 use super::{constant, env, planned, report, run};
+use crate::support::emulators::judged;
 use crate::support::{places, snapshot};
 
 #[test]
@@ -31,6 +32,90 @@ fn all_reports_tell_the_same() {
             .map(|test| env.home().join("_kola_temp/scripted-latest").join(test));
         assert!(folders.iter().any(|f| f.join(file).exists()), "{file}");
     }
+}
+
+#[test]
+fn events_fit_their_schema_and_the_page_has_what_the_reports_have() {
+    let mut env = env();
+    let summary = env.home().join("summary.md");
+    env.set("GITHUB_ACTIONS", "true");
+    env.set("GITHUB_STEP_SUMMARY", summary.to_str().unwrap());
+    let outcome = run(&env, &["selftest.fail", "selftest.pass", "selftest.skip", "selftest.sub"]).expect(1);
+    let folder = env.home().join("_kola_temp/scripted-latest/reports");
+    let events = report(&env, "reports/events.ndjson");
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let schema: Value = serde_json::from_str(&report(&env, "reports/events.schema.json")).unwrap();
+    judged("judge_events.py", &[], [schema].into_iter().chain(events.clone()));
+    let kinds: Vec<&str> = events.iter().map(|e| e["event"].as_str().unwrap()).collect();
+    assert_eq!((kinds[0], kinds[1], *kinds.last().unwrap()), ("run-started", "test-started", "run-ended"));
+    assert_eq!(events.last().unwrap()["counts"], serde_json::json!({"PASS": 1, "FAIL": 2, "SKIP": 1}));
+
+    let json: Value = serde_json::from_str(&report(&env, "reports/report.json")).unwrap();
+    let ended: Vec<_> = events.iter().filter(|e| e["event"] == "test-ended").collect();
+    let told = |of: &Value, word: &str| (of["name"].clone(), of[word].clone(), of["output"].clone());
+    let reported: Vec<_> = json["tests"].as_array().unwrap().iter().map(|t| told(t, "result")).collect();
+    assert_eq!(ended.into_iter().map(|e| told(e, "outcome")).collect::<Vec<_>>(), reported);
+
+    let page = report(&env, "reports/report.html");
+    let (_, data) = page.split_once("<script id=\"data\" type=\"application/json\">").unwrap();
+    let data: Value = serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
+    let shown: Vec<_> = data["tests"].as_array().unwrap().iter().map(|t| told(t, "outcome")).collect();
+    assert_eq!(shown.len(), 4);
+    assert!(shown.iter().all(|test| reported.contains(test)), "{shown:?}");
+    for file in data["tests"][0]["files"].as_array().unwrap() {
+        assert!(folder.join(file["href"].as_str().unwrap()).exists(), "{file}");
+    }
+
+    let annotations: Vec<&str> = outcome.stdout.lines().filter(|l| l.starts_with("::")).collect();
+    assert_eq!(
+        annotations,
+        [
+            "::error title=FAIL%3A selftest.fail::as planned",
+            "::error title=FAIL%3A selftest.sub::selftest.sub/second: as planned"
+        ]
+    );
+    let summary = std::fs::read_to_string(summary).unwrap();
+    assert!(
+        summary.starts_with("### kola on scripted\n\n4 run: 1 passed, 2 failed, 1 skipped in "),
+        "{summary}"
+    );
+    assert!(summary.contains("| selftest.fail | FAIL (error) | "), "{summary}");
+}
+
+/// The page as a browser draws it, without a network.
+#[test]
+#[ignore = "needs chromium; make check-full"]
+fn the_page_is_drawn_by_a_browser() {
+    let env = env();
+    run(&env, &["selftest.fail", "selftest.pass", "selftest.skip", "selftest.sub"]).expect(1);
+    let page = env.home().join("_kola_temp/scripted-latest/reports/report.html");
+    let drawn = std::process::Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            "--dump-dom",
+        ])
+        .arg(format!("file://{}#test-3", page.canonicalize().unwrap().display()))
+        .env("HOME", env.home())
+        .output()
+        .expect("chromium is missing: apt-get install chromium");
+    let dom = String::from_utf8_lossy(&drawn.stdout);
+    let rows = regex::Regex::new("<details id=\"test-\\d\"").unwrap().find_iter(&dom).count();
+    assert_eq!(rows, 4, "{dom}");
+    let first = dom.find("<summary>").unwrap();
+    assert!(dom[first..].starts_with("<summary><span class=\"badge FAIL\">FAIL</span>"), "{}", &dom[first..]);
+    for piece in [
+        "2 failed</button>",
+        "selftest.sub/second",
+        ">4 tests</span>",
+        "<title>FAIL: tests on scripted</title>",
+    ] {
+        assert!(dom.contains(piece), "{piece}: {dom}");
+    }
+    let bars = regex::Regex::new("<a class=\"(FAIL|PASS|SKIP)\" href=\"#test-\\d\"").unwrap();
+    assert_eq!(bars.find_iter(&dom).count(), 4, "{dom}");
 }
 
 #[test]

@@ -168,6 +168,7 @@ mod tests {
         };
         Snapshot {
             records: Outcome::ALL.map(record).to_vec(),
+            starts: vec![Some(Duration::ZERO); Outcome::ALL.len()],
             planned: Outcome::ALL.len(),
             platform: "qemu".into(),
             version: "1.2.3".into(),

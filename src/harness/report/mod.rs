@@ -1,10 +1,14 @@
 //! What happens in a run, recorded once and shown in several forms.
 
+mod events;
 mod files;
+pub mod github;
+mod html;
 mod progress;
 mod text;
 
-use std::io;
+use std::collections::HashMap;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,7 +18,17 @@ use tokio::time::Instant;
 
 use super::Summary;
 use super::outcome::{Fault, Outcome};
+use crate::target::{Fresh, Target};
 pub use progress::Progress;
+
+/// The folder of the reports, below the output folder.
+const REPORTS: &str = "reports";
+/// The file of events.
+const EVENTS: &str = "events.ndjson";
+/// What the lines of that file look like.
+const SCHEMA: &str = "events.schema.json";
+/// The page for people.
+const PAGE: &str = "report.html";
 
 /// Takes the text of the results: stdout, or a buffer in tests.
 pub type Out = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
@@ -79,6 +93,8 @@ impl Record {
 struct Snapshot {
     /// In order of completion.
     records: Vec<Arc<Record>>,
+    /// When each of them began, from the start of the run; `None` for those that did not.
+    starts: Vec<Option<Duration>>,
     /// How many top-level tests there are.
     planned: usize,
     platform: String,
@@ -124,8 +140,12 @@ struct State {
     snapshot: Snapshot,
     text: text::Text,
     bars: Option<progress::Bars>,
-    /// The first failure to write text.
-    failure: Option<io::Error>,
+    /// When the tests that run began.
+    running: HashMap<String, Duration>,
+    /// Begun with the first event.
+    events: Option<events::Events>,
+    /// The first failure to write text or events.
+    failure: Option<Error>,
 }
 
 /// What a run is called in its reports.
@@ -142,6 +162,7 @@ impl Recorder {
     pub fn new(output_dir: &Path, heading: &Heading<'_>, progress: Progress, out: Out) -> Self {
         let snapshot = Snapshot {
             records: Vec::new(),
+            starts: Vec::new(),
             planned: heading.planned,
             platform: heading.platform.to_owned(),
             version: heading.version.to_owned(),
@@ -152,8 +173,13 @@ impl Recorder {
         };
         let bars = progress.bars.then(|| progress::Bars::new(heading.planned));
         let text = text::Text::new(out, progress.color);
+        let (events, failure) = match begin(output_dir, heading) {
+            Ok(events) => (Some(events), None),
+            Err(e) => (None, Some(e)),
+        };
+        let state = State { snapshot, text, bars, running: HashMap::new(), events, failure };
         Self {
-            state: Mutex::new(State { snapshot, text, bars, failure: None }),
+            state: Mutex::new(state),
             writing: Mutex::new(()),
             output_dir: output_dir.to_owned(),
             clock: Instant::now(),
@@ -167,7 +193,7 @@ impl Recorder {
     /// Records a step and shows it.
     pub fn event(&self, event: Event) {
         let mut state = self.lock();
-        let State { snapshot, text, bars, failure } = &mut *state;
+        let State { snapshot, text, bars, running, events, failure } = &mut *state;
         if let Some(bars) = bars {
             bars.event(&event);
         }
@@ -176,11 +202,26 @@ impl Recorder {
             None => text.event(&event),
         };
         if let Err(e) = written {
-            failure.get_or_insert(e);
+            failure.get_or_insert(Error::Text(e));
         }
-        if let Event::Ended(record) = event {
-            snapshot.records.push(Arc::from(record));
+        if let Some(Err(e)) = events.as_mut().map(|events| events.event(&event)) {
+            // What would follow a line that is not whole could not be read.
+            *events = None;
+            failure.get_or_insert(self.of_events(e));
         }
+        match event {
+            Event::Started { name, .. } => {
+                running.insert(name, self.clock.elapsed());
+            }
+            Event::Ended(record) => {
+                snapshot.starts.push(running.remove(&record.name));
+                snapshot.records.push(Arc::from(record));
+            }
+        }
+    }
+
+    fn of_events(&self, source: io::Error) -> Error {
+        Error::File { path: self.output_dir.join(REPORTS).join(EVENTS), source }
     }
 
     /// How the top-level tests ended.
@@ -188,15 +229,25 @@ impl Recorder {
         let state = self.lock();
         let top: Vec<_> = state.snapshot.records.iter().filter(|r| r.depth == 0).collect();
         let count = |outcome| top.iter().filter(|r| r.outcome == outcome).count();
-        let mut bad: Vec<_> = top.iter().filter(|r| !r.outcome.is_good()).map(|r| Arc::clone(r)).collect();
-        bad.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
-        Summary { counts: Outcome::ALL.map(count), interrupted: false, bad, lasted: self.clock.elapsed() }
+        let chosen = |wanted: &dyn Fn(Outcome) -> bool| {
+            let mut chosen: Vec<_> =
+                top.iter().filter(|r| wanted(r.outcome)).map(|r| Arc::clone(r)).collect();
+            chosen.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
+            chosen
+        };
+        Summary {
+            counts: Outcome::ALL.map(count),
+            interrupted: false,
+            bad: chosen(&|outcome| !outcome.is_good()),
+            flaky: chosen(&|outcome| outcome == Outcome::Flaky),
+            lasted: self.clock.elapsed(),
+        }
     }
 
     /// Writes the files of a run that is not over: should the process be killed, they tell what is known, and
     /// that it failed.
     pub fn checkpoint(&self) -> Result<(), Error> {
-        self.write("FAIL")
+        self.write("FAIL").map(drop)
     }
 
     /// Notes what is left of what the tests shared.
@@ -206,25 +257,58 @@ impl Recorder {
 
     /// Writes the final files and takes the progress display away.
     pub fn finish(&self, result: &'static str) -> Result<(), Error> {
-        let written = self.write(result);
+        let written = self.write(result).and_then(|snapshot| self.write_page(&snapshot));
+        let counts = self.summary().counts;
         let mut state = self.lock();
         state.bars = None;
-        match state.failure.take() {
-            Some(e) => Err(Error::Text(e)),
-            None => written,
+        let State { snapshot, events, failure, .. } = &mut *state;
+        let counts: Vec<_> = Outcome::ALL.into_iter().zip(counts).collect();
+        let ended = events.as_mut().map(|events| events.end(result, &counts, &snapshot.left));
+        let ended = ended.unwrap_or(Ok(())).map_err(|e| self.of_events(e));
+        match failure.take() {
+            Some(e) => Err(e),
+            None => written.and(ended),
         }
     }
 
-    fn write(&self, result: &'static str) -> Result<(), Error> {
+    /// Writes the files that programs read.
+    fn write(&self, result: &'static str) -> Result<Snapshot, Error> {
         let _order = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let lasted = self.clock.elapsed();
         let snapshot = Snapshot { result, lasted, ..self.lock().snapshot.clone() };
-        let reports = self.output_dir.join("reports");
-        std::fs::create_dir_all(&reports).map_err(|source| Error::File { path: reports.clone(), source })?;
+        let reports = reports(&self.output_dir)?;
         replace(&self.output_dir.join("test.tap"), files::tap(&snapshot).as_bytes())?;
         replace(&reports.join("report.json"), files::json(&snapshot).as_bytes())?;
-        replace(&reports.join("junit.xml"), files::junit(&snapshot).map_err(Error::JUnit)?.as_bytes())
+        replace(&reports.join("junit.xml"), files::junit(&snapshot).map_err(Error::JUnit)?.as_bytes())?;
+        Ok(snapshot)
     }
+
+    /// Writes the page for people.
+    fn write_page(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let path = self.output_dir.join(REPORTS).join(PAGE);
+        let write = || {
+            let fresh = Fresh::new(Target::File(Target::file(&path).map_err(io::Error::other)?), 0o666)?;
+            html::write(snapshot, &self.output_dir, BufWriter::new(fresh.file()))?;
+            fresh.commit()
+        };
+        write().map_err(|source| Error::File { path: path.clone(), source })
+    }
+}
+
+/// The folder of the reports below the output folder, made if it is missing.
+fn reports(output_dir: &Path) -> Result<PathBuf, Error> {
+    let path = output_dir.join(REPORTS);
+    match std::fs::create_dir_all(&path) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(Error::File { path, source }),
+    }
+}
+
+fn begin(output_dir: &Path, heading: &Heading<'_>) -> Result<events::Events, Error> {
+    let reports = reports(output_dir)?;
+    replace(&reports.join(SCHEMA), events::SCHEMA.as_bytes())?;
+    let path = reports.join(EVENTS);
+    events::Events::begin(&path, heading).map_err(|source| Error::File { path, source })
 }
 
 /// Puts a complete file in place of an older one, or leaves the older one.
