@@ -10,6 +10,7 @@ use mantle::conf::Additions;
 use mantle::ledger::{Ledger, Leftover, Resource};
 use mantle::platform::deployment::{ClusterSettings, Deployment};
 use mantle::platform::guest::Settings;
+use mantle::platform::warm::Store;
 use mantle::platform::{self, FlightBase, Limits};
 use mantle::ssh;
 use tokio::sync::{Mutex, OnceCell};
@@ -22,6 +23,8 @@ pub struct Flight {
     pub driver: Arc<dyn platform::Flight>,
     /// The key that opens its machines.
     pub key: Arc<ssh::Key>,
+    /// States that machines are started from.
+    warm: Option<Arc<Store>>,
     agent: Mutex<Option<Agent>>,
     socket: PathBuf,
     setup: Setup,
@@ -40,6 +43,8 @@ pub struct Departures {
     pub no_ssh_key_in_metadata: bool,
     /// Leave SELinux as it is.
     pub no_enable_selinux: bool,
+    /// Its machines boot, even if there are states to start them from.
+    pub boots: bool,
     /// Accept failed units.
     pub allow_failed_units: bool,
     /// Leave machines running when kola ends.
@@ -77,9 +82,12 @@ impl Flight {
                     let socket = agent.inner.socket().to_owned();
                     let agent = Mutex::new(Some(agent));
                     let setup = setup.clone();
+                    let states = output_dir.join("_warm");
+                    let warm = setup.general.warm.then(|| Store::new(driver.clone(), states));
                     Ok::<_, color_eyre::Report>(Self {
                         driver,
                         key,
+                        warm,
                         agent,
                         socket,
                         setup,
@@ -123,6 +131,7 @@ impl Flight {
             key: self.key.clone(),
             survive: departures.survive,
             ledger: self.ledger.clone(),
+            warm: self.warm.clone().filter(|_| !departures.boots),
         };
         Deployment::new(self.driver.clone(), settings).wrap_err("Cluster failed")
     }
@@ -151,6 +160,9 @@ impl Flight {
     /// Frees everything, once; returns what is left, a line each.
     pub async fn end(&self) -> Vec<String> {
         let end = || async {
+            if let Some(states) = &self.warm {
+                states.close().await;
+            }
             for leftover in platform::end_flight(&*self.driver).await {
                 mantle::error!("kola", "{leftover}");
                 self.ledger.keep(&leftover);

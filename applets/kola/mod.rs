@@ -90,6 +90,10 @@ const MANUAL: Manual = Manual {
             "Run all that need no machine of their own, two at a time, in containers.",
         ),
         ("kola run --qemu-firmware uefi -b fcos --qemu-image fcos.qcow2 fcos.basic", "Test another image."),
+        (
+            "kola run --warm -j2 'systemd.*' 'podman.*'",
+            "Boot once what needs the same machine, and start the others from its state.",
+        ),
         ("kola spawn -k --remove=false", "Start a machine that stays, open to your own SSH keys."),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         ("kola doctor -p nspawn", "See what platform nspawn needs on this host."),

@@ -38,6 +38,9 @@ pub struct General {
     /// How many tests run at once; below 1: one per CPU
     #[arg(short = 'j', long, value_name = "N", default_value = "1", allow_negative_numbers = true)]
     pub parallel: i64,
+    /// Boot a machine of each kind once, and start the others from its state (QEMU on amd64)
+    #[arg(long)]
+    pub warm: bool,
     /// Copy the TAP report here after the run
     #[arg(long, value_name = "FILE")]
     pub tapfile: Option<PathBuf>,

@@ -20,7 +20,7 @@ use super::cluster::TestCluster;
 pub type Text = Cow<'static, str>;
 
 /// Userdata of a test, by kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Config {
     /// Ignition JSON of any version.
     Ignition(Text),
@@ -109,7 +109,7 @@ impl Native {
 }
 
 /// Departures from how a test is usually treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flag {
     /// The flight's key does not go into userdata.
     NoSshKeyInUserData,

@@ -1,6 +1,7 @@
 //! `kola run`: the main job.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Shared, TestCluster};
 use super::flight::{Departures, Flight, both};
 use super::options::Setup;
-use super::register::{self, Chosen, Flag, Selection, Test};
+use super::register::{self, Chosen, Config, Flag, Selection, Test};
 
 /// Runs the tests that match the patterns (all without one) and reports.
 ///
@@ -61,6 +62,9 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     Ok(())
 }
 
+/// What tells the machine of a test from those of others: userdata and treatment.
+type Kind = (Option<Config>, Vec<Flag>);
+
 /// One `kola run`: what was asked for, and what is known of the image.
 struct Run {
     setup: Setup,
@@ -95,7 +99,15 @@ impl Run {
             version: self.version.as_ref().map(Version::to_string).unwrap_or_default(),
             progress: harness::Progress::detect(),
         };
-        let cases = chosen.tests.into_iter().map(|test| self.case(test, flight, out)).collect();
+        let kinds = self.kinds(&chosen.tests);
+        if self.setup.general.warm {
+            tell_kinds(&kinds, chosen.tests.len());
+        }
+        let case = |test: Arc<Test>| {
+            let boots = kinds.get(&self.kind(&test)).is_none_or(|tests| *tests < 2);
+            self.case(test, flight, out, boots)
+        };
+        let cases = chosen.tests.into_iter().map(case).collect();
         let suite = harness::run_then(cases, &options, cancel.clone(), async || flight.end().await).await;
         let copied =
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
@@ -109,9 +121,26 @@ impl Run {
         copied
     }
 
-    /// The harness's view of a test.
-    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, out: &Path) -> Case {
+    /// What the one machine of a test is made with; `None` if it has several, or makes them itself: those tell each other
+    /// apart by more than is renewed when they go on from one state.
+    fn kind(&self, test: &Test) -> Option<Kind> {
+        let config = test.config(self.setup.target.distribution).map(Cow::into_owned);
+        (test.cluster_size == 1).then(|| (config, test.flags.clone()))
+    }
+
+    /// How many of the tests have the same kind of machine.
+    fn kinds(&self, tests: &[Arc<Test>]) -> HashMap<Option<Kind>, usize> {
+        let mut kinds = HashMap::new();
+        for kind in tests.iter().map(|test| self.kind(test)).filter(Option::is_some) {
+            *kinds.entry(kind).or_insert(0) += 1;
+        }
+        kinds
+    }
+
+    /// The harness's view of a test; with `boots`, its machines boot.
+    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, out: &Path, boots: bool) -> Case {
         let job = Arc::new(Job {
+            boots,
             missing: test.missing_features(&self.selection(flight.driver.lacking())),
             output_dir: out.join(test.name.as_ref()),
             flight: flight.clone(),
@@ -171,6 +200,8 @@ struct Job {
     output_dir: PathBuf,
     /// What the test needs and does not get here.
     missing: Vec<String>,
+    /// No other test has machines of the same kind.
+    boots: bool,
 }
 
 impl Job {
@@ -185,6 +216,7 @@ impl Job {
             no_ssh_key_in_metadata: test.has(Flag::NoSshKeyInMetadata),
             no_enable_selinux: test.has(Flag::NoEnableSelinux),
             ignored_badness: test.ignored_badness(),
+            boots: self.boots,
             ..Departures::default()
         };
         let deployment = self.flight.new_cluster(self.output_dir.clone(), departures)?;
@@ -307,6 +339,24 @@ fn said_by_machines(folder: &Path) -> Vec<PathBuf> {
         [mantle::platform::CONSOLE_FILE, mantle::journal::TEXT_FILE].map(|name| machine.join(name))
     });
     files.filter(|file| std::fs::metadata(file).is_ok_and(|m| m.len() > 0)).collect()
+}
+
+/// How many tests will not boot machines of their own.
+fn tell_kinds(kinds: &HashMap<Option<Kind>, usize>, tests: usize) {
+    let shared = kinds.values().filter(|tests| **tests > 1);
+    let (count, warm) = shared.fold((0, 0), |(count, sum), tests| (count + 1, sum + tests));
+    let kinds = match count {
+        0 => {
+            return mantle::notice!(
+                "kola",
+                "all tests boot machines of their own: no two need the same kind"
+            );
+        }
+        1 => "one kind of machine, which boots once".to_owned(),
+        n => format!("{n} kinds of machines, each of which boots once"),
+    };
+    let rest = if warm < tests { "; the others boot their own" } else { "" };
+    mantle::notice!("kola", "{warm} of {tests} tests need {kinds}{rest}");
 }
 
 /// One line for each reason, so that nothing is left out in silence.

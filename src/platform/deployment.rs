@@ -11,10 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::guest::{Evidence, Guest, Settings};
-use super::{DESTROY, Error, Flight, LaunchRequest, MachineOptions, Result, ResultExt, end};
+use super::warm::{Boot, Kind, Store};
+use super::{
+    DESTROY, Error, Flight, LaunchRequest, MachineOptions, Result, ResultExt, State, Variables, end,
+};
 use crate::conf::{Additions, UserData};
 use crate::ledger::{Ledger, Leftover};
 use crate::ssh;
+use crate::text::chain;
 
 /// What a cluster is made with.
 #[derive(Clone)]
@@ -37,6 +41,8 @@ pub struct ClusterSettings {
     pub survive: bool,
     /// Record of what must be removed.
     pub ledger: Arc<Ledger>,
+    /// States to start machines from, so that they need not boot.
+    pub warm: Option<Arc<Store>>,
 }
 
 /// A cluster and the guests in it.
@@ -125,24 +131,87 @@ impl Deployment {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::Cancelled);
         }
-        let this = self.clone();
+        if let Some(state) = self.saved(user_data.as_ref(), &options).await {
+            match self.start(user_data.clone(), options.clone(), Some(state)).await {
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(e) if !self.closed.load(Ordering::SeqCst) => {
+                    crate::notice!("platform", "a machine boots, as its state is of no use: {}", chain(&e));
+                }
+                woken => return woken,
+            }
+        }
+        self.start(user_data, options, None).await
+    }
+
+    /// Launches a machine, from a state or not, and waits until it is usable.
+    async fn start(
+        self: &Arc<Self>,
+        user_data: Option<UserData>,
+        options: MachineOptions,
+        state: Option<State>,
+    ) -> Result<Arc<Guest>> {
+        let (this, woken) = (self.clone(), state.is_some());
         // Only the launch must not be cut in two; waiting for the boot may be dropped at any moment.
-        let launch = self.under_way.spawn(async move { this.launch(user_data, options).await });
+        let launch = self.under_way.spawn(async move { this.launch(user_data, options, state).await });
         let guest = launch.await.during(|| "the creation of a machine failed")??;
         if let Err(e) = guest.start().await {
             self.remove(&guest).await;
+            if woken {
+                // Another machine takes its place, and will have its say.
+                lock(&self.evidence)
+                    .retain(|evidence| evidence.id != guest.id() || !evidence.left.is_empty());
+            }
             return Err(e);
         }
         Ok(guest)
     }
 
-    async fn launch(&self, user_data: Option<UserData>, options: MachineOptions) -> Result<Arc<Guest>> {
+    /// The state that a machine can be started from; `None` if it has to boot.
+    async fn saved(&self, user_data: Option<&UserData>, options: &MachineOptions) -> Option<State> {
+        let store = self.settings.warm.as_ref()?;
+        let request = self.request(user_data.cloned(), options.clone());
+        let rendered = |address: &str| {
+            let variables = Variables { public_ipv4: address.into(), private_ipv4: address.into() };
+            // What cannot be rendered is told by the launch.
+            (request.render)(&variables).ok().map(|conf| conf.text().to_owned())
+        };
+        let (one, other) = (rendered("192.0.2.1")?, rendered("192.0.2.2")?);
+        let why = if let Err(e) = self.flight.warm() {
+            chain(&e)
+        } else if request.survive {
+            "they are to outlive this process".to_owned()
+        } else if !options.disks.is_empty() {
+            "those with more disks than one have no saved state".to_owned()
+        } else if self.settings.no_ssh_key_in_user_data {
+            "without the flight's key in its userdata no machine can be renewed".to_owned()
+        } else if one != other {
+            "userdata that names the machine's address fits no other machine".to_owned()
+        } else {
+            let guest = &self.settings.guest;
+            let kind = Kind {
+                userdata: one,
+                memory_mib: options.memory_mib,
+                cpus: options.cpus,
+                no_enable_selinux: guest.no_enable_selinux,
+                allow_failed_units: guest.allow_failed_units,
+            };
+            return store.state(kind, Boot { request, login: self.login(), settings: guest.clone() }).await;
+        };
+        store.tell(&why);
+        None
+    }
+
+    fn login(&self) -> ssh::Login {
+        ssh::Login::key(self.settings.guest.distribution.user, self.settings.key.clone())
+    }
+
+    fn request(&self, user_data: Option<UserData>, options: MachineOptions) -> LaunchRequest {
         let default = self.settings.guest.distribution.ignition;
         let mut additions = self.settings.additions.clone();
         if !self.settings.no_ssh_key_in_user_data {
             additions.keys.push(self.settings.key.authorized().to_owned());
         }
-        let request = LaunchRequest {
+        LaunchRequest {
             cluster: self.name.clone(),
             cancel: self.closing.clone(),
             render: Arc::new(move |v| {
@@ -153,13 +222,25 @@ impl Deployment {
             output_dir: self.settings.output_dir.clone(),
             survive: self.settings.survive,
             no_ssh_key_in_metadata: self.settings.no_ssh_key_in_metadata,
+        }
+    }
+
+    async fn launch(
+        &self,
+        user_data: Option<UserData>,
+        options: MachineOptions,
+        state: Option<State>,
+    ) -> Result<Arc<Guest>> {
+        let request = self.request(user_data, options);
+        let woken = state.is_some();
+        let machine = match state {
+            Some(state) => self.flight.warm()?.wake(&state, request).await?,
+            None => self.flight.launch(request).await?,
         };
-        let machine = self.flight.launch(request).await?;
-        let login = ssh::Login::key(self.settings.guest.distribution.user, self.settings.key.clone());
         let dir = self.settings.output_dir.join(machine.id());
-        match Guest::new(machine.clone(), &dir, login, self.settings.guest.clone()) {
+        match Guest::new(machine.clone(), &dir, self.login(), self.settings.guest.clone()) {
             Ok(guest) => {
-                let guest = Arc::new(guest);
+                let guest = Arc::new(if woken { guest.woken() } else { guest });
                 lock(&self.guests).push(guest.clone());
                 self.changed.send_replace(());
                 Ok(guest)

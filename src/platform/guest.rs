@@ -58,7 +58,30 @@ pub struct Guest {
     up: watch::Sender<bool>,
     /// What was found on the console when the machine was lost.
     told: OnceLock<&'static str>,
+    /// It goes on from the state of another one.
+    woken: bool,
 }
+
+/// Makes a machine that goes on from a state one of its own, as root. Arguments: the time, random bytes as digits, a
+/// machine id. What was written to the journal stays readable: journalctl looks where the machine id says.
+const RENEW: &str = r#"
+set -e
+date --utc --set "@$1" >/dev/null
+printf %s "$2" >/dev/urandom
+old=$(cat /etc/machine-id)
+umount /etc/machine-id 2>/dev/null || :
+echo "$3" >/etc/machine-id
+for journals in /var/log/journal /run/log/journal; do
+    [ ! -d "$journals/$old" ] || mv "$journals/$old" "$journals/$3"
+done
+for key in /etc/ssh/ssh_host_*_key; do
+    [ -e "$key" ] || continue
+    type=${key#/etc/ssh/ssh_host_}
+    rm -f "$key" "$key.pub"
+    ssh-keygen -q -t "${type%_key}" -N '' -f "$key"
+done
+systemctl restart systemd-journald
+"#;
 
 /// Whoever waits for a reboot tells what becomes of the machine; until this is dropped.
 struct Rebooting<'a> {
@@ -109,7 +132,16 @@ impl Guest {
             waiting: std::sync::Mutex::default(),
             up: watch::Sender::new(false),
             told: OnceLock::new(),
+            woken: false,
         })
+    }
+
+    /// The same for a machine that goes on from a saved state: before it counts as started, it gets the time, random
+    /// numbers, a machine id and SSH host keys of its own. (The driver gives it an address.) What it keeps of the saved
+    /// machine: what was in memory and on disk, the boot id, the name if it had one, the product's UUID.
+    #[must_use]
+    pub fn woken(self) -> Self {
+        Self { woken: true, ..self }
     }
 
     /// The machine's unique id.
@@ -173,6 +205,11 @@ impl Guest {
         self.wait_for_ssh(deadline, old)
             .await
             .during(|| format!("machine {:?} failed to start", self.id()))?;
+        if self.woken && old.is_none() {
+            self.renew()
+                .await
+                .during(|| format!("machine {:?} failed to become one of its own", self.id()))?;
+        }
         self.follow_journal().await.during(|| format!("machine {:?} failed to start", self.id()))?;
         let selinux =
             self.check(deadline).await.during(|| format!("machine {:?} failed basic checks", self.id()))?;
@@ -368,6 +405,21 @@ its folder: {}",
     /// As [`Guest::ssh`].
     pub async fn boot_id(&self) -> std::result::Result<BootId, ssh::Error> {
         Ok(BootId(self.ssh("cat /proc/sys/kernel/random/boot_id").await?.stdout))
+    }
+
+    async fn renew(&self) -> Result<()> {
+        self.wait_for("an identity of its own", "an answer");
+        let mut random = [0; 64];
+        openssl::rand::rand_bytes(&mut random).during(|| "no random numbers")?;
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let command = format!(
+            "sudo sh -c {} renew {:.3} {} {}",
+            ssh::quote(RENEW),
+            now.as_secs_f64(),
+            crate::text::hex(&random),
+            uuid::Uuid::new_v4().simple()
+        );
+        self.ssh(&command).await.map(drop).during(|| "cannot renew it")
     }
 
     async fn follow_journal(&self) -> std::result::Result<(), ssh::Error> {

@@ -37,6 +37,7 @@ pub mod packet;
 pub mod qemu;
 #[cfg(feature = "test-platform")]
 mod scripted;
+pub mod warm;
 
 /// All platforms, in the order of `--help` and of properties.json.
 pub static DRIVERS: &[Driver] = &[
@@ -438,6 +439,14 @@ pub trait Flight: Send + Sync {
     /// Never dropped halfway. On an error nothing of the machine is left, or the ledger names it.
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>>;
 
+    /// How machines are started from saved states.
+    ///
+    /// # Errors
+    /// Why they cannot be here.
+    fn warm(&self) -> Result<&dyn Warm> {
+        Err(Error::new(format!("platform {} cannot save the state of machines", self.platform())))
+    }
+
     /// The private network with kola's services; `None` on clouds.
     fn local(&self) -> Option<Arc<local::Local>> {
         None
@@ -445,6 +454,20 @@ pub trait Flight: Send + Sync {
 
     /// Frees all that the flight owns; returns what could not be freed. Called once, after all machines have ended.
     async fn destroy(&self) -> Vec<Leftover>;
+}
+
+/// The saved state of a machine that had booted, as its driver knows it.
+pub type State = Arc<dyn std::any::Any + Send + Sync>;
+
+/// What drivers add to [`Flight`] whose machines can be started from the state of another one.
+#[async_trait]
+pub trait Warm: Send + Sync {
+    /// As [`Flight::launch`], for a machine whose state will be [saved](Machine::save).
+    async fn launch_to_save(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>>;
+
+    /// As [`Flight::launch`], for a machine that goes on from a state, without booting. It has an address of its own;
+    /// whatever else tells machines apart is that of the saved one.
+    async fn wake(&self, state: &State, request: LaunchRequest) -> Result<Arc<dyn Machine>>;
 }
 
 /// A driver's machine.
@@ -506,6 +529,12 @@ pub trait Machine: Send + Sync {
 
     /// What stands for the machine in the ledger, or would if it had to: should its end hang, the run names it.
     fn resource(&self) -> Resource;
+
+    /// Saves the state of a machine that was [launched for it](Warm::launch_to_save), and ends it; it is to be destroyed
+    /// all the same. Connections to it break.
+    async fn save(&self) -> Result<State> {
+        Err(Error::new(format!("machine {} cannot be saved", self.id())))
+    }
 
     /// Ends the machine and frees what it owns; returns what is left. Nothing else: [`end`] is what to call.
     async fn destroy(&self) -> Vec<Leftover>;

@@ -9,6 +9,7 @@ mod leftovers;
 mod listing;
 mod results;
 mod updates;
+mod warm;
 
 use std::path::PathBuf;
 

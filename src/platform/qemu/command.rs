@@ -171,6 +171,18 @@ pub struct Drive {
     pub device: Vec<String>,
 }
 
+/// What a machine's memory is, as far as its state can be saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// Memory of QEMU's own.
+    #[default]
+    Own,
+    /// This file, which the state to be saved will need.
+    Kept(RawFd),
+    /// What is in this file, which itself stays as it is; the rest of the state comes over QMP.
+    Copied(RawFd),
+}
+
 /// All that the command line depends on.
 #[derive(Clone, Debug)]
 pub struct Guest<'a> {
@@ -198,7 +210,12 @@ pub struct Guest<'a> {
     pub net: Net,
     /// Listening socket of the machine protocol (QMP).
     pub qmp: RawFd,
+    /// Memory.
+    pub memory: Memory,
 }
+
+/// The network card of a machine whose state is saved: the device, and what it is connected to.
+pub const NIC: (&str, &str) = ("nic0", "net0");
 
 /// Collects arguments.
 struct Args(Vec<OsString>);
@@ -216,11 +233,20 @@ pub fn arguments(guest: &Guest<'_>) -> Vec<OsString> {
     let bus = guest.board.bus();
     let mut args = Args(["-no-user-config", "-nodefaults"].map(Into::into).to_vec());
     args.0.extend(core(guest.board, guest.accel).map(Into::into));
+    if let Memory::Kept(fd) | Memory::Copied(fd) = guest.memory {
+        let (size, share) = (guest.memory_mib, if guest.memory == Memory::Kept(fd) { "on" } else { "off" });
+        let file =
+            format!("memory-backend-file,id=ram,size={size}M,mem-path=/proc/self/fd/{fd},share={share}");
+        // The device tells a guest that was started from a state, so that it gets random numbers of its own.
+        args.add("-object", file).add("-machine", "memory-backend=ram").add("-device", "vmgenid,guid=auto");
+    }
+    // It begins with what the machine had said whose state it has.
+    let append = if matches!(guest.memory, Memory::Copied(_)) { ",append=on" } else { "" };
     args.add("-m", guest.memory_mib.to_string())
         .add("-smp", guest.cpus.to_string())
         .add("-uuid", guest.id)
         .add("-display", "none")
-        .add("-chardev", format!("file,id=log,path={CONSOLE}"))
+        .add("-chardev", format!("file,id=log,path={CONSOLE}{append}"))
         .add("-serial", "chardev:log")
         .add("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", guest.qmp))
         .add("-mon", "chardev=qmp,mode=control")
@@ -279,9 +305,23 @@ pub fn arguments(guest: &Guest<'_>) -> Vec<OsString> {
     };
     // Network boot would only cost time; devices outside PCI have no option ROM.
     let rom = if guest.board == Arch::Amd64 { ",romfile=" } else { "" };
-    args.add("-netdev", backend).add("-device", format!("virtio-net-{bus},netdev=net0{mac}{rom}"));
-    // Gives back what the guest has freed, such as its unpacked initramfs: a fifth of the memory of a small machine.
-    args.add("-device", format!("virtio-balloon-{bus},free-page-reporting=on"));
+    let card = format!("virtio-net-{bus},netdev=net0{mac}{rom}");
+    args.add("-netdev", backend);
+    match guest.memory {
+        Memory::Own => {
+            args.add("-device", card);
+            // Gives back what the guest has freed, such as its unpacked initramfs: a fifth of the memory of a small
+            // machine. Not where memory is a file: it would be freed in the file.
+            args.add("-device", format!("virtio-balloon-{bus},free-page-reporting=on"));
+        }
+        // The last device: it is taken out before the state is saved, and put in anew.
+        Memory::Kept(_) => {
+            args.add("-device", format!("{card},id={}", NIC.0));
+        }
+        Memory::Copied(_) => {
+            args.add("-incoming", "defer");
+        }
+    }
     args.0
 }
 
@@ -312,6 +352,7 @@ mod tests {
             drives: &[],
             net: Net::User,
             qmp: 100,
+            memory: Memory::Own,
         }
     }
 
@@ -368,6 +409,27 @@ mod tests {
         ] {
             has(&text, part);
         }
+    }
+
+    #[test]
+    fn what_is_saved_and_what_is_started_from_it_have_the_same_devices_in_order() {
+        let firmware = Firmware::Rom("bios-256k.bin".into());
+        let drives = [Drive { fd: 101, device: vec![] }];
+        let guest = Guest { drives: &drives, ..guest(&firmware) };
+        let [kept, copied] =
+            [Memory::Kept(105), Memory::Copied(106)].map(|memory| line(&Guest { memory, ..guest.clone() }));
+        let devices = |line: &str| -> Vec<String> {
+            let devices = line.split(" -device ").skip(1);
+            devices.map(|d| d.split(' ').next().unwrap().to_owned()).collect()
+        };
+        let (mut saved, started) = (devices(&kept), devices(&copied));
+        assert_eq!(saved.pop().as_deref(), Some("virtio-net-pci,netdev=net0,romfile=,id=nic0"));
+        assert_eq!(saved, started);
+        has(&kept, "-object memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/105,share=on");
+        has(&copied, "-object memory-backend-file,id=ram,size=1024M,mem-path=/proc/self/fd/106,share=off");
+        has(&copied, "-incoming defer");
+        has(&copied, "-chardev file,id=log,path=console.txt,append=on");
+        assert!(!kept.contains("balloon") && !copied.contains("balloon"), "a balloon would empty the file");
     }
 
     #[test]

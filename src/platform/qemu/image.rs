@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -170,6 +170,25 @@ pub async fn disk(wish: &Disk) -> Result<(File, Vec<String>)> {
         }
         Disk::Backed { file, device } => Ok((Base::open(file).await?.overlay().await?, device.clone())),
     }
+}
+
+/// A file without a name in the temporary folder.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub fn unnamed() -> Result<File> {
+    let dir = std::env::temp_dir();
+    tempfile::tempfile_in(&dir).during(|| format!("cannot make a file in {}", dir.display()))
+}
+
+/// A disk with the content of another one, which nobody writes to any more.
+///
+/// # Errors
+/// When the temporary folder is full or cannot be written.
+pub async fn copy_of(disk: &File) -> Result<File> {
+    let copy = unnamed()?;
+    copy_image(Path::new(&format!("/proc/{}/fd/{}", std::process::id(), disk.as_raw_fd())), &copy).await?;
+    Ok(copy)
 }
 
 /// Makes a qcow2 file without a name in the temporary folder.

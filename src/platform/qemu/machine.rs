@@ -13,16 +13,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::command::{self, CONFIG_DRIVE, CONSOLE, Drive, Guest, IGNITION, Net, Userdata};
+use super::command::{self, CONFIG_DRIVE, CONSOLE, Drive, Guest, IGNITION, Memory, Net, Userdata};
 use super::firmware::Firmware;
+use super::saved::{self, Saved};
 use super::{Setup, image, qmp};
 use crate::conf::Conf;
 use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::Lease;
 use crate::platform::local::Local;
-use crate::platform::{self, Error, LaunchRequest, News, Result, ResultExt, Variables, keep_user_data};
+use crate::platform::{
+    self, Error, LaunchRequest, News, Result, ResultExt, State, Variables, keep_user_data,
+};
 use crate::process::{Command, Proc};
 use crate::ssh::Dial;
 
@@ -48,7 +52,11 @@ pub struct QemuMachine {
     proc: Arc<Proc>,
     /// Why QEMU is about to end, once known; closed when QEMU has closed its monitor.
     cause: watch::Receiver<Option<String>>,
-    _watcher: AbortOnDropHandle<()>,
+    watcher: Mutex<Option<AbortOnDropHandle<Option<qmp::Client>>>>,
+    /// Tells the watcher to hand its monitor over.
+    hand_over: CancellationToken,
+    /// What its state is saved with, if it can be.
+    kept: Option<Kept>,
     ending: AtomicBool,
     lease: Mutex<Option<Lease>>,
     in_namespace: bool,
@@ -57,11 +65,31 @@ pub struct QemuMachine {
     platform: &'static str,
 }
 
+/// The files of a machine that will be parts of its state.
+struct Kept {
+    memory: File,
+    disk: File,
+    memory_mib: u32,
+    cpus: u32,
+    slowness: f64,
+}
+
+/// What a machine begins with.
+pub(super) enum Start<'a> {
+    /// Its firmware.
+    Cold,
+    /// The same; its state will be saved.
+    ToBeSaved,
+    /// A state.
+    From(&'a Saved),
+}
+
 /// Starts a machine; `network` is `None` for user networking.
 pub(super) async fn launch(
     setup: &Setup,
     network: Option<&Arc<Local>>,
     request: LaunchRequest,
+    start: Start<'_>,
 ) -> Result<Arc<QemuMachine>> {
     let id = uuid::Uuid::new_v4().to_string();
     let lease = match network {
@@ -94,7 +122,31 @@ pub(super) async fn launch(
     let listener = folder.listen()?;
     let qmp;
     (command, qmp) = pass(command, listener);
-    let mut files = vec![(setup.base.overlay().await?, vec!["serial=primary-disk".to_owned()])];
+    let memory_mib = request.options.memory_mib.unwrap_or(setup.memory_mib);
+    let cpus = request.options.cpus.unwrap_or(setup.cpus);
+    let duplicate = |file: &File| file.try_clone().during(|| "cannot duplicate a descriptor");
+    let (mut memory, mut kept) = (Memory::Own, None);
+    let primary = match start {
+        Start::Cold => setup.base.overlay().await?,
+        Start::ToBeSaved => {
+            let disk = setup.base.overlay().await?;
+            let file = image::unnamed()?;
+            let fd;
+            (command, fd) = pass(command, duplicate(&file)?.into());
+            memory = Memory::Kept(fd);
+            let slowness = setup.decision.slowness;
+            kept = Some(Kept { memory: file, disk: duplicate(&disk)?, memory_mib, cpus, slowness });
+            disk
+        }
+        Start::From(saved) => {
+            let fd;
+            (command, fd) = pass(command, duplicate(&saved.memory)?.into());
+            memory = Memory::Copied(fd);
+            folder.begin_console(&saved.console)?;
+            image::copy_of(&saved.disk).await?
+        }
+    };
+    let mut files = vec![(primary, vec!["serial=primary-disk".to_owned()])];
     for wish in &request.options.disks {
         files.push(image::disk(wish).await?);
     }
@@ -123,8 +175,8 @@ pub(super) async fn launch(
         board: setup.board,
         accel: setup.decision.accel,
         id: &id,
-        memory_mib: request.options.memory_mib.unwrap_or(setup.memory_mib),
-        cpus: request.options.cpus.unwrap_or(setup.cpus),
+        memory_mib,
+        cpus,
         firmware: &setup.firmware,
         vars,
         kernel: setup.kernel.as_ref(),
@@ -132,6 +184,7 @@ pub(super) async fn launch(
         drives: &drives,
         net,
         qmp,
+        memory,
     };
     command =
         command.args(command::arguments(&guest)).stdout(std::process::Stdio::null()).stderr(folder.stderr()?);
@@ -145,6 +198,14 @@ pub(super) async fn launch(
     let opened = match tokio::time::timeout(limit, folder.monitor(network.is_none())).await {
         Ok(opened) => opened,
         Err(_) => Err(Error::new(format!("qemu did not answer within {} s", limit.as_secs()))),
+    };
+    let opened = match (opened, &start) {
+        (Ok((mut monitor, port)), Start::From(saved)) => {
+            let mac = lease.as_ref().map(Lease::mac_text);
+            let woken = saved::wake(&mut monitor, saved, mac.as_deref(), setup.decision.slowness).await;
+            woken.map(|()| (monitor, port))
+        }
+        (opened, _) => opened,
     };
     let (monitor, port) = match opened {
         Ok(opened) => opened,
@@ -166,7 +227,8 @@ pub(super) async fn launch(
         return Err(e).during(|| "cannot record a machine that is to stay");
     }
     let (publish, cause) = watch::channel(None);
-    let watcher = tokio::spawn(watch_events(monitor, proc.clone(), publish));
+    let hand_over = CancellationToken::new();
+    let watcher = tokio::spawn(watch_events(monitor, proc.clone(), publish, hand_over.clone()));
     std::mem::forget(folder);
     Ok(Arc::new(QemuMachine {
         id,
@@ -176,7 +238,9 @@ pub(super) async fn launch(
         dir,
         proc,
         cause,
-        _watcher: AbortOnDropHandle::new(watcher),
+        watcher: Mutex::new(Some(AbortOnDropHandle::new(watcher))),
+        hand_over,
+        kept,
         ending: AtomicBool::new(false),
         lease: Mutex::new(lease),
         in_namespace: network.is_some(),
@@ -185,12 +249,21 @@ pub(super) async fn launch(
     }))
 }
 
-/// Follows what QEMU tells until it closes its monitor.
-async fn watch_events(mut monitor: qmp::Client, proc: Arc<Proc>, cause: watch::Sender<Option<String>>) {
+/// Follows what QEMU tells until it closes its monitor, or until the monitor is asked for.
+async fn watch_events(
+    mut monitor: qmp::Client,
+    proc: Arc<Proc>,
+    cause: watch::Sender<Option<String>>,
+    hand_over: CancellationToken,
+) -> Option<qmp::Client> {
     loop {
-        let event = match monitor.event().await {
+        let event = tokio::select! {
+            event = monitor.event() => event,
+            () = hand_over.cancelled() => return Some(monitor),
+        };
+        let event = match event {
             Ok(event) => event,
-            Err(qmp::Error::Closed | qmp::Error::Io(_)) => return,
+            Err(qmp::Error::Closed | qmp::Error::Io(_)) => return None,
             Err(e) => {
                 crate::debug!("qemu", "{proc:?}: {e}");
                 continue;
@@ -237,6 +310,11 @@ impl Folder<'_> {
                 keep_user_data(&dir, "user_data", conf.text()).map(drop)
             }
         }
+    }
+
+    fn begin_console(&self, text: &[u8]) -> Result<()> {
+        let path = self.0.join(CONSOLE);
+        std::fs::write(&path, text).during(|| format!("cannot write {}", path.display()))
     }
 
     fn stderr(&self) -> Result<File> {
@@ -370,6 +448,32 @@ impl platform::Machine for QemuMachine {
         ledger::process(self.proc.pid(), self.platform)
     }
 
+    async fn save(&self) -> Result<State> {
+        let during = || format!("cannot save the state of machine {}", self.id);
+        let kept =
+            self.kept.as_ref().ok_or_else(|| Error::new("it was not started for that")).during(during)?;
+        let devices = image::unnamed()?;
+        self.hand_over.cancel();
+        let watcher = self.watcher.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let monitor = match watcher {
+            Some(watcher) => watcher.await.ok().flatten(),
+            None => None,
+        };
+        let mut monitor = monitor.ok_or_else(|| Error::new("qemu has ended")).during(during)?;
+        self.ending.store(true, Ordering::Relaxed);
+        saved::save(&mut monitor, &devices, kept.slowness).await.during(during)?;
+        self.proc.wait().await;
+        let duplicate = |file: &File| file.try_clone().during(|| "cannot duplicate a descriptor");
+        Ok(Arc::new(Saved {
+            memory: duplicate(&kept.memory)?,
+            devices,
+            disk: duplicate(&kept.disk)?,
+            console: std::fs::read(self.dir.join(CONSOLE)).during(during)?,
+            memory_mib: kept.memory_mib,
+            cpus: kept.cpus,
+        }))
+    }
+
     async fn destroy(&self) -> Vec<Leftover> {
         self.ending.store(true, Ordering::Relaxed);
         self.proc.stop(Duration::ZERO).await;
@@ -417,7 +521,7 @@ mod tests {
         let (monitor, ()) = tokio::join!(qmp::Client::open(ours), fake);
         let proc = Arc::new(Command::new("sleep").arg("1000").spawn().await.unwrap());
         let (publish, cause) = watch::channel(None);
-        watch_events(monitor.unwrap(), proc.clone(), publish).await;
+        watch_events(monitor.unwrap(), proc.clone(), publish, CancellationToken::new()).await;
         assert!(cause.borrow().as_ref().unwrap().starts_with("no space left in "));
         assert_eq!(proc.wait().await.signal(), Some(9));
     }

@@ -10,10 +10,13 @@ use self::accel::Decision;
 use self::command::{Arch, Kernel};
 use self::firmware::Firmware;
 pub use self::image::specialize;
+use self::machine::Start;
 pub use self::options::Options;
+use self::saved::Saved;
 use super::local::Local;
 use super::{
-    Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, Target, image as images,
+    Error, Flight, FlightBase, LaunchRequest, Machine, Platform, Result, ResultExt, State, Target, Warm,
+    image as images,
 };
 use crate::ledger::{Ledger, Leftover};
 use crate::process::find_program;
@@ -26,6 +29,7 @@ mod image;
 mod machine;
 mod options;
 mod qmp;
+mod saved;
 #[cfg(test)]
 mod tests;
 
@@ -272,7 +276,14 @@ impl Flight for QemuFlight {
     }
 
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
-        Ok(machine::launch(&self.setup, self.network.as_ref(), request).await?)
+        Ok(machine::launch(&self.setup, self.network.as_ref(), request, Start::Cold).await?)
+    }
+
+    fn warm(&self) -> Result<&dyn Warm> {
+        match self.setup.board {
+            Arch::Amd64 => Ok(self),
+            Arch::Arm64 => Err(Error::new("QEMU's virt machine takes no network card while it runs")),
+        }
     }
 
     fn local(&self) -> Option<Arc<Local>> {
@@ -284,5 +295,20 @@ impl Flight for QemuFlight {
             network.destroy().await;
         }
         Vec::new()
+    }
+}
+
+#[async_trait]
+impl Warm for QemuFlight {
+    async fn launch_to_save(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        Ok(machine::launch(&self.setup, self.network.as_ref(), request, Start::ToBeSaved).await?)
+    }
+
+    async fn wake(&self, state: &State, mut request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        let saved =
+            state.downcast_ref::<Saved>().ok_or_else(|| Error::new("not a state of a QEMU machine"))?;
+        request.options.memory_mib = Some(saved.memory_mib);
+        request.options.cpus = Some(saved.cpus);
+        Ok(machine::launch(&self.setup, self.network.as_ref(), request, Start::From(saved)).await?)
     }
 }

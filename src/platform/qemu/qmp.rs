@@ -73,6 +73,8 @@ pub struct Client {
     stream: BufReader<UnixStream>,
     /// Events that arrived before the answer to a command.
     events: VecDeque<Event>,
+    /// The start of a line that has not ended, so that a wait can be given up.
+    line: Vec<u8>,
 }
 
 impl Client {
@@ -81,7 +83,7 @@ impl Client {
     /// # Errors
     /// When QEMU is not at the other end, or ends.
     pub async fn open(stream: UnixStream) -> Result<Self> {
-        let mut client = Self { stream: BufReader::new(stream), events: VecDeque::new() };
+        let mut client = Self { stream: BufReader::new(stream), events: VecDeque::new(), line: Vec::new() };
         let (message, text) = client.receive().await?;
         if message.greeting.is_none() {
             return Err(Error::Protocol { text });
@@ -120,7 +122,7 @@ impl Client {
         answer.as_str().map(str::to_owned).ok_or_else(|| Error::Protocol { text: answer.to_string() })
     }
 
-    /// Waits for the next event.
+    /// Waits for the next event. Nothing is lost if the future is dropped.
     ///
     /// # Errors
     /// When the connection ends, [`Error::Closed`] if QEMU does.
@@ -136,8 +138,9 @@ impl Client {
 
     /// Reads one message; also returns the start of its text.
     async fn receive(&mut self) -> Result<(Message, String)> {
-        let mut line = Vec::new();
-        (&mut self.stream).take(LINE).read_until(b'\n', &mut line).await?;
+        let left = LINE.saturating_sub(self.line.len() as u64);
+        (&mut self.stream).take(left).read_until(b'\n', &mut self.line).await?;
+        let line = std::mem::take(&mut self.line);
         let text: String = String::from_utf8_lossy(&line).trim().chars().take(200).collect();
         match serde_json::from_slice(&line) {
             _ if line.is_empty() => Err(Error::Closed),

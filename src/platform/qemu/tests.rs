@@ -345,3 +345,81 @@ async fn machines_may_outlive_us() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// All that tells a machine from others: its numbers, keys and addresses, then random numbers; and its clock.
+const IDENTITY: &str = "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub /proc/sys/kernel/random/uuid; \
+    cat /sys/class/net/e*/address; ip -4 -o address show scope global | awk '{print $4}'; date +%s";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes; make check-full"]
+async fn machines_from_one_state_have_nothing_in_common_that_tells_them_apart() {
+    use crate::platform::deployment::{ClusterSettings, Deployment};
+    use crate::platform::guest::Settings;
+    use crate::platform::{Limits, warm::Store};
+    let Some(image) = own_guest() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        return crate::warning!("test", "skipped: needs root");
+    }
+    let out = tempfile::tempdir().unwrap();
+    let options = Options { qemu_kernel: Some("auto".into()), ..small(&image) };
+    let base = base(out.path(), "amd64-usr");
+    let (key, ledger, distribution) = (base.key.clone(), base.ledger.clone(), base.target.distribution);
+    let flight = flight::<Qemu>(options, base).await.unwrap();
+    let states = Store::new(flight.clone(), out.path().join("states"));
+    let settings = ClusterSettings {
+        output_dir: out.path().to_owned(),
+        base_name: "test".into(),
+        no_ssh_key_in_user_data: false,
+        no_ssh_key_in_metadata: false,
+        additions: Additions::default(),
+        guest: Settings {
+            distribution,
+            limits: Limits::new(Duration::from_secs(600), flight.slowness()),
+            no_enable_selinux: false,
+            allow_failed_units: false,
+            ignored_badness: Vec::new(),
+        },
+        key,
+        survive: false,
+        ledger,
+        warm: Some(states.clone()),
+    };
+    let cluster = Deployment::new(flight.clone(), settings).unwrap();
+    let machine = || cluster.new_machine(Some(ignition()), MachineOptions::default());
+    let begun = Instant::now();
+    let first = machine().await.unwrap();
+    let booted = begun.elapsed();
+    let begun = Instant::now();
+    let second = machine().await.unwrap();
+    crate::notice!("test", "booted, saved and woken in {booted:?}, woken in {:?}", begun.elapsed());
+    let identity = async |machine: &crate::platform::guest::Guest| -> Vec<String> {
+        machine.ssh(IDENTITY).await.unwrap().stdout.lines().map(str::to_owned).collect()
+    };
+    let (mut one, mut other) = (identity(&first).await, identity(&second).await);
+    let now = chrono::Utc::now().timestamp();
+    for identity in [&mut one, &mut other] {
+        assert_eq!(identity.len(), 6, "{identity:?}");
+        let clock: i64 = identity.pop().unwrap().parse().unwrap();
+        assert!((now - clock).abs() < 60, "{clock} at {now}");
+    }
+    for (a, b) in one.iter().zip(&other) {
+        // Keys have a comment, which is the same.
+        let words = |line: &str| line.split(' ').nth(1).unwrap_or(line).to_owned();
+        assert_ne!(words(a), words(b));
+    }
+    // They did not boot, are machines all the same, and do boot.
+    let boots = (first.boot_id().await.unwrap(), second.boot_id().await.unwrap());
+    assert_eq!(boots.0, boots.1);
+    let journal = first.ssh("sudo journalctl --quiet --boot | wc -l").await.unwrap().stdout;
+    assert!(journal.parse::<u32>().unwrap() > 100, "{journal} lines");
+    first.reboot().await.unwrap();
+    assert_ne!(first.boot_id().await.unwrap(), boots.1);
+    assert_eq!(identity(&first).await[0], one[0], "the machine id stays");
+    for evidence in cluster.destroy().await {
+        assert!(evidence.left.is_empty());
+        let console = String::from_utf8_lossy(&evidence.console).into_owned();
+        assert!(console.contains("Linux version"), "the console tells of the boot: {console}");
+    }
+    states.close().await;
+    assert_eq!(flight.destroy().await, []);
+}

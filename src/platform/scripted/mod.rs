@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
-    Error, Flight, FlightBase, LaunchRequest, Machine, News, Platform, Result, ResultExt, Target, Variables,
-    keep_user_data,
+    Error, Flight, FlightBase, LaunchRequest, Machine, News, Platform, Result, ResultExt, State, Target,
+    Variables, Warm, keep_user_data,
 };
 use crate::ledger::{Clean, Failure, Ledger, Leftover, Resource};
 use crate::ssh;
@@ -50,6 +50,10 @@ struct Plan {
     destroy_hangs: bool,
     /// Destroying the flight fails with this text.
     flight_destroy_error: Option<String>,
+    /// Saving a machine's state fails with this text.
+    save_error: Option<String>,
+    /// Starting a machine from a state fails with this text.
+    wake_error: Option<String>,
     /// sshd never answers.
     silent: bool,
     /// What the serial console says.
@@ -158,6 +162,43 @@ impl Flight for ScriptedFlight {
     }
 
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        self.begin(request, self.plan.console.as_bytes()).await
+    }
+
+    fn warm(&self) -> Result<&dyn Warm> {
+        Ok(self)
+    }
+
+    async fn destroy(&self) -> Vec<Leftover> {
+        let why = self.plan.flight_destroy_error.clone();
+        why.map(|why| Leftover {
+            resource: Resource::local("flight", self.name.clone(), Scripted::NAME),
+            why,
+        })
+        .into_iter()
+        .collect()
+    }
+}
+
+#[async_trait]
+impl Warm for ScriptedFlight {
+    async fn launch_to_save(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        self.launch(request).await
+    }
+
+    async fn wake(&self, state: &State, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
+        if let Some(text) = &self.plan.wake_error {
+            return Err(Error::new(text.clone()));
+        }
+        // What the saved machine had said.
+        let said = state.downcast_ref::<Vec<u8>>().map(Vec::as_slice).unwrap_or_default();
+        self.begin(request, &[said, b"woken\n"].concat()).await
+    }
+}
+
+impl ScriptedFlight {
+    /// Begins a script whose console says this.
+    async fn begin(&self, request: LaunchRequest, console: &[u8]) -> Result<Arc<dyn Machine>> {
         static COUNT: Mutex<u64> = Mutex::new(0);
         if let Some(text) = &self.plan.launch_error {
             return Err(Error::new(text.clone()));
@@ -165,7 +206,7 @@ impl Flight for ScriptedFlight {
         tokio::time::sleep(Duration::from_millis(self.plan.launch_ms)).await;
         let life = Arc::new(Life {
             ended: watch::Sender::new(self.plan.dies.clone()),
-            console: Mutex::new(self.plan.console.clone().into_bytes()),
+            console: Mutex::new(console.to_vec()),
         });
         let (id, first) = {
             // The first by its number is the first for the plan, too, however many are launched at once.
@@ -184,16 +225,6 @@ impl Flight for ScriptedFlight {
         self.ledger.create(&record).during(|| "cannot record a script")?;
         let guest = Arc::new(Guest { plan: self.plan.clone(), boots: Mutex::new(0), life, first });
         Ok(Arc::new(Script { id, record, ledger: self.ledger.clone(), guest }))
-    }
-
-    async fn destroy(&self) -> Vec<Leftover> {
-        let why = self.plan.flight_destroy_error.clone();
-        why.map(|why| Leftover {
-            resource: Resource::local("flight", self.name.clone(), Scripted::NAME),
-            why,
-        })
-        .into_iter()
-        .collect()
     }
 }
 
@@ -266,6 +297,13 @@ impl Machine for Script {
 
     fn resource(&self) -> Resource {
         self.record.clone()
+    }
+
+    async fn save(&self) -> Result<State> {
+        match &self.guest.plan.save_error {
+            Some(text) => Err(Error::new(text.clone())),
+            None => Ok(Arc::new(self.guest.life.console().clone())),
+        }
     }
 
     async fn destroy(&self) -> Vec<Leftover> {

@@ -1,0 +1,152 @@
+//! Machines in a blink: of each kind one boots, and the others go on from its state.
+//!
+//! Machines are of one kind if nothing tells them apart but what is [renewed](super::guest::Guest::woken) when they
+//! wake. Who asks while the state of a kind is still being made gets none, and boots: waiting would take as long.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::guest::{Guest, Settings};
+use super::{Error, Flight, LaunchRequest, Result, ResultExt, State, end};
+use crate::ssh;
+use crate::text::chain;
+
+/// All that machines of one kind have in common, besides what a flight's all have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Kind {
+    /// As it is given to the machines.
+    pub userdata: String,
+    /// In MiB, if it is not the usual one.
+    pub memory_mib: Option<u32>,
+    /// Virtual CPUs, if not the usual number.
+    pub cpus: Option<u32>,
+    /// SELinux is left as it is.
+    pub no_enable_selinux: bool,
+    /// Units may fail while it boots.
+    pub allow_failed_units: bool,
+}
+
+enum Slot {
+    Making,
+    Ready(State),
+    /// It has failed once.
+    None,
+}
+
+/// The states of a flight.
+pub struct Store {
+    flight: Arc<dyn Flight>,
+    /// Takes the folders of the machines that boot.
+    folder: PathBuf,
+    slots: Mutex<HashMap<Kind, Slot>>,
+    made: AtomicUsize,
+    /// Reasons that were told.
+    told: Mutex<HashSet<String>>,
+    under_way: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// How a machine is booted whose state is to be saved.
+pub struct Boot {
+    /// The order; its folder is chosen here.
+    pub request: LaunchRequest,
+    /// How it is logged in to.
+    pub login: ssh::Login,
+    /// What it must be.
+    pub settings: Settings,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(flight: Arc<dyn Flight>, folder: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            flight,
+            folder,
+            slots: Mutex::default(),
+            made: AtomicUsize::new(0),
+            told: Mutex::default(),
+            under_way: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<Kind, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of a kind; made by a machine that boots so, if nobody has asked before. `None` if there is none, or not
+    /// yet: the machine has to boot.
+    pub async fn state(self: &Arc<Self>, kind: Kind, boot: Boot) -> Option<State> {
+        {
+            let mut slots = self.slots();
+            match slots.get(&kind) {
+                Some(Slot::Ready(state)) => return Some(state.clone()),
+                Some(Slot::Making | Slot::None) => return None,
+                None => slots.insert(kind.clone(), Slot::Making),
+            };
+        }
+        let this = self.clone();
+        let made = self.under_way.spawn(async move {
+            let made = this.make(boot).await;
+            let (slot, state) = match made {
+                Ok(state) => (Slot::Ready(state.clone()), Some(state)),
+                Err(e) => {
+                    this.tell(&chain(&e));
+                    (Slot::None, None)
+                }
+            };
+            this.slots().insert(kind, slot);
+            state
+        });
+        made.await.ok().flatten()
+    }
+
+    /// Boots a machine, and saves its state.
+    async fn make(&self, boot: Boot) -> Result<State> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let folder = self.folder.join(number.to_string());
+        std::fs::create_dir_all(&folder).during(|| format!("cannot create {}", folder.display()))?;
+        let warm = self.flight.warm()?;
+        let request =
+            LaunchRequest { output_dir: folder.clone(), cancel: self.closing.clone(), ..boot.request };
+        let machine = warm.launch_to_save(request).await?;
+        let dir = folder.join(machine.id());
+        let save = async {
+            let guest = Guest::new(machine.clone(), &dir, boot.login, boot.settings)?;
+            guest.start().await?;
+            guest.ssh("sync").await.during(|| "cannot write what is unwritten")?;
+            guest.leave().await;
+            machine.save().await
+        };
+        let saved = self.closing.run_until_cancelled(save).await.unwrap_or(Err(Error::Cancelled));
+        for leftover in end(&*machine, &dir).await.left {
+            crate::error!("platform", "{leftover}");
+        }
+        if saved.is_ok() {
+            // What it said is in the state; what failed is for people to look at.
+            let _ = std::fs::remove_dir_all(&folder);
+            let _ = std::fs::remove_dir(&self.folder);
+        }
+        saved
+    }
+
+    /// Says why machines boot, each reason once.
+    pub fn tell(&self, why: &str) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(why.to_owned()) {
+            crate::notice!("platform", "machines boot: {why}");
+        }
+    }
+
+    /// Ends what is under way, and forgets all states.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        self.under_way.close();
+        self.under_way.wait().await;
+        self.slots().clear();
+    }
+}
