@@ -1,8 +1,9 @@
 //! Clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over. Machines there
 //! are the business of `platform`.
 //!
-//! `gc`, `profile` and `resume` are what clouds share: what is left over is removed by the same rules everywhere,
-//! files of profiles are read, and uploads are gone on with in the same way. The others are one cloud each.
+//! `gc`, `once`, `profile` and `resume` are what clouds share: what is left over is removed by the same rules
+//! everywhere, orders without answers are not made twice, files of profiles are read, and uploads are gone on with in
+//! the same way. The others are one cloud each.
 
 pub mod address;
 pub mod aws;
@@ -11,6 +12,7 @@ pub mod digitalocean;
 pub mod gc;
 pub mod google;
 mod jwt;
+pub mod once;
 pub mod openstack;
 pub mod packet;
 pub mod profile;

@@ -3,6 +3,8 @@
 //! The second way is older than the first and takes none of DigitalOcean's formats into account: what is on the disk is
 //! what was fetched, byte by byte, and the image is a snapshot, whose droplets can have addresses of IPv6.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -332,7 +334,7 @@ pub async fn install(
 struct Ordered {
     asked: bool,
     id: Option<u64>,
-    doubt: bool,
+    doubt: AtomicBool,
 }
 
 impl Ordered {
@@ -341,7 +343,7 @@ impl Ordered {
         if let Some(id) = self.id {
             api.delete_droplet(id).await?;
         }
-        if self.asked && (self.doubt || self.id.is_none()) {
+        if self.asked && (self.doubt.load(Ordering::Relaxed) || self.id.is_none()) {
             for droplet in order::named(api, &order::digits(token)).await? {
                 api.delete_droplet(droplet.id).await?;
             }
@@ -359,10 +361,10 @@ async fn overwritten(
     cancel: &CancellationToken,
 ) -> Result<u64, Failure> {
     droplet.asked = true;
-    let made = order::droplet(api, new, cancel, &mut droplet.doubt).await;
-    let id = made.map_err(|e| match e {
-        poll::Error::Failed(source) => Failure::Call { what: "couldn't create droplet".into(), source },
-        _ => Failure::Interrupted,
+    let made = order::droplet(api, new, cancel, &droplet.doubt).await;
+    let id = made.map_err(|source| match cancel.is_cancelled() {
+        true => Failure::Interrupted,
+        false => Failure::Call { what: "couldn't create droplet".into(), source },
     })?;
     droplet.id = Some(id);
     crate::info!(COMPONENT, "droplet {id} overwrites its disk; it powers off when it is done");

@@ -1,15 +1,16 @@
 //! Orders of droplets. The API has no tokens for them, and names are not unique: what an order that was not answered
 //! has made is looked for by its name, which nobody else uses, before it is made again.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::droplets::NewDroplet;
 use super::{Api, COMPONENT, Droplet, MARK};
+use crate::cloud::once::Once;
 use crate::http::{CallError, Class};
-use crate::poll::{self, Answer, Poll};
-use crate::text::chain;
+use crate::poll::Poll;
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -21,42 +22,20 @@ pub const SHOWN: Poll = Poll::seconds(2, 10);
 /// before the last one may have made another of that name, which nothing shows yet.
 ///
 /// # Errors
-/// Any [`CallError`], after as many tries as it is worth; the end of the work.
+/// Any [`CallError`], after as many tries as it is worth.
 pub async fn droplet(
     api: &Api,
     new: &NewDroplet<'_>,
     cancel: &CancellationToken,
-    doubt: &mut bool,
-) -> Result<u64, poll::Error<CallError>> {
-    let mut tries = 0;
-    loop {
-        let error = match api.create_droplet(new).await {
-            Ok(droplet) => return Ok(droplet.id),
-            Err(e) => e,
-        };
-        tries += 1;
-        if error.is_doubtful() {
-            *doubt = true;
-            if let Some(droplet) = shown(api, new.name).await.map_err(poll::Error::Failed)? {
-                return Ok(droplet.id);
-            }
-        }
-        let most = tries_for(&error);
-        if tries >= most {
-            return Err(poll::Error::Failed(error));
-        }
-        let pause = PAUSE.mul_f64(poll::scale());
-        crate::warning!(
-            COMPONENT,
-            "{}; trying again in {:.1} s (try {} of {most})",
-            chain(&error),
-            pause.as_secs_f32(),
-            tries + 1
-        );
-        if cancel.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return Err(poll::Error::Cancelled);
-        }
-    }
+    doubt: &AtomicBool,
+) -> Result<u64, CallError> {
+    let order = || async { Ok(api.create_droplet(new).await?.id) };
+    let find = || async {
+        let there = named(api, new.name).await?;
+        Ok(there.into_iter().find(|d| d.name == new.name).map(|d| d.id))
+    };
+    let again = |error: &CallError, tries| (tries < tries_for(error)).then_some(PAUSE);
+    Once { component: COMPONENT, shown: SHOWN, cancel, doubt }.make(order, find, again).await
 }
 
 /// How many tries an error is worth: a new key may not be known yet everywhere; other droplets may make room; what is
@@ -75,20 +54,6 @@ fn tries_for(error: &CallError) -> u32 {
 /// The droplets of ours that have a name of which this is the end.
 pub async fn named(api: &Api, end: &str) -> Result<Vec<Droplet>, CallError> {
     Ok(api.droplets(MARK).await?.into_iter().filter(|d| d.name.ends_with(end)).collect())
-}
-
-/// A droplet that may have been made under this name, asked for until lists would show it.
-async fn shown(api: &Api, name: &str) -> Result<Option<Droplet>, CallError> {
-    let ask = || async {
-        let found = named(api, name).await?.into_iter().find(|d| d.name == name);
-        Ok(found.map_or_else(|| Answer::NotYet("none".into()), Answer::Ready))
-    };
-    // It must be known whether it is there: the run's end does not end this.
-    match SHOWN.until("a droplet", &CancellationToken::new(), ask).await {
-        Ok(droplet) => Ok(Some(droplet)),
-        Err(poll::Error::Failed(e)) => Err(e),
-        Err(poll::Error::TimedOut { .. } | poll::Error::Cancelled) => Ok(None),
-    }
 }
 
 /// The name of a droplet: what `base` begins with, and the first 20 hexadecimal digits of a token.

@@ -14,6 +14,7 @@ use super::boot::{self, Board};
 use super::console::{self, Console};
 use super::store::{self, Store};
 use super::{LAUNCH, MARK, Packet, variable};
+use crate::cloud::once::{Once, in_doubt};
 use crate::http::CallError;
 use crate::ledger::{Ledger, Leftover, Resource};
 use crate::poll::{self, Answer, Poll};
@@ -25,8 +26,10 @@ pub const OBJECT: &str = "object";
 /// The name of the platform in the ledger.
 pub const PLATFORM: &str = "packet";
 
-/// How often an order that met trouble at the service is repeated.
-const ORDERS: Poll = Poll::seconds(5, 20);
+/// How often a device is ordered of which it is not known whether it was made, at most.
+const ORDERS: u32 = 4;
+/// Between two orders.
+const PAUSE: Duration = Duration::from_secs(5);
 /// How long the service may not show what it has made.
 pub const SHOWN: Poll = Poll::seconds(2, 10);
 /// Until a device is active.
@@ -223,40 +226,16 @@ async fn create(
         spot_price_max: hardware.spot_price,
     };
     let failed = |source| Error::Call { what: "couldn't create device".into(), source };
-    let doubtful = std::sync::Mutex::new(None);
-    let ask = || async {
-        if order.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        match packet.create_device(&new).await {
-            Ok(device) => Ok(Answer::Ready(device)),
-            Err(e) if e.is_doubtful() => {
-                let text = chain(&e);
-                *doubtful.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(e);
-                let look = || async {
-                    let found = packet.launched(order.token).await?.into_iter().next();
-                    Ok::<_, CallError>(found.map_or(Answer::NotYet("none".into()), Answer::Ready))
-                };
-                // Not given up halfway: whether there is one decides whether another is made.
-                match SHOWN.until("a device", &CancellationToken::new(), look).await {
-                    Ok(device) => Ok(Answer::Ready(device)),
-                    Err(poll::Error::Failed(e)) => Err(failed(e)),
-                    Err(_) => Ok(Answer::NotYet(text)),
-                }
-            }
-            Err(e) => Err(failed(e)),
-        }
-    };
-    // An order that was sent is not given up: what became of it must be known. The end of the work comes before the next.
-    let made = ORDERS.until("a new device", &CancellationToken::new(), ask).await;
-    made.map_err(|e| match e {
-        poll::Error::Failed(e) => e,
-        poll::Error::Cancelled => Error::Cancelled,
-        late @ poll::Error::TimedOut { .. } => {
-            let last = doubtful.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-            last.map_or_else(|| Error::Device(late.to_string()), failed)
-        }
-    })
+    let find = || async { Ok(packet.launched(order.token).await?.into_iter().next()) };
+    let doubt = AtomicBool::new(false);
+    let once = Once { component: PLATFORM, shown: SHOWN, cancel: order.cancel, doubt: &doubt };
+    match once.make(|| packet.create_device(&new), find, in_doubt(PAUSE, ORDERS)).await {
+        Ok(device) => Ok(device),
+        Err(_) if order.cancel.is_cancelled() => Err(Error::Cancelled),
+        Err(source) if !doubt.into_inner() => Err(failed(source)),
+        // Nothing is certain any more.
+        Err(source) => Err(Error::Device(chain(&failed(source)))),
+    }
 }
 
 /// Waits until a device has installed the image, with an ear on its console.

@@ -3,6 +3,7 @@
 mod options;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use super::{Error, Flight, FlightBase, Platform, Result, ResultExt, Target};
 use crate::cloud::digitalocean::{Api, Image, MARK, NewDroplet, order};
 use crate::http::{CallError, Class};
 use crate::ledger::{Clean, Ledger};
-use crate::poll::{self, Poll};
+use crate::poll::Poll;
 use crate::ssh;
 use crate::text::chain;
 
@@ -203,14 +204,16 @@ impl Provider for Droplets {
             user_data: order.user_data,
             tags: &[MARK],
         };
-        let mut doubt = false;
+        let doubt = AtomicBool::new(false);
         let what = || format!("couldn't create droplet {name}");
-        let id = match order::droplet(&self.api, &new, order.cancel, &mut doubt).await {
+        let made = order::droplet(&self.api, &new, order.cancel, &doubt).await;
+        let doubt = doubt.into_inner();
+        let id = match made {
             Ok(id) => id.to_string(),
-            Err(poll::Error::Failed(source)) if !doubt => return Err(Error::Call { what: what(), source }),
+            Err(_) if order.cancel.is_cancelled() => return Err(Error::Cancelled),
+            Err(source) if !doubt => return Err(Error::Call { what: what(), source }),
             // Nothing is certain any more.
-            Err(poll::Error::Failed(e)) => return Err(e).during(what),
-            Err(_) => return Err(Error::Cancelled),
+            Err(e) => return Err(e).during(what),
         };
         if doubt {
             let mut doubtful = self.doubtful.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,8 +3,13 @@
 //! While it is being made its description carries a token, by which the ledger names it: a group that a dying run left
 //! half made is known by that, and never used.
 
+use std::sync::atomic::AtomicBool;
+
+use tokio_util::sync::CancellationToken;
+
 use super::{Error, NAME, Result, ResultExt as _};
-use crate::cloud::openstack::api::{Api, Doubt, Group, NewRule, make_once};
+use crate::cloud::once::{Once, SHOWN_AT_ONCE};
+use crate::cloud::openstack::api::{Api, Group, NewRule, again};
 use crate::http::CallError;
 use crate::ledger::{Ledger, Leftover, Resource};
 use crate::text::chain;
@@ -74,17 +79,18 @@ async fn make(api: &Api, token: &str) -> Result<String> {
     };
     let description = format!("{UNFINISHED}{token}");
     let order = || async { Ok(api.make_security_group(GROUP, &description).await?.id) };
-    let find = |_| async {
+    let find = || async {
         let all = api.security_groups(GROUP).await?;
         Ok(all.into_iter().find(|g| g.description.as_deref() == Some(&description)).map(|g| g.id))
     };
-    let made = make_once(order, find, Doubt::of).await;
-    let (id, again) = made.map_err(failed("making it"))?;
+    let (cancel, doubt) = (CancellationToken::new(), AtomicBool::new(false));
+    let once = Once { component: NAME, shown: SHOWN_AT_ONCE, cancel: &cancel, doubt: &doubt };
+    let id = once.make(order, find, again).await.map_err(failed("making it"))?;
     for rule in RULES {
         api.make_rule(&id, rule).await.map_err(failed("its rules"))?;
     }
     api.describe_security_group(&id, FINISHED).await.map_err(failed("finishing it"))?;
-    if again {
+    if doubt.into_inner() {
         remove_unfinished(api, token).await.map_err(failed("removing a second one"))?;
     }
     // Others may have made theirs at the same time. All of them see the same groups now, and keep the same one.

@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::options::Options;
 use super::cloud::{CloudFlight, Console, Leftovers, Order, Provider, State, Traits};
 use super::{Error, Flight, FlightBase, Platform, Result, ResultExt, Target};
+use crate::cloud::once::Once;
 use crate::cloud::openstack::MARK;
-use crate::cloud::openstack::api::{Api, BootVolume, Doubt, NewServer, Server, make_once};
+use crate::cloud::openstack::api::{Api, BootVolume, NewServer, Server, again};
 use crate::cloud::openstack::gc::{self, LAUNCH, description};
 use crate::http::CallError;
 use crate::ledger::{Clean, Ledger};
@@ -166,31 +167,14 @@ impl Nova {
 
     /// Orders a server, once, whatever becomes of the answers.
     async fn server(&self, new: &NewServer<'_>, token: &str, cancel: &CancellationToken) -> Result<String> {
-        let failed = |source| Error::Call { what: "failed to request new server".into(), source };
-        let order = || async { self.api.make_server(new).await.map_err(failed) };
-        let find = |doubt: Doubt| async move {
-            let ask = || async {
-                match self.servers_of(token).await?.pop() {
-                    Some(id) => Ok(Answer::Ready(Some(id))),
-                    // It may take a moment to show; what was refused will hardly be there.
-                    None if doubt == Doubt::Lost => Ok(Answer::NotYet("none".into())),
-                    None => Ok::<_, CallError>(Answer::Ready(None)),
-                }
-            };
-            match SHOWN.until("a server", cancel, ask).await {
-                Ok(found) => Ok(found),
-                Err(poll::Error::TimedOut { .. }) => Ok(None),
-                Err(poll::Error::Cancelled) => Err(Error::Cancelled),
-                Err(poll::Error::Failed(e)) => Err(failed(e)),
-            }
-        };
-        let doubt = |e: &Error| match e {
-            Error::Call { source, .. } => Doubt::of(source),
-            _ => Doubt::None,
-        };
-        let (id, again) = make_once(order, find, doubt).await?;
-        self.twice.fetch_or(again, Ordering::Relaxed);
-        Ok(id)
+        let order = || self.api.make_server(new);
+        let find = || async { Ok(self.servers_of(token).await?.pop()) };
+        let once = Once { component: NAME, shown: SHOWN, cancel, doubt: &self.twice };
+        match once.make(order, find, again).await {
+            Ok(id) => Ok(id),
+            Err(_) if cancel.is_cancelled() => Err(Error::Cancelled),
+            Err(source) => Err(Error::Call { what: "failed to request new server".into(), source }),
+        }
     }
 
     /// The servers that an order with this token made.

@@ -7,6 +7,7 @@ mod images;
 mod network;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reqwest::header::HeaderName;
 use reqwest::{Method, Url};
@@ -268,64 +269,9 @@ fn next_page(url: &Url, next: &str) -> Url {
 /// How often something is ordered whose orders seem to be lost.
 const ORDERS: u32 = 3;
 
-/// Whether an order that failed was carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
-    /// For certain not.
-    None,
-    /// The service answered that it is in trouble: probably not.
-    Refused,
-    /// There was no answer: perhaps.
-    Lost,
-}
-
-impl Doubt {
-    /// That which a failed call leaves.
-    pub fn of(error: &CallError) -> Self {
-        match error.class() {
-            _ if !error.is_doubtful() => Self::None,
-            Some(_) => Self::Refused,
-            None => Self::Lost,
-        }
-    }
-}
-
-/// Makes something by an order that must not be carried out twice. Where it is not known whether one was, `find` looks
-/// for what it made, and only if there is nothing it is ordered again. Also says whether that was so: then what the
-/// first order made may yet appear.
-///
-/// # Errors
-/// Those of the order and of the look-up.
-pub async fn make_once<T, E, M, F>(
-    mut order: impl FnMut() -> M + Send,
-    mut find: impl FnMut(Doubt) -> F + Send,
-    doubt: impl Fn(&E) -> Doubt + Send + Sync,
-) -> Result<(T, bool), E>
-where
-    T: Send,
-    E: std::error::Error + Send,
-    M: Future<Output = Result<T, E>> + Send,
-    F: Future<Output = Result<Option<T>, E>> + Send,
-{
-    let mut ordered = 1;
-    loop {
-        let error = match order().await {
-            Ok(made) => return Ok((made, ordered > 1)),
-            Err(e) => e,
-        };
-        let doubt = doubt(&error);
-        if doubt == Doubt::None {
-            return Err(error);
-        }
-        crate::warning!("openstack", "{}; looking whether it was done", crate::text::chain(&error));
-        if let Some(there) = find(doubt).await? {
-            return Ok((there, ordered > 1));
-        }
-        if ordered == ORDERS {
-            return Err(error);
-        }
-        ordered += 1;
-    }
+/// When to order again, for [`crate::cloud::once::Once::make`].
+pub fn again(error: &CallError, tries: u32) -> Option<Duration> {
+    (error.is_doubtful() && tries < ORDERS).then_some(Duration::ZERO)
 }
 
 /// `None` in place of the refusal that there is no such thing.

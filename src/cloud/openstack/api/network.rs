@@ -1,12 +1,16 @@
 //! Neutron: networks, security groups, floating IPs.
 
+use std::sync::atomic::AtomicBool;
+
 use chrono::{DateTime, Utc};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::compute::time;
-use super::{Api, Doubt, Kind, Result, found, make_once, only};
+use super::{Api, Kind, Result, again, found, only};
+use crate::cloud::once::{Once, SHOWN_AT_ONCE};
 use crate::http::Repeat;
 
 /// A network.
@@ -195,12 +199,14 @@ impl Api {
             let url = self.url(Kind::Network, &["floatingips"], &[])?;
             self.call("network floatingips create", Method::POST, url).json(&body).send().await.map(drop)
         };
-        let find = |_| async {
+        let find = || async {
             let there = self.floating_ips(Some(("description", description))).await?;
             Ok(there.iter().any(|f| f.port_id.as_deref() == Some(port)).then_some(()))
         };
         // A second one would go with the first: by the description.
-        make_once(order, find, Doubt::of).await.map(drop)
+        let (cancel, doubt) = (CancellationToken::new(), AtomicBool::new(false));
+        let once = Once { component: "openstack", shown: SHOWN_AT_ONCE, cancel: &cancel, doubt: &doubt };
+        once.make(order, find, again).await
     }
 
     /// Removes a floating IP. That there is none is fine.
