@@ -17,6 +17,7 @@
 //! | `process` | children that cannot outlive us |
 //! | `download` | fetches files: resumed, verified while they stream, renamed when right |
 //! | `sdk` | where things lie in the Container Linux SDK |
+//! | `repo` | the sources of the SDK: manifests, signed tags, trees of git repositories |
 //! | `release` | what is released where: the channel table, index plans, version files |
 //! | `bucket` | trees of stored objects: copies between buckets, index pages |
 //! | `http` | the HTTP client with its time limits and retries |
@@ -60,6 +61,7 @@ pub mod poll;
 pub mod process;
 pub mod progress;
 pub mod release;
+pub mod repo;
 pub mod sdk;
 pub mod secret;
 pub mod shutdown;

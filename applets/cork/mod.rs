@@ -1,6 +1,7 @@
 //! cork: the manager of the Container Linux SDK.
 
 mod image;
+mod repo;
 mod tarball;
 
 use std::collections::BTreeSet;
@@ -153,12 +154,37 @@ fn command() -> Command {
                         ),
                 ),
         )
+        .subcommand(
+            repo::options(
+                Command::new("sync")
+                    .about("Make or update the source tree")
+                    .long_about(
+                        "Make or update the tree of the SDK's sources, without a chroot: get the manifests, verify \
+                         their tag if asked to, bring every project to where the manifest wants it. An interrupted \
+                         sync goes on where it was; files of yours that are not committed stay.\n\n\
+                         The repo tool does it if it is in PATH, unless cork itself made the tree.",
+                    ),
+            )
+            .arg(distro())
+            .arg(repo::force_sync()),
+        )
+        .subcommand(
+            Command::new("verify")
+                .about("Check the source tree against its manifest")
+                .long_about(
+                    "Check that every project of the manifest .repo/manifest.xml is there, at the commit that the \
+                     manifest says, and unchanged: nothing changed or staged, no files that git does not know. Where \
+                     the manifest names a branch, tag or pull request, that is what was fetched last.",
+                ),
+        )
 }
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
         Some(("download", m)) => tarball::run(m, &context).await?,
         Some(("download-image", m)) => image::run(m, &context).await?,
+        Some(("sync", m)) => repo::update(m, args::flag(m, "force-sync"), &context).await?,
+        Some(("verify", _)) => repo::verify(&context).await?,
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("cork has no such command")),
     }

@@ -17,6 +17,7 @@
 //! is enough; the others become warnings. A signature that cannot be accepted whatever the data is refused at
 //! [`Verifier::new`], before anything is downloaded.
 
+pub mod gnupg;
 mod judge;
 mod keyring;
 #[cfg(test)]

@@ -118,6 +118,12 @@ impl Command {
         self
     }
 
+    /// Removes an environment variable from what the child inherits.
+    pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.inner.env_remove(name);
+        self
+    }
+
     /// Sets the folder the child starts in.
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.inner.current_dir(dir);

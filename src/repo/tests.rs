@@ -1,0 +1,1 @@
+//! Trees made of manifests in files.
