@@ -41,8 +41,8 @@ cat "$out/bios.log" "$out/unpriv.log"
 [ -z "$failed" ]
 
 # What containers cannot show: kernel services, disks, clocks, networks of several machines. The kernel is loaded
-# directly, which saves the emulated firmware.
+# directly, which saves the emulated firmware. Of tests that are much alike one; kola-full.sh runs all.
 kola machines -p qemu --qemu-kernel auto --parallel 2 \
-    linux.ntp 'linux.nfs.*' packages coreos.ignition.systemd.enable-service \
-    cl.ignition.v2_1.vfat cl.ignition.v2_1.swap docker.network podman.network \
+    linux.ntp linux.nfs.v4 packages coreos.ignition.systemd.enable-service \
+    cl.ignition.v2_1.vfat cl.ignition.v2_1.swap docker.network \
     coreos.ignition.v2_1.resource.local coreos.ignition.v2_2.security.tls systemd.journal.remote

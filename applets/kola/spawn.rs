@@ -16,6 +16,7 @@ use mantle::platform::guest::Guest;
 use mantle::platform::image::ignition_versions;
 use mantle::platform::{Disk, MachineOptions};
 use mantle::ssh;
+use mantle::text::chain;
 use serde::Deserialize;
 
 use super::flight::{Departures, Flight, both};
@@ -41,6 +42,9 @@ pub struct Options {
     /// Open a shell on the last machine
     #[arg(short, long, default_value = "true")]
     shell: bool,
+    /// Open the shell again when the machine is back from a reboot, or its connection was lost
+    #[arg(long)]
+    reconnect: bool,
     /// Destroy everything when done
     #[arg(short, long, default_value = "true")]
     remove: bool,
@@ -170,17 +174,36 @@ fi
             .wrap_err("Setting shell prompt failed")?;
     }
     let term = std::env::var("TERM").unwrap_or_default();
-    // Not for what its console says, nor for the other machines: people may want to look at that.
-    tokio::select! {
-        left = last.client().shell(&term) => match left {
+    loop {
+        // Not for what its console says, nor for the other machines: people may want to look at that.
+        let left = tokio::select! {
+            left = last.client().shell(&term) => left,
+            how = last.ended() => return Err(eyre!(how)),
+        };
+        let lost = match left {
+            Ok(()) if options.reconnect && is_going_down(last).await => "the machine goes down".to_owned(),
+            Ok(()) => return Ok(()),
             // The connection breaks before it is known why.
             Err(e) => match tokio::time::timeout(Duration::from_secs(1), last.ended()).await {
-                Ok(how) => Err(eyre!(how)),
-                Err(_) => Err(e).wrap_err("Manhole failed"),
+                Ok(how) => return Err(eyre!(how)),
+                Err(_) if options.reconnect && e.is_lost() => chain(&e),
+                Err(_) => return Err(e).wrap_err("Manhole failed"),
             },
-            Ok(()) => Ok(()),
-        },
-        how = last.ended() => Err(eyre!(how)),
+        };
+        mantle::notice!("kola", "{lost}; waiting for the machine, Ctrl-C ends that");
+        last.client().reset();
+        tokio::select! {
+            back = last.start() => back.wrap_err("Manhole failed")?,
+            how = last.ended() => return Err(eyre!(how)),
+        }
+    }
+}
+
+/// Whether a machine is about to power off or to reboot, as far as it can tell: a shell that ended so was not left.
+async fn is_going_down(machine: &Guest) -> bool {
+    match machine.client().output("systemctl is-system-running").await {
+        Ok(state) => state.stdout.starts_with(b"stopping"),
+        Err(e) => e.is_lost(),
     }
 }
 

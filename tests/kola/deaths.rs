@@ -289,6 +289,28 @@ fn a_shell_ends_with_its_container() {
 }
 
 #[test]
+fn a_shell_is_opened_again_after_a_reboot_if_that_is_wanted() {
+    use std::io::Write as _;
+    if !root() || !installed("systemd-nspawn") {
+        return;
+    }
+    let Some(env) = with_guest("root") else { return };
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut command = env.command(env!("CARGO_BIN_EXE_mantle"));
+    command.args(["kola", "spawn", "-p", "nspawn", "--output-dir=out", "--reconnect"]).stdin(pty.slave);
+    let mut running = Running::within(command, Limit::MACHINES);
+    let mut keys = std::fs::File::from(pty.master.try_clone().unwrap());
+    // What every shell says first.
+    running.wait_for("This machine is destroyed when you leave this shell");
+    keys.write_all(b"sudo systemctl reboot\n").unwrap();
+    running.wait_for("This machine is destroyed when you leave this shell");
+    keys.write_all(b"echo ba''ck\nexit\n").unwrap();
+    running.wait_for("back");
+    let outcome = running.finish().expect(0);
+    assert!(outcome.stderr.contains("; waiting for the machine, Ctrl-C ends that\n"), "{}", outcome.stderr);
+}
+
+#[test]
 fn a_panic_on_the_console_of_a_container_ends_its_test() {
     use std::io::Write as _;
     if !root() || !installed("systemd-nspawn") {
