@@ -1,7 +1,8 @@
 //! A test's view of its cluster.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::conf::UserData;
@@ -41,6 +42,30 @@ pub struct Shared {
     pub torcx: Option<Manifest>,
     /// What `--update-payload` names.
     pub update_payload: Option<PathBuf>,
+    /// Ports of this host that tests of the run use, each by one at a time.
+    pub ports: Mutex<BTreeMap<u16, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Shared {
+    /// Waits for ports of this host, which are the caller's until this is dropped.
+    pub async fn hold_ports(&self, wanted: &[u16]) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
+        // In one order, so that no two wait for each other.
+        let wanted: BTreeSet<u16> = wanted.iter().copied().collect();
+        let mut held = Vec::new();
+        for port in wanted {
+            let lock = {
+                let mut all = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+                all.entry(port).or_default().clone()
+            };
+            held.push(lock.lock_owned().await);
+        }
+        held
+    }
+}
+
+/// The error of a machine that was not made, as the test's or the platform's.
+pub fn blame(error: mantle::platform::Error) -> color_eyre::Report {
+    if error.is_of_platform() { mantle::harness::infra(error) } else { error.into() }
 }
 
 impl TestCluster {
@@ -88,6 +113,11 @@ impl TestCluster {
         self.machines().get(index).cloned().ok_or_else(|| eyre!("the cluster has no machine {index}"))
     }
 
+    /// The folder of a machine of this cluster.
+    pub fn machine_folder(&self, machine: &Guest) -> PathBuf {
+        self.deployment.settings().output_dir.join(machine.id())
+    }
+
     /// The torcx package list that was given to the run.
     pub fn torcx(&self) -> Option<&Manifest> {
         self.shared.torcx.as_ref()
@@ -130,7 +160,7 @@ impl TestCluster {
         user_data: Option<UserData>,
         options: MachineOptions,
     ) -> Result<Arc<Guest>> {
-        Ok(self.deployment.new_machine(user_data, options).await?)
+        self.deployment.new_machine(user_data, options).await.map_err(blame)
     }
 
     /// Destroys one machine before the test ends.
@@ -234,7 +264,8 @@ impl TestCluster {
             return Ok(self.run(function, async move |_: Self| Err(mantle::harness::skip(reason))).await);
         }
         self.drop_kolet(machine).await?;
-        let command = format!("./kolet run {} {}", ssh::quote(&self.test.name), ssh::quote(function));
+        let command =
+            format!("./kolet run {} {}", ssh::quote(self.test.registered_name()), ssh::quote(function));
         let machine = machine.clone();
         Ok(self
             .run(function, async move |c: Self| {

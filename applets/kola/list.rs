@@ -1,13 +1,13 @@
 //! `kola list`.
 
 use clap::{ArgMatches, FromArgMatches as _};
-use color_eyre::Section as _;
 use color_eyre::eyre::{Result, eyre};
 use mantle::platform::distribution::DISTRIBUTIONS;
 use mantle::text::tabbed;
 use mantle::{output, terminal};
 use serde::Serialize;
 
+use super::choice;
 use super::options::{General, known_distribution, known_platform};
 use super::register::{self, Test, Text};
 
@@ -25,31 +25,34 @@ struct Row<'a> {
     distros: Vec<&'a str>,
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
+    #[serde(skip_serializing_if = "<[Text]>::is_empty")]
+    tags: &'a [Text],
 }
 
-/// Prints the registered tests, sorted bytewise by name: those whose names match a pattern, if there is one, and
-/// that are for the platform and the distribution, if they are given.
+/// Prints the tests, sorted bytewise by name: those whose names match a pattern or that have a tag, if there is one,
+/// and that are for the platform and the distribution, if they are given.
 ///
 /// # Errors
-/// When an option or a pattern cannot be used, a pattern matches nothing, or stdout fails.
+/// When an option or a pattern cannot be used, an external test cannot be read, nothing matches, or stdout fails.
 pub fn run(matches: &ArgMatches, patterns: &[String], json: bool) -> Result<()> {
     let general = General::from_arg_matches(matches)?;
+    let options = choice::Options::from_arg_matches(matches)?;
     let driver = general.platform.as_deref().map(known_platform).transpose()?;
     let distribution = general.distro.as_deref().map(known_distribution).transpose()?;
+    let denylist = options.denylist()?;
+    let (all, unread) = options.tests(&denylist)?;
+    let choice = options.choice(patterns.to_vec());
+    choice::check_patterns(&choice, &all, &unread)?;
     let mut tests: Vec<&Test> = Vec::new();
-    for test in register::all() {
+    for test in &all {
         let elsewhere = driver.and_then(|d| test.excluded_on(d)).is_some()
             || distribution.and_then(|d| test.excluded_for(d.name)).is_some();
-        if !elsewhere && (patterns.is_empty() || test.matches(patterns)?) {
+        if !elsewhere && !denylist.refuses(&test.name) && matches!(choice.wants(test)?, Some(Ok(()))) {
             tests.push(test);
         }
     }
     if tests.is_empty() {
-        let mut report = eyre!("no test matches");
-        for text in patterns.iter().filter_map(|p| register::did_you_mean(p)) {
-            report = report.suggestion(text);
-        }
-        return Err(report);
+        return Err(choice::with_guesses(eyre!("no test matches"), &choice, &all));
     }
     tests.sort_by_key(|t| &t.name);
     match (json, terminal::columns(&std::io::stdout())) {
@@ -71,7 +74,7 @@ fn cells(t: &Test) -> [String; 3] {
     let distros = DISTRIBUTIONS.iter().map(|d| d.name).collect();
     [
         show(register::platforms(), &t.platforms, &t.exclude_platforms),
-        show(ARCHITECTURES.to_vec(), &t.architectures, &[]),
+        show(ARCHITECTURES.to_vec(), &t.architectures, &t.exclude_architectures),
         show(distros, &t.distros, &t.exclude_distros),
     ]
 }
@@ -114,9 +117,10 @@ fn print_json(tests: &[&Test]) -> Result<()> {
         .map(|t| Row {
             name: &t.name,
             platforms: remaining(register::platforms(), &t.platforms, &t.exclude_platforms),
-            architectures: remaining(ARCHITECTURES.to_vec(), &t.architectures, &[]),
+            architectures: remaining(ARCHITECTURES.to_vec(), &t.architectures, &t.exclude_architectures),
             distros: remaining(distros.clone(), &t.distros, &t.exclude_distros),
             description: &t.description,
+            tags: &t.tags,
         })
         .collect();
     print_tabbed_json(&rows)

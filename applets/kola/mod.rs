@@ -2,13 +2,17 @@
 
 mod bootchart;
 mod check_console;
+mod choice;
 mod cleanup;
 mod cluster;
+mod denylist;
 mod doctor;
+mod external;
 mod flight;
 mod kolet;
 mod list;
 mod options;
+mod order;
 pub mod register;
 mod run;
 mod spawn;
@@ -47,6 +51,15 @@ const MANUAL: Manual = Manual {
             (
                 "_kola_temp/<platform>-latest",
                 "Results of the last run: reports, and a folder for each test and machine.",
+            ),
+            ("tests/kola", "External tests of the project in the current folder; see EXTERNAL TESTS."),
+            (
+                "kola-denylist.yaml",
+                "Tests of the current folder's project that are known to fail; see DENY LIST.",
+            ),
+            (
+                "~/.local/state/mantle/kola-times.json",
+                "How long each test took on each platform, for the order of later runs; XDG_STATE_HOME moves it.",
             ),
             ("<image>.json", "What an image can do; without it, what its distribution can do."),
             ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
@@ -95,14 +108,44 @@ const MANUAL: Manual = Manual {
             "Boot once what needs the same machine, and start the others from its state.",
         ),
         ("kola spawn -k --remove=false", "Start a machine that stays, open to your own SSH keys."),
+        ("kola new disk.grows; kola run -E . 'ext.*'", "Begin a test of your own in tests/kola, and run it."),
+        (
+            "kola run --rerun -j auto --tag '!slow'",
+            "Run all tests without that tag, those that fail once more.",
+        ),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         ("kola doctor -p nspawn", "See what platform nspawn needs on this host."),
         ("kola updatepayload --payload update.gz", "See whether a machine updates itself to a payload."),
         ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
     ],
-    sections: feature_file,
+    sections,
     ..Manual::DEFAULT
 };
+
+/// The sections that only kola's man page has.
+fn sections() -> Vec<Section> {
+    let mut all = external::sections();
+    all.push(denylist::section());
+    all.push(verdicts());
+    all.extend(feature_file());
+    all
+}
+
+/// How tests end, for the man page.
+fn verdicts() -> Section {
+    let entries = [
+        ("PASS, SKIP", "It passed, or could not be done here: the reason is told."),
+        ("FAIL", "It failed, each time that it was run."),
+        ("FLAKY", "It failed, and passed when it was run again (--rerun). The run can succeed."),
+        ("INFRA", "Its machine could not be made: the platform failed, nothing is known about the test."),
+        (
+            "WARN",
+            "It failed, which the deny list tolerates, or it is not yet 30 days old. The run can succeed.",
+        ),
+    ];
+    let text = |(name, about): &(&str, &str)| ((*name).to_owned(), (*about).to_owned());
+    ("VERDICTS", entries.iter().map(text).collect())
+}
 
 /// The feature file beside an image, for the man page.
 fn feature_file() -> Vec<Section> {
@@ -135,7 +178,7 @@ fn command() -> Command {
     let kola = options::General::augment_args(Command::new("kola"))
         .long_about("Boots machines on a platform, runs tests on them and reports; or just boots them for you.")
         .subcommand(
-            Command::new("run")
+            run::Options::augment_args(Command::new("run"))
                 .about("Run kola tests by category")
                 .long_about(
                     "Run all tests whose names match a pattern, or all tests. Patterns are shell globs and must match \
@@ -147,7 +190,7 @@ fn command() -> Command {
                 .arg(pattern.clone()),
         )
         .subcommand(
-            Command::new("list")
+            choice::Options::augment_args(Command::new("list"))
                 .about("List kola test names")
                 .long_about(
                     "List the tests whose names match a pattern, or all tests; with --platform or --distro only those \
@@ -156,6 +199,49 @@ fn command() -> Command {
                 .after_help("Examples:\n  kola list 'coreos.ignition.*'\n  kola list -p nspawn -b debian")
                 .arg(switch("json").long("json").help("Print JSON"))
                 .arg(pattern.clone()),
+        )
+        .subcommand(
+            Command::new("new")
+                .about("Make an external test to begin with")
+                .long_about(external::scaffold::ABOUT)
+                .after_help("Examples:\n  kola new disk.grows\n  kola new --language python network.names")
+                .arg(
+                    Arg::new("name")
+                        .value_name("NAME")
+                        .required(true)
+                        .help("The test's name; each dot begins a folder in tests/kola"),
+                )
+                .arg(
+                    Arg::new("language")
+                        .long("language")
+                        .value_name("LANGUAGE")
+                        .default_value("shell")
+                        .value_parser(external::scaffold::LANGUAGES.map(|l| l.name))
+                        .help("What to write it in"),
+                )
+                .arg(
+                    Arg::new("project")
+                        .short('E')
+                        .long("exttest")
+                        .value_name("DIR")
+                        .default_value(".")
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("The project whose folder tests/kola gets the test"),
+                ),
+        )
+        .subcommand(
+            Command::new("lint")
+                .about("Check external tests without running them")
+                .long_about(external::lint::ABOUT)
+                .after_help("Example:\n  kola lint .")
+                .arg(
+                    Arg::new("dir")
+                        .value_name("DIR")
+                        .num_args(0..)
+                        .default_value(".")
+                        .value_parser(clap::value_parser!(PathBuf))
+                        .help("Projects with external tests in tests/kola"),
+                ),
         )
         .subcommand(spawn::Options::augment_args(Command::new("spawn")).about("Spawn machines and open a shell").after_help(
             "Examples:\n  kola spawn\n  kola spawn -k --remove=false\n  kola spawn -c3 --userdata config.ign",
@@ -208,7 +294,7 @@ fn command() -> Command {
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
-        Some(("run", m)) => run::run(m, run::patterns(m)?, &context).await?,
+        Some(("run", m)) => return run::run(m, run::patterns(m)?, &context).await,
         Some(("list", m)) => list::run(m, &run::patterns(m)?, args::flag(m, "json"))?,
         Some(("spawn", m)) => spawn::run(m, spawn::Options::from_arg_matches(m)?, &context).await?,
         Some(("check-console", m)) => {
@@ -223,6 +309,15 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
         Some(("mkimage", m)) => {
             let file = |id| m.get_one::<PathBuf>(id).cloned().unwrap_or_default();
             ::mantle::platform::qemu::specialize(&file("input"), &file("output")).await?;
+        }
+        Some(("new", m)) => {
+            let word = |id| m.get_one::<String>(id).map_or("", String::as_str);
+            let project = m.get_one::<PathBuf>("project").cloned().unwrap_or_default();
+            external::scaffold::run(&project, word("name"), word("language"))?;
+        }
+        Some(("lint", m)) => {
+            let folders: Vec<PathBuf> = m.get_many("dir").map(|v| v.cloned().collect()).unwrap_or_default();
+            external::lint::run(&folders).await?;
         }
         Some(("doctor", m)) => doctor::run(m).await?,
         Some(("cleanup", m)) => {

@@ -35,9 +35,9 @@ pub struct General {
     /// Distribution on the image [default: what the image's feature file says, else cl]
     #[arg(short = 'b', long, value_name = "NAME", value_parser = Choices(distributions))]
     pub distro: Option<String>,
-    /// How many tests run at once; below 1: one per CPU
-    #[arg(short = 'j', long, value_name = "N", default_value = "1", allow_negative_numbers = true)]
-    pub parallel: i64,
+    /// How many tests run at once; below 1: one per CPU; auto: as CPUs and free memory allow
+    #[arg(short = 'j', long, value_name = "N", default_value = "1", allow_negative_numbers = true, value_parser = Parallel::parse)]
+    pub parallel: Parallel,
     /// Boot a machine of each kind once, and start the others from its state (QEMU on amd64)
     #[arg(long)]
     pub warm: bool,
@@ -59,6 +59,24 @@ pub struct General {
     /// Target board [default: the SDK's, else this machine's]
     #[arg(long, value_name = "BOARD", value_parser = Choices(boards))]
     pub board: Option<String>,
+}
+
+/// How many tests run at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parallel {
+    /// So many; below 1 one for each processor.
+    Count(i64),
+    /// What this host has room for.
+    Auto,
+}
+
+impl Parallel {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            number => number.parse().map(Self::Count).map_err(|e| format!("{e}; a number, or auto")),
+        }
+    }
 }
 
 /// Boards there are images for.
@@ -204,10 +222,13 @@ impl Setup {
 
     /// How many tests run at once.
     pub fn parallel(&self) -> usize {
-        usize::try_from(self.general.parallel)
-            .ok()
-            .filter(|&n| n >= 1)
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+        match self.general.parallel {
+            Parallel::Auto => super::order::automatic(self),
+            Parallel::Count(n) => usize::try_from(n)
+                .ok()
+                .filter(|&n| n >= 1)
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        }
     }
 
     /// Features of the image: its own list, else those of its distribution.

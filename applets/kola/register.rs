@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::NaiveDate;
 use clap::builder::PossibleValue;
 use color_eyre::eyre::Result;
 use futures_util::future::BoxFuture;
 use mantle::badness;
 use mantle::conf::{IgnitionVersion, UserData};
 use mantle::platform::distribution::Distribution;
-use mantle::platform::{DRIVERS, Driver};
+use mantle::platform::{DRIVERS, Driver, MachineOptions};
 use semver::Version;
 
 use super::cluster::TestCluster;
+use super::external::External;
 
 /// A text that is written in this program or was read while it runs.
 pub type Text = Cow<'static, str>;
@@ -30,6 +32,8 @@ pub enum Config {
     CloudInit(Text),
     /// A script.
     Script(Text),
+    /// A Butane config, which another program makes Ignition of before the run.
+    Butane(Text),
     /// Present but empty.
     Empty,
 }
@@ -42,6 +46,7 @@ impl Config {
             Self::ContainerLinux(text) => UserData::container_linux_config(text.as_ref()),
             Self::CloudInit(text) => UserData::cloud_config(text.as_ref()),
             Self::Script(text) => UserData::script(text.as_ref()),
+            Self::Butane(text) => UserData::butane(text.as_ref()),
             Self::Empty => UserData::empty(),
         }
     }
@@ -59,6 +64,7 @@ impl Config {
                 _ => IgnitionVersion::V2,
             })),
             Self::ContainerLinux(_) => Some(of(version)),
+            Self::Butane(_) => Some("ign3"),
             Self::CloudInit(_) | Self::Script(_) => Some("cloudinit"),
             Self::Empty => None,
         }
@@ -132,6 +138,8 @@ pub type Body = Arc<dyn Fn(TestCluster) -> BoxFuture<'static, Result<()>> + Send
 pub struct Test {
     /// Unique; dot-separated, the first part is a package, `coreos`, or a distribution.
     pub name: Text,
+    /// The name it is registered by, where it is one of several runs of it.
+    pub copy_of: Option<Text>,
     /// What it tests, in a few words; "" if nobody said.
     pub description: Text,
     /// Entry point.
@@ -168,7 +176,38 @@ pub struct Test {
     pub fail_fast: bool,
     /// Time for the whole test on bare hardware, machines included; multiplied by the platform's slowness.
     pub timeout: Duration,
+    /// Refused architectures.
+    pub exclude_architectures: Vec<Text>,
+    /// What it can be chosen by, besides its name.
+    pub tags: Vec<Text>,
+    /// It is run only where this tag is asked for.
+    pub required_tag: Option<Text>,
+    /// When it was written: for 30 days its failures are warnings.
+    pub created: Option<NaiveDate>,
+    /// Why its failures are warnings, if they are.
+    pub warn: Option<Text>,
+    /// Wishes for its machines.
+    pub machine: MachineOptions,
+    /// What it asks of machines and cannot have here.
+    pub beyond: Vec<&'static str>,
+    /// Ports of this host that no other test may use meanwhile.
+    pub host_ports: Vec<u16>,
+    /// Warnings about its config are errors.
+    pub strict_config: bool,
+    /// What it is made of, where it was found in a folder.
+    pub external: Option<Arc<External>>,
 }
+
+/// Tag of tests whose machines are not searched for signs of trouble.
+pub const SKIP_BASE_CHECKS: &str = "skip-base-checks";
+/// Tag of tests that need the Internet.
+const NEEDS_INTERNET: &str = "needs-internet";
+/// Tag of tests that need not be run on each platform.
+const PLATFORM_INDEPENDENT: &str = "platform-independent";
+/// Tag of tests that need a firmware which starts only what is signed.
+const SECURE_BOOT: &str = "secure-boot";
+/// How long the failures of a new test are warnings, in days.
+const GRACE: i64 = 30;
 
 /// A setter for each field of the same name.
 impl Test {
@@ -179,6 +218,7 @@ impl Test {
     {
         Self {
             name: name.into(),
+            copy_of: None,
             description: Text::default(),
             body: Arc::new(move |cluster| Box::pin(body(cluster))),
             native: Vec::new(),
@@ -197,6 +237,16 @@ impl Test {
             features: Vec::new(),
             fail_fast: false,
             timeout: Duration::from_secs(600),
+            exclude_architectures: Vec::new(),
+            tags: Vec::new(),
+            required_tag: None,
+            created: None,
+            warn: None,
+            machine: MachineOptions::default(),
+            beyond: Vec::new(),
+            host_ports: Vec::new(),
+            strict_config: false,
+            external: None,
         }
     }
 
@@ -332,6 +382,11 @@ impl Test {
         self.flags.contains(&flag)
     }
 
+    /// The name that kolet knows it by, too.
+    pub fn registered_name(&self) -> &str {
+        self.copy_of.as_ref().unwrap_or(&self.name)
+    }
+
     /// The userdata for a distribution. A system that speaks Ignition 3 gets what the test has for it, else the
     /// translation of what it has of version 2.
     pub fn config(&self, distribution: &Distribution) -> Option<Cow<'_, Config>> {
@@ -379,6 +434,31 @@ impl Test {
         refused.then(|| format!("is not for platform {}", driver.name))
     }
 
+    /// Whether it has the tag, or one that follows from what else is known of it.
+    pub fn tagged(&self, tag: &str) -> bool {
+        listed(&self.tags, tag)
+            || (tag == NEEDS_INTERNET && self.has(Flag::RequiresInternetAccess))
+            || self.required_tag.as_deref() == Some(tag)
+    }
+
+    /// Whether its machines are not searched for signs of trouble.
+    pub fn skips_base_checks(&self) -> bool {
+        self.tagged(SKIP_BASE_CHECKS)
+    }
+
+    /// Why its failures do not count, if they do not.
+    pub fn tolerated(&self) -> Option<String> {
+        let young = self.created.filter(|day| {
+            let age = (chrono::Utc::now().date_naive() - *day).num_days();
+            (0..GRACE).contains(&age)
+        });
+        match (&self.warn, young) {
+            (Some(reason), _) => Some(reason.to_string()),
+            (None, Some(day)) => Some(format!("the test is new: of {day}")),
+            (None, None) => None,
+        }
+    }
+
     /// Why the test is not for this distribution, if it is not.
     pub fn excluded_for(&self, distro: &str) -> Option<String> {
         if !self.distros.is_empty() && !listed(&self.distros, distro) {
@@ -412,6 +492,17 @@ impl Test {
         }
         if !self.architectures.is_empty() && !listed(&self.architectures, target.architecture) {
             return Some(format!("is for architecture {} only", self.architectures.join(", ")));
+        }
+        if listed(&self.exclude_architectures, target.architecture) {
+            return Some(format!("is not for architecture {}", target.architecture));
+        }
+        let wished = !self.machine.disks.is_empty() && !target.driver.name.starts_with("qemu");
+        let mut beyond = self.beyond.clone();
+        beyond.extend(wished.then_some("additionalDisks"));
+        beyond.extend(self.tagged(SECURE_BOOT).then_some(SECURE_BOOT));
+        if !beyond.is_empty() {
+            let (what, platform) = (beyond.join(", "), target.driver.name);
+            return Some(format!("asks for {what}, which machines of platform {platform} cannot have here"));
         }
         None
     }
@@ -469,22 +560,93 @@ pub struct Chosen {
     pub left_out: Vec<(Text, String)>,
 }
 
-/// Chooses among all registered tests.
+/// By what tests are chosen, before it is looked at where they can run.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// Patterns of names; none: all.
+    pub patterns: Vec<String>,
+    /// Tags of which a test has one, where any are given.
+    pub tags: Vec<String>,
+    /// Tags that it does not have.
+    pub refused_tags: Vec<String>,
+    /// None that needs the Internet.
+    pub no_net: bool,
+    /// Those that need not run on each platform, too.
+    pub platform_independent: bool,
+}
+
+impl Choice {
+    /// Whether the test is asked for: by its name or a tag; `Some` with the reason if it is left out all the same.
+    ///
+    /// # Errors
+    /// When a pattern is malformed.
+    pub fn wants(&self, test: &Test) -> Result<Option<Result<(), String>>> {
+        let named = !self.patterns.is_empty() && test.matches(&self.patterns)?;
+        let tagged = self.tags.iter().any(|tag| test.tagged(tag));
+        let all = self.patterns.is_empty() && self.tags.is_empty();
+        if !(named || tagged || all) {
+            return Ok(None);
+        }
+        if self.no_net && test.tagged(NEEDS_INTERNET) {
+            return Ok(Some(Err("needs the Internet (--no-net)".to_owned())));
+        }
+        if let Some(tag) = self.refused_tags.iter().find(|tag| test.tagged(tag)) {
+            return Ok(Some(Err(format!("has the tag {tag}"))));
+        }
+        if let Some(tag) = test.required_tag.as_ref().filter(|tag| !self.tags.iter().any(|t| t == *tag)) {
+            return Ok(Some(Err(format!("is run only with --tag {tag}"))));
+        }
+        Ok(Some(Ok(())))
+    }
+
+    /// The patterns that no test's name matches.
+    ///
+    /// # Errors
+    /// When a pattern is malformed.
+    pub fn idle_patterns<'a>(&'a self, tests: &[Arc<Test>]) -> Result<Vec<&'a str>> {
+        let mut idle = Vec::new();
+        for pattern in &self.patterns {
+            let one = std::slice::from_ref(pattern);
+            let mut matched = false;
+            for test in tests {
+                matched |= test.matches(one)?;
+            }
+            if !matched {
+                idle.push(pattern.as_str());
+            }
+        }
+        Ok(idle)
+    }
+}
+
+/// Chooses among tests.
 ///
 /// # Errors
 /// When a pattern is malformed.
-pub fn select(patterns: &[String], target: &Selection<'_>) -> Result<Chosen> {
+pub fn select(tests: &[Arc<Test>], choice: &Choice, target: &Selection<'_>) -> Result<Chosen> {
     let mut chosen = Chosen { tests: Vec::new(), left_out: Vec::new() };
-    for test in all() {
-        if !test.matches(patterns)? {
-            continue;
-        }
-        match test.excluded(patterns.iter().any(|p| *p == test.name), target) {
+    for test in tests {
+        let Some(wanted) = choice.wants(test)? else { continue };
+        let named = choice.patterns.iter().any(|p| *p == test.name);
+        let everywhere = !test.tagged(PLATFORM_INDEPENDENT) || choice.platform_independent;
+        let local = super::external::is_local(target.driver);
+        let once = || {
+            (!everywhere && !local)
+                .then(|| "need not be run on each platform (--run-platform-independent)".to_owned())
+        };
+        match wanted.err().or_else(|| test.excluded(named, target)).or_else(once) {
             None => chosen.tests.push(test.clone()),
             Some(reason) => chosen.left_out.push((test.name.clone(), reason)),
         }
     }
     Ok(chosen)
+}
+
+/// All tests that people may choose from: those of this program and these, in natural order of names.
+pub fn with(external: Vec<Arc<Test>>) -> Vec<Arc<Test>> {
+    let mut tests: Vec<_> = all().cloned().chain(external).collect();
+    tests.sort_by(|a, b| mantle::natural::compare(&a.name, &b.name));
+    tests
 }
 
 /// All tests of this program, made once, in natural order of names.
@@ -511,12 +673,12 @@ pub fn named(name: &str) -> Option<&'static Arc<Test>> {
     registry().iter().find(|t| t.name == name)
 }
 
-/// `did you mean "…"?`, if a word that names no test is like the name of one.
-pub fn did_you_mean(word: &str) -> Option<String> {
-    if word.contains(['*', '?', '[', '\\']) || named(word).is_some() {
+/// `did you mean "…"?`, if a word that names none of these tests is like the name of one.
+pub fn did_you_mean(word: &str, tests: &[Arc<Test>]) -> Option<String> {
+    if word.contains(['*', '?', '[', '\\']) || tests.iter().any(|t| t.name == word) {
         return None;
     }
-    mantle::text::did_you_mean(word, all().map(|t| t.name.as_ref()))
+    mantle::text::did_you_mean(word, tests.iter().map(|t| t.name.as_ref()))
 }
 
 /// What people may want to run, for completions: each test, and `a.b.*` for each beginning that several share.
@@ -656,6 +818,7 @@ mod tests {
             Some(Config::ContainerLinux(_)) => "clc".into(),
             Some(Config::CloudInit(_)) => "cloud-config".into(),
             Some(Config::Script(_)) => "script".into(),
+            Some(Config::Butane(_)) => "butane".into(),
             Some(Config::Empty) => "empty".into(),
             Some(Config::Ignition(text)) => {
                 let tree: serde_json::Value = serde_json::from_str(text).unwrap();

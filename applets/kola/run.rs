@@ -1,16 +1,17 @@
 //! `kola run`: the main job.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::ArgMatches;
+use clap::{ArgMatches, FromArgMatches as _};
 use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
 use mantle::badness;
+use mantle::error::SUCCESS;
 use mantle::harness::{self, Case, Outcome, T};
 use mantle::network::discovery;
 use mantle::platform::deployment::Deployment;
@@ -21,16 +22,65 @@ use mantle::text::chain;
 use semver::Version;
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{Shared, TestCluster};
+use super::choice::{self, Shard};
+use super::cluster::{Shared, TestCluster, blame};
+use super::denylist::{Denylist, Here};
+use super::external;
 use super::flight::{Departures, Flight, both};
 use super::options::Setup;
+use super::order;
 use super::register::{self, Chosen, Config, Flag, Selection, Test};
 
-/// Runs the tests that match the patterns (all without one) and reports.
+/// Options of `kola run` besides those by which tests are chosen.
+#[derive(clap::Args, Debug, Clone)]
+#[group(skip)]
+pub struct Options {
+    #[command(flatten)]
+    choice: choice::Options,
+    /// Run failed tests again, each at most N times, when all have been run [default without N: 1]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "1", default_value = "0", hide_default_value = true)]
+    rerun: u32,
+    /// Run no more than this share of the tests again, in percent; one always may be
+    #[arg(long, value_name = "PERCENT", default_value = "15")]
+    rerun_limit: u32,
+    /// Causes of failures after which a test is run again [default: all]
+    #[arg(long, value_name = "CAUSE", value_delimiter = ',', value_parser = ["error", "panic", "timeout", "lost", "infra"])]
+    rerun_cause: Vec<String>,
+    /// Run each test N times, with its number behind its name
+    #[arg(long, value_name = "N", default_value = "1", hide_default_value = true)]
+    multiply: usize,
+    /// Run one share of the tests: hash:M/N, the share M of N
+    #[arg(long, value_name = "SHARE")]
+    sharding: Option<Shard>,
+    /// Give tests more time than they ask for, in percent
+    #[arg(long, value_name = "PERCENT", default_value = "0", hide_default_value = true)]
+    extend_timeout_percentage: u32,
+    /// End with status 77 if tests failed, but only such whose failures are warnings
+    #[arg(long)]
+    on_warn_failure_exit_77: bool,
+    #[command(flatten)]
+    order: order::Options,
+}
+
+impl Options {
+    fn rerun(&self) -> harness::Rerun {
+        let named = |fault: &harness::Fault| {
+            self.rerun_cause.is_empty() || self.rerun_cause.iter().any(|cause| cause == fault.as_str())
+        };
+        let causes = harness::Fault::REPEATABLE.into_iter().filter(named).collect();
+        harness::Rerun { times: self.rerun, percent: self.rerun_limit, causes }
+    }
+}
+
+/// Exit status where only failures that are warnings occurred, if it is asked for.
+const WARNED: u8 = 77;
+
+/// Runs the tests that match the patterns (all without one) and reports; returns the exit status.
 ///
 /// # Errors
 /// When a test failed, none was selected, or the run could not be made.
-pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<()> {
+pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<u8> {
+    let options = Options::from_arg_matches(matches)?;
     let setup = Setup::read(matches)?;
     // It is written at the end of a run that may be long.
     setup.general.tapfile.as_deref().map(Target::of).transpose()?;
@@ -41,25 +91,36 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
         features: setup.features(),
         torcx: setup.general.torcx_manifest.as_deref().map(super::torcx::read).transpose()?,
         update_payload: setup.general.update_payload.clone(),
+        ..Shared::default()
     };
+    let denylist = options.choice.denylist()?;
+    let (tests, unread) = options.choice.tests(&denylist)?;
     let mut run = Run {
-        patterns: if patterns.is_empty() { vec!["*".to_owned()] } else { patterns },
-        version: setup.facts.as_ref().and_then(|f| Version::parse(&f.version).ok()),
+        choice: options.choice.choice(patterns),
+        tests,
+        unread,
+        denylist,
+        image: setup.facts.as_ref().map(|f| f.version.clone()),
         shared: Arc::new(shared),
+        consoles_warn: false,
+        told: BTreeSet::new(),
+        options,
         setup,
     };
     // Decide before anything is made: most mistakes end here.
+    choice::check_patterns(&run.choice, &run.tests, &run.unread)?;
     let chosen = run.choose()?;
+    let Some(chosen) = run.prepare(chosen).await? else { return Ok(SUCCESS) };
     let out = run.setup.output_dir(context).await?;
     let flight = Arc::new(Flight::new(&run.setup, &out, context).await?);
     let result = run.on_flight(&flight, chosen, &out, &context.cancel).await;
     let properties = write_properties(&out, &run.setup, &flight, context);
     let left = flight.destroy().await;
-    both(result, left)?;
+    let warned = both(result, left)?;
     properties?;
-    let version = run.version.map_or("unknown".to_owned(), |v| v.to_string());
+    let version = run.image.as_deref().unwrap_or("unknown");
     mantle::debug!("kola", "image version {version}");
-    Ok(())
+    Ok(if warned && run.options.on_warn_failure_exit_77 { WARNED } else { SUCCESS })
 }
 
 /// What tells the machine of a test from those of others: userdata and treatment.
@@ -68,64 +129,134 @@ type Kind = (Option<Config>, Vec<Flag>);
 /// One `kola run`: what was asked for, and what is known of the image.
 struct Run {
     setup: Setup,
-    patterns: Vec<String>,
-    /// Of the image, once it is known.
-    version: Option<Version>,
+    options: Options,
+    choice: register::Choice,
+    /// All that there are.
+    tests: Vec<Arc<Test>>,
+    /// Names of external ones that are denied.
+    unread: Vec<String>,
+    denylist: Denylist,
+    /// Version of the image, once it is known.
+    image: Option<String>,
     shared: Arc<Shared>,
+    /// Signs of trouble in consoles and journals are warnings.
+    consoles_warn: bool,
+    /// What people have been told.
+    told: BTreeSet<String>,
 }
 
 impl Run {
-    /// The run proper, between the making and the end of the flight.
+    /// The version of the image, where it is one that can be compared.
+    fn version(&self) -> Option<Version> {
+        self.image.as_deref().and_then(|version| Version::parse(version).ok())
+    }
+
+    /// Says each line once: what is chosen twice, when the version of the image is known, is told once.
+    fn tell(&mut self, lines: Vec<String>, warn: bool) {
+        for line in lines {
+            if self.told.insert(line.clone()) {
+                if warn { mantle::warning!("kola", "{line}") } else { mantle::notice!("kola", "{line}") }
+            }
+        }
+    }
+
+    /// What is to be run of the chosen tests, told to people; `None` if all are denied.
+    async fn prepare(&mut self, chosen: Chosen) -> Result<Option<Vec<Arc<Test>>>> {
+        self.tell(left_out(&chosen), false);
+        let here = Here {
+            platforms: std::iter::once(self.setup.driver.name).chain(self.setup.driver.variant_of).collect(),
+            architecture: &self.shared.architecture,
+            version: self.image.as_deref(),
+            stream: self.options.choice.denylist_stream.as_deref(),
+            today: chrono::Utc::now().date_naive(),
+        };
+        let applied = self.denylist.apply(chosen.tests, &here);
+        self.tell(applied.notices, false);
+        self.tell(applied.warnings, true);
+        self.consoles_warn = applied.consoles_warn;
+        let mut tests = applied.tests;
+        if tests.is_empty() {
+            mantle::notice!("kola", "all tests are denied: nothing to run");
+            return Ok(None);
+        }
+        if let Some(shard) = self.options.sharding {
+            let all = tests.len();
+            tests.retain(|test| shard.has(&test.name));
+            self.tell(vec![format!("{} of {all} tests are in this share", tests.len())], false);
+            if tests.is_empty() {
+                return Ok(None);
+            }
+        }
+        for test in &mut tests {
+            translate(test).await?;
+        }
+        let tests = choice::multiplied(tests, self.options.multiply)?;
+        Ok(Some(external::share(tests, self.setup.target.distribution)))
+    }
+
+    /// The run proper, between the making and the end of the flight; returns whether a tolerated test failed.
     async fn on_flight(
         &mut self,
         flight: &Arc<Flight>,
-        mut chosen: Chosen,
+        mut tests: Vec<Arc<Test>>,
         out: &Path,
         cancel: &CancellationToken,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let bounded = |t: &Test| {
             (t.min_version.is_some() || t.end_version.is_some())
-                && !self.patterns.iter().any(|p| *p == t.name)
+                && !self.choice.patterns.iter().any(|p| *p == t.name)
         };
-        if self.version.is_none() && chosen.tests.iter().any(|t| bounded(t)) {
-            self.version = image_version(flight, out, cancel).await?;
-            chosen = self.choose()?;
+        let asked = tests.iter().any(|t| bounded(t)) || self.denylist.asks_for_version(&tests);
+        if self.image.is_none() && asked {
+            self.image = image_version(flight, out, cancel).await?;
+            let chosen = self.choose()?;
+            match self.prepare(chosen).await? {
+                Some(chosen) => tests = chosen,
+                None => return Ok(false),
+            }
         }
-        tell_left_out(&chosen);
+        let parallel = self.setup.parallel();
+        let mut order = self.options.order.read(self.setup.driver.name);
+        order.sort(&mut tests, parallel);
         let options = harness::Options {
             output_dir: out.to_owned(),
-            parallel: self.setup.parallel(),
+            parallel,
             platform: self.setup.driver.name.to_owned(),
-            version: self.version.as_ref().map(Version::to_string).unwrap_or_default(),
+            version: self.version().as_ref().map(Version::to_string).unwrap_or_default(),
             progress: harness::Progress::detect(),
+            ordered: true,
+            rerun: self.options.rerun(),
         };
-        let kinds = self.kinds(&chosen.tests);
+        let kinds = self.kinds(&tests);
         if self.setup.general.warm {
-            tell_kinds(&kinds, chosen.tests.len());
+            tell_kinds(&kinds, tests.len());
         }
         let case = |test: Arc<Test>| {
             let boots = kinds.get(&self.kind(&test)).is_none_or(|tests| *tests < 2);
-            self.case(test, flight, out, boots)
+            self.case(test, flight, boots)
         };
-        let cases = chosen.tests.into_iter().map(case).collect();
+        let cases = tests.into_iter().map(case).collect();
         let suite = harness::run_then(cases, &options, cancel.clone(), async || flight.end().await).await;
         let copied =
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
         if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {
+            order.learn(summary);
             tell_end(summary, out)?;
             tell_github(summary, &format!("kola on {}", self.setup.driver.name))?;
         }
         let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
         mantle::output::line(format_args!("{verdict}, output in {}", out.display()))?;
-        suite?;
-        copied
+        let warned = suite?.count(Outcome::Warn) > 0;
+        copied?;
+        Ok(warned)
     }
 
     /// What the one machine of a test is made with; `None` if it has several, or makes them itself: those tell each other
     /// apart by more than is renewed when they go on from one state.
     fn kind(&self, test: &Test) -> Option<Kind> {
         let config = test.config(self.setup.target.distribution).map(Cow::into_owned);
-        (test.cluster_size == 1).then(|| (config, test.flags.clone()))
+        let plain = test.machine.is_usual() && !test.skips_base_checks();
+        (test.cluster_size == 1 && plain).then(|| (config, test.flags.clone()))
     }
 
     /// How many of the tests have the same kind of machine.
@@ -138,16 +269,17 @@ impl Run {
     }
 
     /// The harness's view of a test; with `boots`, its machines boot.
-    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, out: &Path, boots: bool) -> Case {
+    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, boots: bool) -> Case {
         let job = Arc::new(Job {
             boots,
             missing: test.missing_features(&self.selection(flight.driver.lacking())),
-            output_dir: out.join(test.name.as_ref()),
             flight: flight.clone(),
             shared: self.shared.clone(),
+            consoles_warn: self.consoles_warn,
             test,
         });
-        let timeout = job.test.timeout.mul_f64(flight.driver.slowness());
+        let more = f64::from(self.options.extend_timeout_percentage) / 100.0;
+        let timeout = job.test.timeout.mul_f64(flight.driver.slowness() * (1.0 + more));
         Case::new(job.test.name.clone(), timeout, move |t| {
             let job = job.clone();
             async move { job.run(t).await }
@@ -159,7 +291,7 @@ impl Run {
             driver: self.setup.driver,
             distribution: self.setup.target.distribution,
             architecture: &self.shared.architecture,
-            version: self.version.clone(),
+            version: self.version(),
             features: &self.shared.features,
             lacking,
         }
@@ -167,21 +299,27 @@ impl Run {
 
     /// The tests for this image.
     fn choose(&self) -> Result<Chosen> {
-        let chosen = register::select(&self.patterns, &self.selection(&[]))?;
-        if !chosen.tests.is_empty() {
+        let chosen = register::select(&self.tests, &self.choice, &self.selection(&[]))?;
+        let denied = |pattern: &String| choice::matches_one(pattern, &self.unread);
+        if !chosen.tests.is_empty() || self.choice.patterns.iter().any(denied) {
             return Ok(chosen);
         }
         let (platform, distribution) = (self.setup.driver.name, self.setup.target.distribution.name);
         let mut report =
             eyre!("harness: no tests to run on platform {platform} for distribution {distribution}");
         if chosen.left_out.is_empty() {
+            let asked: Vec<String> = self
+                .choice
+                .patterns
+                .iter()
+                .cloned()
+                .chain(self.choice.tags.iter().map(|t| format!("tag {t}")))
+                .collect();
             report = report
-                .wrap_err(format!("no test matches {}", self.patterns.join(", ")))
+                .wrap_err(format!("no test matches {}", asked.join(", ")))
                 .suggestion("`kola list` shows all tests; `*` and `?` are wildcards");
         }
-        for text in self.patterns.iter().filter_map(|p| register::did_you_mean(p)) {
-            report = report.suggestion(text);
-        }
+        report = choice::with_guesses(report, &self.choice, &self.tests);
         for (name, reason) in chosen.left_out.iter().take(10) {
             report = report.note(format!("{name} {reason}"));
         }
@@ -197,11 +335,11 @@ struct Job {
     test: Arc<Test>,
     flight: Arc<Flight>,
     shared: Arc<Shared>,
-    output_dir: PathBuf,
     /// What the test needs and does not get here.
     missing: Vec<String>,
     /// No other test has machines of the same kind.
     boots: bool,
+    consoles_warn: bool,
 }
 
 impl Job {
@@ -211,15 +349,20 @@ impl Job {
             return Err(harness::skip(format!("needs {}", self.missing.join(", "))));
         }
         let test = &self.test;
+        if let Some(reason) = test.tolerated() {
+            t.tolerate(reason);
+        }
+        let _ports = self.shared.hold_ports(&test.host_ports).await;
         let departures = Departures {
             no_ssh_key_in_user_data: test.has(Flag::NoSshKeyInUserData),
             no_ssh_key_in_metadata: test.has(Flag::NoSshKeyInMetadata),
             no_enable_selinux: test.has(Flag::NoEnableSelinux),
+            allow_failed_units: test.skips_base_checks(),
             ignored_badness: test.ignored_badness(),
             boots: self.boots,
             ..Departures::default()
         };
-        let deployment = self.flight.new_cluster(self.output_dir.clone(), departures)?;
+        let deployment = self.flight.new_cluster(t.output_dir()?, departures)?;
         t.set_fail_fast(test.fail_fast);
         let cluster = TestCluster::new(t.clone(), deployment.clone(), test.clone(), self.shared.clone());
         let body = {
@@ -237,7 +380,9 @@ impl Job {
             for leftover in &machine.left {
                 t.error(leftover);
             }
-            check_evidence(&t, machine, &test.ignored_badness());
+            if !test.skips_base_checks() {
+                check_evidence(&t, machine, &test.ignored_badness(), self.consoles_warn);
+            }
         }
         Ok(())
     }
@@ -260,8 +405,9 @@ async fn start_machines(cluster: &TestCluster, deployment: &Arc<Deployment>, tes
         user_data = Some(data.subst("$discovery", &url));
     }
     deployment
-        .new_machines(user_data.as_ref(), test.cluster_size)
+        .new_machines(user_data.as_ref(), &test.machine, test.cluster_size)
         .await
+        .map_err(blame)
         .wrap_err("Cluster failed starting machines")?;
     if !test.native.is_empty() {
         let machines = cluster.machines();
@@ -271,7 +417,7 @@ async fn start_machines(cluster: &TestCluster, deployment: &Arc<Deployment>, tes
 }
 
 /// Looks through what a machine said for signs of trouble; finds become failures of the test.
-fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag]) {
+fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag], only_warn: bool) {
     let sources = [
         ("console", badness::Source::Console, &machine.console),
         ("journal", badness::Source::Journal, &machine.journal),
@@ -285,8 +431,8 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag]) {
             }
             let text = format!("Found {finding} on machine {} {name}", machine.id);
             match finding.severity {
-                badness::Severity::Fail => t.error(text),
-                badness::Severity::Warn => t.log(format_args!("warning: {text}")),
+                badness::Severity::Fail if !only_warn => t.error(text),
+                badness::Severity::Fail | badness::Severity::Warn => t.log(format_args!("warning: {text}")),
             }
         }
     }
@@ -306,9 +452,21 @@ fn tell_end(summary: &harness::Summary, out: &Path) -> Result<()> {
         };
         let (name, headline) = (&record.name, record.headline());
         line(format_args!("    {name}{kind}: {headline}"))?;
-        for file in said_by_machines(&out.join(name)) {
-            line(format_args!("        {}", file.display()))?;
+        for run in record.earlier.iter().map(AsRef::as_ref).chain([&**record]) {
+            for file in said_by_machines(&harness::folder_of_attempt(out, name, run.attempt), name) {
+                line(format_args!("        {}", file.display()))?;
+            }
         }
+    }
+    if !summary.not_rerun.is_empty() {
+        let names = summary.not_rerun.join(" ");
+        line(format_args!("Not run again, as --rerun-limit allows no more: {names}"))?;
+    }
+    if !summary.flaky.is_empty() {
+        line("Failed, and passed when run again:")?;
+    }
+    for record in &summary.flaky {
+        line(format_args!("    {}: {}", record.name, record.headline()))?;
     }
     line(format_args!("{summary} in {} s", summary.lasted.as_secs()))?;
     Ok(())
@@ -330,13 +488,15 @@ fn tell_github(summary: &harness::Summary, heading: &str) -> Result<()> {
     add().wrap_err_with(|| format!("cannot add to GITHUB_STEP_SUMMARY, {}", Path::new(&page).display()))
 }
 
-/// The consoles and journals in the folder of a test, as far as there is something in them.
-fn said_by_machines(folder: &Path) -> Vec<PathBuf> {
+/// The consoles and journals in the folder of a test, and what an external one has said, as far as there is something
+/// in them.
+fn said_by_machines(folder: &Path, test: &str) -> Vec<PathBuf> {
     let mut machines: Vec<PathBuf> =
         std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     machines.sort();
     let files = machines.iter().flat_map(|machine| {
-        [mantle::platform::CONSOLE_FILE, mantle::journal::TEXT_FILE].map(|name| machine.join(name))
+        let own = format!("{test}.txt");
+        [mantle::platform::CONSOLE_FILE, mantle::journal::TEXT_FILE, &own].map(|name| machine.join(name))
     });
     files.filter(|file| std::fs::metadata(file).is_ok_and(|m| m.len() > 0)).collect()
 }
@@ -360,22 +520,34 @@ fn tell_kinds(kinds: &HashMap<Option<Kind>, usize>, tests: usize) {
 }
 
 /// One line for each reason, so that nothing is left out in silence.
-fn tell_left_out(chosen: &Chosen) {
+fn left_out(chosen: &Chosen) -> Vec<String> {
     let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, reason) in &chosen.left_out {
         reasons.entry(reason).or_default().push(name);
     }
-    for (reason, names) in reasons {
-        match names.len() {
-            1 => mantle::notice!("kola", "left out {}: it {reason}", names[0]),
-            n => mantle::notice!("kola", "left out {n} tests, as each {reason}: {}", names.join(" ")),
-        }
-    }
+    let line = |(reason, names): (&str, Vec<&str>)| match names.len() {
+        1 => format!("left out {}: it {reason}", names[0]),
+        n => format!("left out {n} tests, as each {reason}: {}", names.join(" ")),
+    };
+    reasons.into_iter().map(line).collect()
+}
+
+/// Makes Ignition of a test's Butane config.
+async fn translate(test: &mut Arc<Test>) -> Result<()> {
+    let Some(config @ Config::Butane(_)) = &test.user_data else { return Ok(()) };
+    let user_data = config.user_data();
+    let strict = test.strict_config;
+    let made = if strict { user_data.translated_strictly().await } else { user_data.translated().await };
+    let made = made.wrap_err_with(|| format!("{} cannot be run: its config.bu", test.name)).suggestion(
+        "install butane (https://coreos.github.io/butane/), or keep what it makes of the config as config.ign beside it",
+    )?;
+    Arc::make_mut(test).user_data = Some(Config::Ignition(made.text().to_owned().into()));
+    Ok(())
 }
 
 /// Asks a machine without userdata for its version: only when nothing else tells it. `None` also when the run is
 /// interrupted meanwhile: no test will start.
-async fn image_version(flight: &Flight, out: &Path, cancel: &CancellationToken) -> Result<Option<Version>> {
+async fn image_version(flight: &Flight, out: &Path, cancel: &CancellationToken) -> Result<Option<String>> {
     mantle::info!("kola", "Creating cluster to check the image's version");
     let cluster = flight.new_cluster(out.join("get_cluster_semver"), Departures::default())?;
     let ask = async {
@@ -391,8 +563,7 @@ async fn image_version(flight: &Flight, out: &Path, cancel: &CancellationToken) 
     cluster.destroy().await;
     let Some(answer) = answer else { return Ok(None) };
     let text = answer.wrap_err("finding out the image's version")?;
-    // A system whose versions are no semantic versions has no bounds.
-    Ok(Version::parse(&text).ok())
+    Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
 fn existing(payload: Option<&Path>) -> Result<()> {

@@ -17,12 +17,24 @@ impl UserData {
     /// # Errors
     /// When the program is not installed, or has something against the config.
     pub async fn translated(self) -> Result<Self, Error> {
+        self.translated_as(&[]).await
+    }
+
+    /// As [`UserData::translated`]; what the program would only warn of is an error, too.
+    ///
+    /// # Errors
+    /// As for [`UserData::translated`], and the above.
+    pub async fn translated_strictly(self) -> Result<Self, Error> {
+        self.translated_as(&["--strict"]).await
+    }
+
+    async fn translated_as(self, words: &[&str]) -> Result<Self, Error> {
         if self.kind != Kind::Butane {
             return Ok(self);
         }
         let program = process::find_program(PROGRAM).ok_or(Error::NoButane)?;
         // No files beside the config: userdata may come from anywhere.
-        let command = Command::new(program).input(self.text.as_bytes());
+        let command = Command::new(program).args(words).input(self.text.as_bytes());
         let made = command.output(LIMIT).await.map_err(Error::Butane)?;
         for line in String::from_utf8_lossy(&made.stderr).lines().filter(|line| !line.trim().is_empty()) {
             warning!(LOG, "Butane config: {line}");

@@ -271,7 +271,7 @@ pub(super) fn check_data_url(url: &str) -> Result<(), &'static str> {
 }
 
 /// Percent-encoded if that stays readable and short, else base64.
-fn data_url(bytes: &[u8]) -> String {
+pub(super) fn data_url(bytes: &[u8]) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:=,@".contains(&byte);
     let escapes = bytes.iter().filter(|byte| !plain(**byte)).count();
     if escapes * 2 > bytes.len() || std::str::from_utf8(bytes).is_err() {

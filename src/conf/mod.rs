@@ -180,6 +180,11 @@ impl UserData {
         Self::new(Kind::ContainerLinuxConfig, text)
     }
 
+    /// A Butane config.
+    pub fn butane(text: impl Into<String>) -> Self {
+        Self::new(Kind::Butane, text)
+    }
+
     /// A MIME message of type `multipart/mixed`, with its headers.
     pub fn multipart(text: impl Into<String>) -> Self {
         Self::new(Kind::Multipart, text)
@@ -259,6 +264,31 @@ impl UserData {
         let keys = self.keys.iter().cloned().chain([key.into()]).collect();
         Self { keys, ..self.clone() }
     }
+}
+
+/// Whether an Ignition config can be part of another one for a system of this version: see [`merged`].
+pub fn can_be_merged(text: &str, version: IgnitionVersion) -> bool {
+    let Ok(root) = serde_json::from_str(text) else { return false };
+    let Ok((found, _)) = ignition::version(&root) else { return false };
+    match version {
+        IgnitionVersion::V2 => found.major == 2,
+        IgnitionVersion::V3 => found.major == 3,
+    }
+}
+
+/// One Ignition config that a system of this version takes for all of these: each is in it as a `data:` URL, once.
+pub fn merged(configs: &[String], version: IgnitionVersion) -> String {
+    let mut seen = std::collections::HashSet::new();
+    let parts: Vec<serde_json::Value> = configs
+        .iter()
+        .filter(|config| seen.insert(config.as_str()))
+        .map(|config| serde_json::json!({ "source": ignition::data_url(config.as_bytes()) }))
+        .collect();
+    let (number, key) = match version {
+        IgnitionVersion::V2 => ("2.0.0", "append"),
+        IgnitionVersion::V3 => ("3.0.0", "merge"),
+    };
+    serde_json::json!({ "ignition": { "version": number, "config": { key: parts } } }).to_string()
 }
 
 fn gunzip(bytes: &[u8]) -> Result<Vec<u8>, Error> {

@@ -263,3 +263,22 @@ fn cut_or_changed_userdata_never_panics() {
         }
     }
 }
+
+#[test]
+fn configs_are_put_into_one_that_reads_each_once() {
+    let configs =
+        [r#"{"ignition":{"version":"3.1.0"}}"#, r#"{"ignition":{"version":"3.0.0"}}"#].map(str::to_owned);
+    let twice = [configs.clone(), configs.clone()].concat();
+    let text = merged(&twice, IgnitionVersion::V3);
+    let root: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(root["ignition"]["config"]["merge"].as_array().unwrap().len(), 2, "{text}");
+    let add = Additions { keys: vec!["ssh-ed25519 AAAA".into()], ..Additions::default() };
+    let conf = render(Some(&UserData::ignition(text)), IgnitionVersion::V3, "", "", &add).unwrap();
+    assert!(conf.text().contains("AAAA"));
+    let old = merged(&[r#"{"ignition":{"version":"2.2.0"}}"#.to_owned()], IgnitionVersion::V2);
+    assert!(old.contains(r#""append""#) && old.contains(r#""2.0.0""#), "{old}");
+    assert!(
+        can_be_merged(&configs[0], IgnitionVersion::V3) && !can_be_merged(&configs[0], IgnitionVersion::V2)
+    );
+    assert!(!can_be_merged("{", IgnitionVersion::V3));
+}

@@ -19,13 +19,14 @@ mod names;
 mod outcome;
 mod panics;
 mod report;
+mod rerun;
 mod slots;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,8 +37,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use outcome::{Fault, Outcome, Panicked, Skip, Stopped, skip};
+pub use outcome::{Fault, Infra, Outcome, Panicked, Skip, Stopped, infra, skip};
 pub use report::{Error as ReportError, Event, Progress, Record, github};
+pub use rerun::Rerun;
 pub use state::T;
 
 use names::Names;
@@ -46,6 +48,7 @@ use report::{Heading, Out, Recorder};
 use slots::{Class, Slots};
 
 /// A top-level test.
+#[derive(Clone)]
 pub struct Case {
     /// Its name, the start of its sub-tests' names.
     pub name: String,
@@ -95,6 +98,10 @@ pub struct Options {
     pub version: String,
     /// Colours and live display.
     pub progress: Progress,
+    /// Keep the order in which the cases are given; else the natural order of their names.
+    pub ordered: bool,
+    /// Which failed tests are run again.
+    pub rerun: Rerun,
 }
 
 /// How many top-level tests ended how.
@@ -106,8 +113,14 @@ pub struct Summary {
     pub interrupted: bool,
     /// The top-level tests that do not let the run succeed, in natural order of their names.
     pub bad: Vec<Arc<Record>>,
-    /// Those that failed at first, in the same order.
+    /// The top-level tests that failed first and passed when they were run again, in natural order of their names.
     pub flaky: Vec<Arc<Record>>,
+    /// Those that were not run again only because as many others had been as may be.
+    pub not_rerun: Vec<String>,
+    /// How many times a test was run again.
+    pub reruns: usize,
+    /// How long each top-level test took that was run to its end.
+    pub times: Vec<(String, Duration)>,
     /// How long the run took.
     pub lasted: Duration,
 }
@@ -174,9 +187,18 @@ impl Suite {
     }
 }
 
-/// Runs the cases in natural order of their names, `options.parallel` at once, and writes `test.tap`,
-/// `reports/report.json` and `reports/junit.xml` (also after each case, so a killed run has them too), at the end
-/// `reports/report.html`. `reports/events.ndjson` grows meanwhile; its schema is beside it.
+/// Where a run of a test has its folder, below the output folder: the first has its name there.
+pub fn folder_of_attempt(output_dir: &Path, name: &str, attempt: u32) -> PathBuf {
+    match attempt {
+        0 => output_dir.join(name),
+        1 => output_dir.join("rerun").join(name),
+        n => output_dir.join(format!("rerun-{n}")).join(name),
+    }
+}
+
+/// Runs the cases in natural order of their names, `options.parallel` at once, those again that [`Rerun`] says, and
+/// writes `test.tap`, `reports/report.json` and `reports/junit.xml` (also after each case, so a killed run has them
+/// too), at the end `reports/report.html`. `reports/events.ndjson` grows meanwhile; its schema is beside it.
 ///
 /// After `cancel` no case starts; running bodies are stopped and reported as interrupted, the others as skipped. The future must be awaited to its end: dropping it aborts the cases with their clean-up.
 ///
@@ -208,7 +230,9 @@ async fn run_to(
     clean_up: impl AsyncFnOnce() -> Vec<String>,
 ) -> Result<Summary, Error> {
     output_dir::ensure(&options.output_dir)?;
-    cases.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
+    if !options.ordered {
+        cases.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
+    }
     let heading = Heading { planned: cases.len(), platform: &options.platform, version: &options.version };
     let suite = Arc::new(Suite {
         recorder: Recorder::new(&options.output_dir, &heading, options.progress, out),
@@ -221,15 +245,29 @@ async fn run_to(
 
     // Should this future be dropped, sub-tests must not go on alone.
     let _stop = suite.cancel.clone().drop_guard();
+    for case in &mut cases {
+        case.name = suite.names().unique(None, &case.name);
+    }
+    pass(&suite, cases.clone(), 0).await;
+    rerun::run(&suite, &cases, &options.rerun).await;
+    let left = clean_up().await;
+    if !left.is_empty() {
+        suite.fail_late();
+        suite.recorder.leave(left);
+    }
+    conclude(&suite, cancel.is_cancelled()).await
+}
+
+/// Runs these cases, for the first time or again.
+async fn pass(suite: &Arc<Suite>, cases: Vec<Case>, attempt: u32) {
     let mut running = JoinSet::new();
     let mut queued = Vec::new();
     for case in cases {
-        let name = suite.names().unique(None, &case.name);
         // Asked for here, so that the order of names is the order of slots.
-        queued.push((T::new(&suite, name), case, suite.slots.request(Class::Test)));
+        queued.push((T::new(suite, case.name.clone(), attempt), case, suite.slots.request(Class::Test)));
     }
     for (t, case, slot) in queued {
-        let suite = Arc::clone(&suite);
+        let suite = Arc::clone(suite);
         running.spawn(async move {
             tokio::select! {
                 biased;
@@ -238,7 +276,8 @@ async fn run_to(
                     // The queue lives in the suite and drops no request.
                     if let Ok(slot) = slot {
                         t.start(slot);
-                        suite.recorder.event(Event::Started { name: t.name().to_owned(), depth: 0 });
+                        let name = t.name().to_owned();
+                        suite.recorder.event(Event::Started { name, depth: 0, attempt });
                     }
                     supervise(&t, case).await;
                 }
@@ -253,12 +292,6 @@ async fn run_to(
             suite.fail_late();
         }
     }
-    let left = clean_up().await;
-    if !left.is_empty() {
-        suite.fail_late();
-        suite.recorder.leave(left);
-    }
-    conclude(&suite, cancel.is_cancelled()).await
 }
 
 /// Runs a case to its end and records its result; its time limit only stops bodies.

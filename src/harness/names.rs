@@ -37,6 +37,11 @@ fn printable(c: char) -> bool {
 pub struct Names(HashMap<String, u32>);
 
 impl Names {
+    /// Gives the names below a test out anew: it is run again.
+    pub fn forget_below(&mut self, parent: &str) {
+        self.0.retain(|name, _| name.strip_prefix(parent).is_none_or(|rest| !rest.starts_with('/')));
+    }
+
     /// The full name of test `name` below `parent`: repeats get `#01`, `#02` …, an empty name `#00`, `#01` …
     pub fn unique(&mut self, parent: Option<&str>, name: &str) -> String {
         let own = rewrite(name);

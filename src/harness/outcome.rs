@@ -15,6 +15,16 @@ pub fn skip(text: impl Into<String>) -> eyre::Report {
     eyre::Report::new(Skip(text.into()))
 }
 
+/// Returned as an error, even deep in a chain, makes the test INFRA: what it runs on failed, not the test; see [`infra`].
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Infra(Box<dyn std::error::Error + Send + Sync>);
+
+/// An error that says that what the current test runs on has failed.
+pub fn infra(error: impl std::error::Error + Send + Sync + 'static) -> eyre::Report {
+    eyre::Report::new(Infra(Box::new(error)))
+}
+
 /// A test's future panicked.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -144,7 +154,7 @@ impl serde::Serialize for Outcome {
 }
 
 /// What kind of failure it was: the `type` of JUnit's `failure` element.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// An error was returned or recorded.
     #[default]
@@ -157,20 +167,26 @@ pub enum Fault {
     Interrupted,
     /// [`Stopped::Lost`].
     Lost,
+    /// [`Infra`].
+    Infra,
 }
 
 impl Fault {
+    /// Those after which a test can be run again.
+    pub const REPEATABLE: [Self; 5] = [Self::Error, Self::Panic, Self::Timeout, Self::Lost, Self::Infra];
+
     pub(super) fn of(report: &eyre::Report) -> Self {
         let find = |e: &(dyn std::error::Error + 'static)| match e.downcast_ref::<Stopped>() {
             Some(Stopped::TimedOut(_)) => Some(Fault::Timeout),
             Some(Stopped::Interrupted) => Some(Fault::Interrupted),
             Some(Stopped::Lost(_)) => Some(Fault::Lost),
+            None if e.is::<Infra>() => Some(Fault::Infra),
             None => e.is::<Panicked>().then_some(Fault::Panic),
         };
         report.chain().find_map(find).unwrap_or_default()
     }
 
-    /// `error`, `panic`, `timeout`, `interrupted` or `lost`.
+    /// `error`, `panic`, `timeout`, `interrupted`, `lost` or `infra`.
     pub fn as_str(self) -> &'static str {
         match self {
             Fault::Error => "error",
@@ -178,6 +194,7 @@ impl Fault {
             Fault::Timeout => "timeout",
             Fault::Interrupted => "interrupted",
             Fault::Lost => "lost",
+            Fault::Infra => "infra",
         }
     }
 }

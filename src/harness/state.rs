@@ -36,6 +36,8 @@ struct Inner {
     parent: Option<T>,
     name: String,
     depth: usize,
+    /// 0 for the first run of the test, 1 when it is run again, and so on.
+    attempt: u32,
     /// Ends with the test, its case's time, or the run.
     token: CancellationToken,
     end: Arc<End>,
@@ -114,6 +116,8 @@ impl Drop for Entered {
 struct State {
     output: String,
     failed: bool,
+    /// A failure does not count.
+    tolerated: bool,
     skipped: bool,
     /// Ended by the interruption of the run, itself or a sub-test.
     interrupted: bool,
@@ -180,7 +184,7 @@ impl Drop for Joining<'_> {
 
 impl T {
     /// A top-level test with this (already unique) name.
-    pub(super) fn new(suite: &Arc<Suite>, name: String) -> Self {
+    pub(super) fn new(suite: &Arc<Suite>, name: String, attempt: u32) -> Self {
         let token = suite.cancel.child_token();
         let end = End {
             token: token.clone(),
@@ -189,13 +193,14 @@ impl T {
             bodies: Mutex::default(),
         };
         let state = State { parallel: true, ..State::default() };
-        Self::make(suite, None, name, token, Arc::new(end), state)
+        Self::make(suite, None, name, attempt, token, Arc::new(end), state)
     }
 
     fn make(
         suite: &Arc<Suite>,
         parent: Option<&T>,
         name: String,
+        attempt: u32,
         token: CancellationToken,
         end: Arc<End>,
         state: State,
@@ -205,6 +210,7 @@ impl T {
             depth: parent.map_or(0, |p| p.0.depth + 1),
             parent: parent.cloned(),
             name,
+            attempt,
             token,
             end,
             state: Mutex::new(state),
@@ -279,6 +285,8 @@ impl T {
     /// The result, from all that is known of the test: the one place that decides it.
     fn outcome(state: &State) -> Outcome {
         match state {
+            State { failed: true, tolerated: true, .. } => Outcome::Warn,
+            State { failed: true, fault: Fault::Infra, .. } => Outcome::Infra,
             State { failed: true, .. } => Outcome::Fail,
             State { interrupted: true, .. } => Outcome::Interrupted,
             State { skipped: true, .. } => Outcome::Skip,
@@ -286,7 +294,13 @@ impl T {
         }
     }
 
-    /// The test's folder, `<output folder>/<full name>`; made when first asked for.
+    /// From now on a failure of the test does not count, for this reason: it is a warning.
+    pub fn tolerate(&self, reason: impl Display) {
+        self.record(None, &format!("a failure is a warning: {reason}"), false);
+        self.lock().tolerated = true;
+    }
+
+    /// The test's folder, of this run of it: see [`super::folder_of_attempt`]; made when first asked for.
     ///
     /// # Errors
     /// When the folder cannot be made, or the name has a part that is no file name (`..`).
@@ -295,7 +309,7 @@ impl T {
             let text = format!("test name {:?} cannot be a folder: it has the part {bad:?}", self.0.name);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let dir = self.0.suite.output_dir.join(&self.0.name);
+        let dir = super::folder_of_attempt(&self.0.suite.output_dir, &self.0.name, self.0.attempt);
         std::fs::create_dir_all(&dir)
             .map_err(|e| io::Error::new(e.kind(), format!("cannot create {}: {e}", dir.display())))?;
         Ok(dir)
@@ -472,10 +486,12 @@ impl T {
         let skipped = state.fail_fast && state.child_failed;
         let own = State { started: Some(Instant::now()), release: Some(release), ..State::default() };
         let token = self.0.token.child_token();
-        let child = Self::make(suite, Some(self), name, token, Arc::clone(&self.0.end), own);
+        let attempt = self.0.attempt;
+        let child = Self::make(suite, Some(self), name, attempt, token, Arc::clone(&self.0.end), own);
         self.0.children.send_modify(|n| *n += 1);
         drop(state);
-        suite.recorder.event(Event::Started { name: child.0.name.clone(), depth: child.0.depth });
+        let (name, depth) = (child.0.name.clone(), child.0.depth);
+        suite.recorder.event(Event::Started { name, depth, attempt });
         if skipped {
             child.skip_because("A previous test has already failed");
         }
@@ -689,6 +705,8 @@ impl T {
             output: std::mem::take(&mut state.output),
             reason: state.reason.take(),
             fault: state.fault,
+            attempt: self.0.attempt,
+            earlier: Vec::new(),
         };
         (record, state.slot.take())
     }

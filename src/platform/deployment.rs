@@ -234,8 +234,8 @@ impl Deployment {
         let request = self.request(user_data, options);
         let woken = state.is_some();
         let machine = match state {
-            Some(state) => self.flight.warm()?.wake(&state, request).await?,
-            None => self.flight.launch(request).await?,
+            Some(state) => self.flight.warm()?.wake(&state, request).await.map_err(Error::of_launch)?,
+            None => self.flight.launch(request).await.map_err(Error::of_launch)?,
         };
         let dir = self.settings.output_dir.join(machine.id());
         match Guest::new(machine.clone(), &dir, self.login(), self.settings.guest.clone()) {
@@ -252,7 +252,7 @@ impl Deployment {
         }
     }
 
-    /// Starts `count` machines at once with the same userdata; on the first error those that came up are
+    /// Starts `count` machines at once with the same userdata and wishes; on the first error those that came up are
     /// destroyed.
     ///
     /// # Errors
@@ -260,9 +260,10 @@ impl Deployment {
     pub async fn new_machines(
         self: &Arc<Self>,
         user_data: Option<&UserData>,
+        options: &MachineOptions,
         count: usize,
     ) -> Result<Vec<Arc<Guest>>> {
-        let starts = (0..count).map(|_| self.new_machine(user_data.cloned(), MachineOptions::default()));
+        let starts = (0..count).map(|_| self.new_machine(user_data.cloned(), options.clone()));
         match futures_util::future::try_join_all(starts).await {
             Ok(guests) => Ok(guests),
             Err(e) => {

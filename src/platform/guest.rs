@@ -554,6 +554,38 @@ its folder: {}",
         }
     }
 
+    /// How often user space was started anew without another boot (`systemctl soft-reboot`), as systemd counts it.
+    ///
+    /// # Errors
+    /// As [`Guest::ssh`].
+    pub async fn soft_reboots(&self) -> std::result::Result<String, ssh::Error> {
+        Ok(self.ssh("systemctl show --value --property=SoftRebootsCount").await?.stdout)
+    }
+
+    /// Waits until the machine is usable again after a soft reboot: systemd counts another number than `before`.
+    ///
+    /// # Errors
+    /// When it does not come back in time, or not whole.
+    pub async fn wait_for_soft_reboot(&self, before: &str) -> Result<()> {
+        let deadline = Instant::now() + self.settings.limits.boot;
+        let counted = async {
+            loop {
+                self.ssh.reset();
+                match tokio::time::timeout(PROBE * self.settings.limits.connect, self.soft_reboots()).await {
+                    Ok(Ok(now)) if !now.is_empty() && now != before => return,
+                    _ => tokio::time::sleep(Duration::from_secs(1)).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = counted => self.bring_up(deadline, None).await,
+            () = tokio::time::sleep_until(deadline.into()) => {
+                let limit = self.settings.limits.boot.as_secs();
+                Err(Error::new(format!("machine {:?} did not reboot softly within {limit} s", self.id())))
+            }
+        }
+    }
+
     /// Closes all connections and lets the machine run on.
     pub async fn leave(&self) {
         self.journal.stop(self.settings.limits.drain).await;

@@ -292,6 +292,12 @@ pub enum Error {
         /// What was asked for.
         what: &'static str,
     },
+    /// A machine could not be made, through no fault of what was ordered.
+    #[error(transparent)]
+    Launch(Box<Error>),
+    /// What was ordered does not go together with the platform.
+    #[error("{0}")]
+    Order(String),
     /// The run was interrupted.
     #[error("interrupted")]
     Cancelled,
@@ -301,6 +307,26 @@ impl Error {
     /// An error with a text of its own.
     pub fn new(text: impl Into<String>) -> Self {
         Self::Message(text.into())
+    }
+
+    /// The same as the failure of a launch, unless what was ordered is to blame.
+    fn of_launch(self) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&self);
+        while let Some(e) = cause {
+            let own = e.downcast_ref::<Self>();
+            let orders =
+                own.is_some_and(|e| matches!(e, Self::Order(_) | Self::Unsupported { .. } | Self::Cancelled));
+            if orders || e.is::<crate::conf::Error>() {
+                return self;
+            }
+            cause = e.source();
+        }
+        Self::Launch(Box::new(self))
+    }
+
+    /// Whether the platform has failed, and not what runs on it.
+    pub fn is_of_platform(&self) -> bool {
+        matches!(self, Self::Launch(_))
     }
 
     /// Whether the call that failed was not executed for sure; `false` where that cannot be told.
@@ -387,6 +413,14 @@ pub struct MachineOptions {
     pub memory_mib: Option<u32>,
     /// Number of virtual CPUs.
     pub cpus: Option<u32>,
+}
+
+impl MachineOptions {
+    /// Whether nothing is wished for.
+    pub fn is_usual(&self) -> bool {
+        let Self { disks, memory_mib, cpus } = self;
+        disks.is_empty() && memory_mib.is_none() && cpus.is_none()
+    }
 }
 
 /// Renders a machine's userdata once its addresses are known.

@@ -106,7 +106,7 @@ fn a_mistyped_subcommand_gets_the_nearest_in_every_applet() {
         (&["kla"][..], "kola"),
         (&["kola", "rn"], "run"),
         (&["kola", "-p", "qemu", "spwan"], "spawn"),
-        (&["kola", "lsit"], "list"),
+        (&["kola", "doctr"], "doctor"),
         (&["cork", "verison"], "version"),
         (&["gangue", "gte"], "get"),
         (&["kolet", "urn"], "run"),

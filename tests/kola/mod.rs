@@ -7,6 +7,7 @@ mod external;
 mod interrupt;
 mod leftovers;
 mod listing;
+mod programs;
 mod results;
 mod updates;
 mod warm;

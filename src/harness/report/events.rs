@@ -26,10 +26,14 @@ enum Line<'a> {
     TestStarted {
         name: &'a str,
         depth: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        again: Option<u32>,
     },
     TestEnded {
         name: &'a str,
         depth: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        again: Option<u32>,
         outcome: Outcome,
         seconds: f64,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,11 +76,15 @@ impl Events {
     /// # Errors
     /// What the file system says.
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        let again = |attempt: u32| (attempt > 0).then_some(attempt);
         self.write(match event {
-            Event::Started { name, depth } => Line::TestStarted { name, depth: *depth },
+            Event::Started { name, depth, attempt } => {
+                Line::TestStarted { name, depth: *depth, again: again(*attempt) }
+            }
             Event::Ended(record) => Line::TestEnded {
                 name: &record.name,
                 depth: record.depth,
+                again: again(record.attempt),
                 outcome: record.outcome,
                 seconds: record.duration.as_secs_f64(),
                 kind: (record.outcome != Outcome::Pass).then(|| record.kind()),

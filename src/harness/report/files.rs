@@ -58,16 +58,26 @@ struct JsonTest<'a> {
     /// Nanoseconds.
     duration: u64,
     output: &'a str,
+    /// Ours: the earlier runs of a test that was run again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<JsonTest<'a>>,
+}
+
+impl<'a> JsonTest<'a> {
+    fn of(record: &'a Record) -> Self {
+        Self {
+            name: &record.name,
+            result: record.outcome,
+            duration: u64::try_from(record.duration.as_nanos()).unwrap_or(u64::MAX),
+            output: &record.output,
+            earlier: record.earlier.iter().map(|run| Self::of(run)).collect(),
+        }
+    }
 }
 
 /// `report.json`: keys and order of upstream, one line.
 pub fn json(snapshot: &Snapshot) -> String {
-    let tests = snapshot.records.iter().map(|r| JsonTest {
-        name: &r.name,
-        result: r.outcome,
-        duration: u64::try_from(r.duration.as_nanos()).unwrap_or(u64::MAX),
-        output: &r.output,
-    });
+    let tests = snapshot.records.iter().map(|r| JsonTest::of(r));
     let report = JsonReport {
         tests: (!snapshot.records.is_empty()).then(|| tests.collect()),
         result: snapshot.result,
@@ -108,19 +118,40 @@ pub fn junit(snapshot: &Snapshot) -> Result<String, SerializeError> {
     })
 }
 
+/// A run of a test besides the one that its case is of.
+fn rerun(record: &Record) -> TestRerun {
+    let kind = match record.outcome.form().junit {
+        JUnit::Error => NonSuccessKind::Error,
+        _ => NonSuccessKind::Failure,
+    };
+    let mut run = TestRerun::new(kind);
+    run.set_type(record.fault.as_str()).set_message(record.reason.clone().unwrap_or_default());
+    if record.attempt > 0 || !record.output.is_empty() {
+        run.set_system_out(record.output.as_str());
+    }
+    run
+}
+
+/// A test that was run again is marked as Maven's Surefire does: one that failed at last has the failure of its first
+/// run, and a `rerunFailure` for each other; one that passed at last a `flakyFailure` for each that went before.
 fn case(record: &Record) -> TestCase {
+    let first: &Record = match record.outcome.form().junit {
+        JUnit::Failure | JUnit::Error => record.earlier.first().map_or(record, |first| first),
+        _ => record,
+    };
     let failed = |kind| {
         let mut status = TestCaseStatus::non_success(kind);
-        status.set_type(record.kind());
+        status.set_type(first.kind());
         status
     };
-    let mut status = match record.outcome.form().junit {
+    let mut status = match first.outcome.form().junit {
         JUnit::Success => TestCaseStatus::success(),
         JUnit::Flaky => {
-            let mut before = TestRerun::new(NonSuccessKind::Failure);
-            before.set_type(record.fault.as_str()).set_message(record.reason.clone().unwrap_or_default());
             let mut status = TestCaseStatus::success();
-            status.add_rerun(before);
+            match &record.earlier[..] {
+                [] => _ = status.add_rerun(rerun(record)),
+                runs => runs.iter().for_each(|run| _ = status.add_rerun(rerun(run))),
+            }
             status
         }
         JUnit::Skipped => {
@@ -133,8 +164,13 @@ fn case(record: &Record) -> TestCase {
         JUnit::Failure => failed(NonSuccessKind::Failure),
         JUnit::Error => failed(NonSuccessKind::Error),
     };
-    if let (false, Some(reason)) = (matches!(status, TestCaseStatus::Success { .. }), &record.reason) {
+    if let (false, Some(reason)) = (matches!(status, TestCaseStatus::Success { .. }), &first.reason) {
         status.set_message(reason.as_str());
+    }
+    if !std::ptr::eq(first, record) {
+        for run in record.earlier.iter().skip(1).map(AsRef::as_ref).chain([record]) {
+            status.add_rerun(rerun(run));
+        }
     }
     let mut case = TestCase::new(record.name.as_str(), status);
     let class = record.name.split('/').next().unwrap_or_default();
@@ -164,6 +200,8 @@ mod tests {
                 output: String::new(),
                 reason: (outcome != Outcome::Pass).then(|| "one #1\nand \x1b[31mtwo\x1b[0m".to_owned()),
                 fault: Fault::Error,
+                attempt: 0,
+                earlier: Vec::new(),
             })
         };
         Snapshot {

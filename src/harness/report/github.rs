@@ -86,6 +86,8 @@ mod tests {
             output: String::new(),
             reason: Some(reason.into()),
             fault: Fault::Timeout,
+            attempt: 0,
+            earlier: Vec::new(),
         })
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Record, Snapshot};
+use crate::harness::folder_of_attempt;
 use crate::harness::outcome::Outcome;
 use crate::text::{percent, strip_escapes};
 
@@ -143,7 +144,7 @@ fn test(record: &Record, start: Option<f64>, subs: &[&Record], folder: &Path, sh
             (cut + to_line..).find(|at| record.output.is_char_boundary(*at)).unwrap_or(record.output.len())
         }
     };
-    let (files, more) = files(folder, &record.name);
+    let (files, more) = files(folder, record);
     Test {
         name: record.name.clone(),
         outcome: record.outcome,
@@ -167,19 +168,30 @@ fn test(record: &Record, start: Option<f64>, subs: &[&Record], folder: &Path, sh
     }
 }
 
-/// The files in a test's folder that have something in them, and how many more there are.
-fn files(folder: &Path, test: &str) -> (Vec<Link>, usize) {
-    let mut found = Vec::new();
-    find(&folder.join(test), LEVELS, &mut found);
-    found.sort_by(|(a, _), (b, _)| crate::natural::compare(&a.to_string_lossy(), &b.to_string_lossy()));
-    let more = found.len().saturating_sub(FILES);
-    let links = found.into_iter().take(FILES).filter_map(|(path, bytes)| {
-        let inner = path.strip_prefix(folder).ok()?;
-        let parts: Vec<String> = inner.iter().map(|part| percent::encode(&part.to_string_lossy())).collect();
-        let name = path.strip_prefix(folder.join(test)).ok()?.to_string_lossy().into_owned();
-        Some(Link { name, href: format!("../{}", parts.join("/")), bytes })
-    });
-    (links.collect(), more)
+/// The files in a test's folders, one for each time that it was run, that have something in them, and how many more
+/// there are.
+fn files(folder: &Path, record: &Record) -> (Vec<Link>, usize) {
+    let mut links = Vec::new();
+    for run in record.earlier.iter().map(AsRef::as_ref).chain([record]) {
+        let own = folder_of_attempt(folder, &run.name, run.attempt);
+        let mut found = Vec::new();
+        find(&own, LEVELS, &mut found);
+        found.sort_by(|(a, _), (b, _)| crate::natural::compare(&a.to_string_lossy(), &b.to_string_lossy()));
+        links.extend(found.into_iter().filter_map(|(path, bytes)| {
+            let inner = path.strip_prefix(folder).ok()?;
+            let parts: Vec<String> =
+                inner.iter().map(|part| percent::encode(&part.to_string_lossy())).collect();
+            let plain = path.strip_prefix(&own).ok()?.to_string_lossy();
+            let name = match run.attempt {
+                0 => plain.into_owned(),
+                n => format!("run {}: {plain}", n + 1),
+            };
+            Some(Link { name, href: format!("../{}", parts.join("/")), bytes })
+        }));
+    }
+    let more = links.len().saturating_sub(FILES);
+    links.truncate(FILES);
+    (links, more)
 }
 
 fn find(folder: &Path, levels: usize, found: &mut Vec<(PathBuf, u64)>) {
@@ -213,6 +225,8 @@ mod tests {
             output: output.into(),
             reason: (outcome != Outcome::Pass).then(|| "</script><b>no\nmore".to_owned()),
             fault: Fault::Error,
+            attempt: 0,
+            earlier: Vec::new(),
         })
     }
 

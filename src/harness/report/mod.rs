@@ -42,6 +42,8 @@ pub enum Event {
         name: String,
         /// As in [`Record::depth`].
         depth: usize,
+        /// As in [`Record::attempt`].
+        attempt: u32,
     },
     /// A test has ended; sub-tests end before their parent.
     Ended(Box<Record>),
@@ -64,6 +66,10 @@ pub struct Record {
     pub reason: Option<String>,
     /// Kind of failure, if it failed.
     pub fault: Fault,
+    /// 0 for the first run of the test, 1 when it was run again, and so on.
+    pub attempt: u32,
+    /// The earlier runs of the test, first to last.
+    pub earlier: Vec<Arc<Record>>,
 }
 
 impl Record {
@@ -84,7 +90,25 @@ impl Record {
     /// The result line and, below, the output.
     pub fn block(&self) -> String {
         let seconds = self.duration.as_secs_f64();
-        format!("--- {}: {} ({seconds:.2}s)\n{}", self.outcome, self.name, self.output)
+        let mut block = format!("--- {}: {} ({seconds:.2}s)\n", self.outcome, self.name);
+        for (n, run) in self.earlier.iter().enumerate() {
+            block.push_str(&format!("        run {}: {}: {}\n", n + 1, run.outcome, run.headline()));
+        }
+        block + &self.output
+    }
+
+    /// As the result of all runs of the test, where this is the last one. It is flaky if it passes at last.
+    fn after(mut self, before: &Arc<Self>) -> Self {
+        self.earlier = before.earlier.iter().cloned().chain([before.clone()]).collect();
+        if self.outcome == Outcome::Pass {
+            self.outcome = Outcome::Flaky;
+            (self.reason, self.fault) = (self.earlier[0].reason.clone(), self.earlier[0].fault);
+        } else if self.outcome == Outcome::Skip {
+            // What could not be run again has failed.
+            self.outcome = before.outcome;
+            (self.reason, self.fault) = (before.reason.clone(), before.fault);
+        }
+        self
     }
 }
 
@@ -105,6 +129,20 @@ struct Snapshot {
     result: &'static str,
     /// What is left of what the tests shared, a line each.
     left: Vec<String>,
+}
+
+impl Snapshot {
+    /// Takes the first such record out.
+    fn take(&mut self, wanted: impl Fn(&Record) -> bool) -> Option<Arc<Record>> {
+        let at = self.records.iter().position(|r| wanted(r))?;
+        self.starts.remove(at);
+        Some(self.records.remove(at))
+    }
+
+    /// Where the record of a test is.
+    fn find(&self, name: &str) -> Option<usize> {
+        self.records.iter().position(|r| r.name == name)
+    }
 }
 
 /// Why results could not be written.
@@ -146,6 +184,8 @@ struct State {
     events: Option<events::Events>,
     /// The first failure to write text or events.
     failure: Option<Error>,
+    /// Tests that are not run again although they failed.
+    not_rerun: Vec<String>,
 }
 
 /// What a run is called in its reports.
@@ -177,7 +217,8 @@ impl Recorder {
             Ok(events) => (Some(events), None),
             Err(e) => (None, Some(e)),
         };
-        let state = State { snapshot, text, bars, running: HashMap::new(), events, failure };
+        let not_rerun = Vec::new();
+        let state = State { snapshot, text, bars, running: HashMap::new(), events, failure, not_rerun };
         Self {
             state: Mutex::new(state),
             writing: Mutex::new(()),
@@ -193,7 +234,23 @@ impl Recorder {
     /// Records a step and shows it.
     pub fn event(&self, event: Event) {
         let mut state = self.lock();
-        let State { snapshot, text, bars, running, events, failure } = &mut *state;
+        let State { snapshot, text, bars, running, events, failure, .. } = &mut *state;
+        let event = match event {
+            Event::Ended(record) if record.attempt > 0 => {
+                let before = snapshot.take(|r| r.name == record.name);
+                let record = match before {
+                    Some(before) => record.after(&before),
+                    None => *record,
+                };
+                if record.depth == 0 && record.outcome.is_good() {
+                    // Failures of sub-tests that were not met again are in the output of their run.
+                    let below = format!("{}/", record.name);
+                    while snapshot.take(|r| !r.outcome.is_good() && r.name.starts_with(&below)).is_some() {}
+                }
+                Event::Ended(Box::new(record))
+            }
+            other => other,
+        };
         if let Some(bars) = bars {
             bars.event(&event);
         }
@@ -240,8 +297,28 @@ impl Recorder {
             interrupted: false,
             bad: chosen(&|outcome| !outcome.is_good()),
             flaky: chosen(&|outcome| outcome == Outcome::Flaky),
+            not_rerun: state.not_rerun.clone(),
+            reruns: top.iter().map(|r| r.earlier.len()).sum(),
+            times: top
+                .iter()
+                .filter(|r| !matches!(r.outcome, Outcome::Skip | Outcome::Interrupted | Outcome::Infra))
+                .map(|r| (r.name.clone(), r.duration))
+                .collect(),
             lasted: self.clock.elapsed(),
         }
+    }
+
+    /// How a top-level test ended the last time, if it did.
+    pub fn last(&self, name: &str) -> Option<(Outcome, Fault)> {
+        let state = self.lock();
+        let at = state.snapshot.find(name)?;
+        let record = &state.snapshot.records[at];
+        Some((record.outcome, record.fault))
+    }
+
+    /// Notes tests that are not run again although they failed.
+    pub fn not_rerun(&self, names: Vec<String>) {
+        self.lock().not_rerun = names;
     }
 
     /// Writes the files of a run that is not over: should the process be killed, they tell what is known, and

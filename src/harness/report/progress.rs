@@ -49,7 +49,10 @@ impl Bars {
 
     pub fn event(&mut self, event: &Event) {
         match event {
-            Event::Started { name, depth: 0 } => {
+            Event::Started { name, depth: 0, attempt } => {
+                if *attempt > 0 {
+                    self.all.inc_length(1);
+                }
                 let line = ProgressBar::new_spinner()
                     .with_style(style("{elapsed:>6} {msg}"))
                     .with_message(name.clone());

@@ -18,6 +18,9 @@ impl Text {
 
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         let text = match event {
+            Event::Started { name, depth: 0, attempt } if *attempt > 0 => {
+                format!("=== RUN   {name} (run {})\n", attempt + 1)
+            }
             Event::Started { name, .. } => format!("=== RUN   {name}\n"),
             Event::Ended(record) if record.depth == 0 => record.block(),
             Event::Ended(_) => return Ok(()),

@@ -131,6 +131,8 @@ async fn reports_that_cannot_be_written_are_errors() {
         platform: "qemu".into(),
         version: String::new(),
         progress: Progress::default(),
+        ordered: false,
+        rerun: Rerun::default(),
     };
     let full: Out = Box::new(|_| Err(std::io::Error::other("disk full")));
     let error =
@@ -153,6 +155,8 @@ async fn live_display_takes_all_events() {
         platform: "qemu".into(),
         version: String::new(),
         progress: Progress { bars: true, color: true },
+        ordered: false,
+        rerun: Rerun::default(),
     };
     let text = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&text);

@@ -2,6 +2,7 @@
 
 mod files;
 mod parallel;
+mod rerun;
 mod results;
 mod stopping;
 
@@ -51,6 +52,10 @@ async fn run_cases(cases: Vec<Case>, parallel: usize) -> Ran {
 }
 
 async fn run_until(cases: Vec<Case>, parallel: usize, cancel: CancellationToken) -> Ran {
+    run_with(cases, parallel, cancel, Rerun::default()).await
+}
+
+async fn run_with(cases: Vec<Case>, parallel: usize, cancel: CancellationToken, rerun: Rerun) -> Ran {
     let dir = tempfile::tempdir().unwrap();
     let text = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&text);
@@ -64,6 +69,8 @@ async fn run_until(cases: Vec<Case>, parallel: usize, cancel: CancellationToken)
         platform: "qemu".into(),
         version: "1.2.3".into(),
         progress: Progress::default(),
+        ordered: false,
+        rerun,
     };
     let result = run_to(cases, &options, cancel, out, async || Vec::new()).await;
     let text = without_line_numbers(std::str::from_utf8(&text.lock().unwrap()).unwrap());

@@ -217,13 +217,14 @@ impl Flight for NspawnFlight {
             (true, _) => {
                 let path = super::keep_user_data(&dir, "ignition.json", conf.text())?;
                 if conf.needs_disks() {
-                    return Err(Error::new(
-                        "the userdata asks for disks or kernel arguments, which a container does not have",
+                    return Err(Error::Order(
+                        "the userdata asks for disks or kernel arguments, which a container does not have"
+                            .into(),
                     ));
                 }
                 Some(path)
             }
-            _ => return Err(Error::new("platform nspawn only supports Ignition or empty configs")),
+            _ => return Err(Error::Order("platform nspawn only supports Ignition or empty configs".into())),
         };
         let namespace = Namespace::new().during(|| "cannot make a container's network")?;
         self.shared

@@ -103,7 +103,9 @@ pub(super) async fn launch(
         (true, _) => Userdata::FwCfg,
         (false, Some(_)) => Userdata::ConfigDrive,
         (false, None) if conf.is_empty() => Userdata::Nothing,
-        (false, None) => return Err(Error::new("unprivileged qemu only supports Ignition or empty configs")),
+        (false, None) => {
+            return Err(Error::Order("unprivileged qemu only supports Ignition or empty configs".into()));
+        }
     };
     let dir = request.output_dir.join(&id);
     std::fs::create_dir(&dir).during(|| format!("cannot make folder {}", dir.display()))?;

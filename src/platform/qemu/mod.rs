@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use self::accel::Decision;
+pub use self::command::MEMORY_MIB;
 use self::command::{Arch, Kernel};
 use self::firmware::Firmware;
 pub use self::image::specialize;

@@ -60,6 +60,10 @@ struct Plan {
     console: String,
     /// What the journal says, in export format.
     journal: String,
+    /// Launching a machine fails where this is part of its folder's path, with the plan's `launch_error`.
+    launch_error_in: Option<String>,
+    /// What answers with a chance are drawn by.
+    seed: u64,
     /// The first answer whose `command` is part of the command wins; before those that every machine knows.
     answers: Vec<Answer>,
 }
@@ -68,6 +72,8 @@ struct Plan {
 #[serde(default, deny_unknown_fields)]
 struct Answer {
     command: String,
+    /// It is given with this probability; 0: always. By the plan's seed and how often it was drawn before.
+    chance: f64,
     /// Only machines after the run's first one answer so.
     of_later: bool,
     stdout: String,
@@ -200,7 +206,9 @@ impl ScriptedFlight {
     /// Begins a script whose console says this.
     async fn begin(&self, request: LaunchRequest, console: &[u8]) -> Result<Arc<dyn Machine>> {
         static COUNT: Mutex<u64> = Mutex::new(0);
-        if let Some(text) = &self.plan.launch_error {
+        let place = request.output_dir.display().to_string();
+        let here = self.plan.launch_error_in.as_ref().is_none_or(|part| place.contains(part));
+        if let Some(text) = self.plan.launch_error.as_ref().filter(|_| here) {
             return Err(Error::new(text.clone()));
         }
         tokio::time::sleep(Duration::from_millis(self.plan.launch_ms)).await;
@@ -350,6 +358,23 @@ impl Guest {
     }
 }
 
+/// The next number, from 0 to 1, for an answer of a plan with this seed: the same in each run.
+fn draw(seed: u64, answer: usize) -> f64 {
+    static DRAWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+    let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if drawn.len() <= answer {
+        drawn.resize(answer + 1, 0);
+    }
+    drawn[answer] += 1;
+    // SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
+    let mut z = [seed, answer as u64, drawn[answer]]
+        .into_iter()
+        .fold(0_u64, |z, part| z.wrapping_add(part).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
 /// What every scripted machine answers unless the plan says otherwise.
 fn usual(command: &str, boot: u32) -> (String, i32) {
     if command.contains("boot_id") {
@@ -373,7 +398,10 @@ impl ssh::Responder for Guest {
         let boot = *self.boots.lock().unwrap_or_else(PoisonError::into_inner);
         let later = !Arc::ptr_eq(&self.life, &self.first);
         let fits = |a: &&Answer| command.contains(&a.command) && (later || !a.of_later);
-        let Some(answer) = self.plan.answers.iter().find(fits) else {
+        let drawn =
+            |(n, a): &(usize, &Answer)| fits(a) && (a.chance == 0.0 || draw(self.plan.seed, *n) < a.chance);
+        let answers = self.plan.answers.iter().enumerate();
+        let Some((_, answer)) = answers.into_iter().find(drawn) else {
             if command.ends_with("sudo reboot") {
                 *self.boots.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 return Err(lost("rebooting"));
