@@ -1,5 +1,6 @@
 //! cork: the manager of the Container Linux SDK.
 
+mod build;
 mod image;
 mod repo;
 mod tarball;
@@ -29,9 +30,32 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: &[sources::FILES],
+        files: &[
+            sources::FILES,
+            &[
+                (
+                    ".repo/manifests, .repo/manifest.xml",
+                    "The manifests of a source tree, and the one that counts.",
+                ),
+                (
+                    ".repo/local_manifest.xml, .repo/local_manifests/*.xml",
+                    "Manifests of yours: what they add, extend and remove.",
+                ),
+                (
+                    "~/.gnupg/pubring.kbx",
+                    "Keys that may sign the tag of the manifests, besides the release keys.",
+                ),
+            ],
+        ],
         environment: &[
-            &[("REPO_ROOT", "The root of the SDK's source tree; an absolute path.")],
+            &[
+                ("REPO_ROOT", "The root of the SDK's source tree; an absolute path."),
+                (
+                    "BUILD_ROOT",
+                    "Where images are built; an absolute path [default: src/build below the source root].",
+                ),
+                ("GNUPGHOME", "The folder of GnuPG's keyring [default: ~/.gnupg]."),
+            ],
             sources::ENVIRONMENT,
             http::ENVIRONMENT,
         ],
@@ -46,6 +70,14 @@ pub const APPLET: Applet = Applet {
                 "Get the images of an LTS stream for two platforms.",
             ),
             ("cork download --sdk-version=3033.0.0", "Get the tarball of an SDK."),
+            (
+                "cork sync --manifest-branch=refs/tags/v3033.0.0 --verify-signature --verify",
+                "Get the sources of a release: its tag is signed by a key that is trusted, the tree is what it says.",
+            ),
+            (
+                "cork build update --private-key=key.pem",
+                "Build the update of the latest image, signed by a key of yours.",
+            ),
         ],
         ..Manual::DEFAULT
     },
@@ -85,9 +117,10 @@ fn command() -> Command {
     };
     Command::new("cork")
         .long_about(
-            "Gets the SDK and images of Container Linux and Flatcar. A file appears only when its signature is right; \
-             an interrupted download resumes where it stopped.",
+            "Gets the SDK, its sources and images of Container Linux and Flatcar. A file appears only when its signature \
+             is right; an interrupted download resumes where it stopped.",
         )
+        .subcommand(build::command())
         .subcommand(
             Command::new("download")
                 .about("Download and verify the SDK tarball")
@@ -181,6 +214,7 @@ fn command() -> Command {
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
+        Some(("build", m)) => build::run(m, &context).await?,
         Some(("download", m)) => tarball::run(m, &context).await?,
         Some(("download-image", m)) => image::run(m, &context).await?,
         Some(("sync", m)) => repo::update(m, args::flag(m, "force-sync"), &context).await?,

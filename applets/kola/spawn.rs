@@ -90,7 +90,7 @@ pub async fn run(matches: &ArgMatches, mut options: Options, context: &Context) 
                     "machines that stay find no update: the Omaha server ends with kola"
                 );
             }
-            Some(updates::build(&setup.target.board, version).await?)
+            Some(updates::build(&setup.target.board, version, &context.cancel).await?)
         }
         None => None,
     };

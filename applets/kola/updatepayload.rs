@@ -46,7 +46,7 @@ pub async fn run(matches: &ArgMatches, options: Options, context: &Context) -> R
         Some(payload) => payload.clone(),
         None => {
             mantle::notice!("kola", "Generating update payload");
-            updates::build(&setup.target.board, "latest").await?
+            updates::build(&setup.target.board, "latest", &context.cancel).await?
         }
     };
     if !payload.is_file() {

@@ -11,6 +11,7 @@ use mantle::platform::guest::Guest;
 use mantle::platform::local::Local;
 use mantle::text::chain;
 use mantle::{omaha, ssh, update};
+use tokio_util::sync::CancellationToken;
 
 use super::options::Setup;
 
@@ -38,11 +39,11 @@ pub fn check_platform(setup: &Setup, what: &str) -> Result<()> {
 ///
 /// # Errors
 /// `Building full update failed: …`.
-pub async fn build(board: &str, version: &str) -> Result<PathBuf> {
+pub async fn build(board: &str, version: &str, cancel: &CancellationToken) -> Result<PathBuf> {
     let made = async {
         let folder = mantle::sdk::image_dir(board, version)?;
-        let make = move || update::full_update(&folder, update::PRIVATE_KEY.as_ref());
-        Ok::<_, color_eyre::Report>(tokio::task::spawn_blocking(make).await??)
+        let (key, generator) = (update::PRIVATE_KEY.as_ref(), update::Generator::find());
+        Ok::<_, color_eyre::Report>(update::full_update(&folder, key, &generator, cancel).await?)
     };
     made.await.wrap_err("Building full update failed").suggestion(
         "this needs an image build of the SDK and its key; `kola updatepayload --payload` takes a payload",

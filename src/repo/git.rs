@@ -252,6 +252,11 @@ impl Repository {
         Ok(self.git.end(self.command(args), &self.name(args)).await?.status.success())
     }
 
+    /// Where git keeps what it knows.
+    pub(super) async fn git_dir(&self) -> Result<PathBuf, Error> {
+        self.line(&["rev-parse", "--absolute-git-dir"]).await.map(PathBuf::from)
+    }
+
     /// The commit that a name means, if it is there.
     pub(super) async fn commit(&self, name: &str) -> Result<Option<String>, Error> {
         let spec = format!("{name}^{{commit}}");

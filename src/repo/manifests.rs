@@ -18,6 +18,9 @@ use crate::target::{Fresh, Target};
 /// What git calls the server of the manifests.
 const REMOTE: &str = "origin";
 
+/// What notes of work at their checkout are under: no project has this path.
+const MARKER: &str = ".repo/manifests";
+
 /// Where the manifests come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
@@ -123,11 +126,9 @@ pub async fn init(
     let dir = root.join(REPO).join(MANIFESTS);
     std::fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
     let repository = git.at(&dir);
-    let is_new = super::sync::prepare(&git, &repository, &notes, MANIFESTS).await?;
-    if is_new {
-        info!(LOG, "fetching the manifests from {}", mask::urls(&origin.url));
-    }
-    notes.begin(MANIFESTS, "")?;
+    info!(LOG, "fetching the manifests from {}", mask::urls(&origin.url));
+    super::sync::prepare(&git, &repository, &notes, MARKER, &[]).await?;
+    notes.begin(MARKER, "")?;
     let work = async {
         let url = format!("remote.{REMOTE}.url");
         repository.run(&["config", "--replace-all", &url, &origin.url]).await?;
@@ -144,12 +145,12 @@ pub async fn init(
                 Error::Branch(format!("{:?} at {} is no commit", origin.branch, mask::urls(&origin.url)))
             })?,
         };
-        notes.begin(MANIFESTS, &commit)?;
+        notes.begin(MARKER, &commit)?;
         super::sync::checkout(&repository, &commit, &[], force).await
     };
     let done = work.await;
     if !matches!(&done, Err(e) if e.is_interruption()) {
-        notes.end(MANIFESTS);
+        notes.end(MARKER);
     }
     done?;
     // Before it counts: it has to be there and make sense.

@@ -4,7 +4,7 @@
 //! where they would be lost the project is left as it is and the sync fails. With [`Options::force`] they give way, and
 //! what was there is kept as a commit below `refs/mantle/rescue/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -167,7 +167,8 @@ impl<'a> Work<'a> {
         let dir = tokio::task::spawn_blocking(move || placed::folder(&root, &path)).await;
         let dir = dir.map_err(|e| Error::Thread(e.to_string()))??;
         let repository = self.git.at(&dir);
-        prepare(self.git, &repository, self.notes, &project.path).await?;
+        let inner = self.inner(&project.path);
+        prepare(self.git, &repository, self.notes, &project.path, &inner).await?;
         self.notes.begin(&project.path, "")?;
         let url = format!("remote.{}.url", project.remote);
         if repository.ask(&["config", "--get", &url]).await?.as_deref() != Some(&project.url) {
@@ -178,7 +179,6 @@ impl<'a> Work<'a> {
         }
         let commit = self.fetch(&repository, project).await?;
         self.notes.begin(&project.path, &commit)?;
-        let inner = self.inner(&project.path);
         checkout(&repository, &commit, &inner, self.force).await?;
         if project.submodules {
             let args = ["submodule", "update", "--init", "--recursive", "--progress"];
@@ -257,30 +257,39 @@ pub(super) fn tracking(reference: &str, remote: &str) -> String {
     }
 }
 
-/// Makes a repository where there is none, and brings one in order whose sync was killed. Returns whether it is new.
+/// Makes a repository where there is none, and brings one in order whose sync was killed. `inner`: the projects inside
+/// of it.
 pub(super) async fn prepare(
     git: &Git,
     repository: &Repository,
     notes: &Notes,
     path: &str,
-) -> Result<bool, Error> {
+    inner: &[String],
+) -> Result<(), Error> {
     let own = repository.dir().join(".git");
     // `repo` makes files or links of that name.
-    let there = own.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) || own.join("HEAD").exists();
-    if !there {
+    let is_ours = own.symlink_metadata().map_or(true, |meta| meta.is_dir());
+    let killed = notes.killed(path);
+    if is_ours && (killed.is_some() || !own.join("HEAD").exists()) {
+        notes.begin(path, killed.as_deref().unwrap_or_default())?;
+        clean(own).await?;
+        // It may have been killed while it was made; there is no harm in that where it was not.
         git.init(repository.dir()).await?;
-        return Ok(true);
+    } else if killed.is_some() {
+        clean(repository.git_dir().await?).await?;
     }
-    if let Some(commit) = notes.killed(path) {
+    if let Some(commit) = killed {
         info!(LOG, "{path}: the last sync was killed here");
-        let git_dir = PathBuf::from(repository.line(&["rev-parse", "--absolute-git-dir"]).await?);
-        let cleaning = tokio::task::spawn_blocking(move || remove_leftovers(&git_dir));
-        cleaning.await.map_err(|e| Error::Thread(e.to_string()))?;
         if is_commit(&commit) && repository.commit(&commit).await?.is_some() {
-            resume(repository, &commit).await?;
+            resume(repository, inner, &commit).await?;
         }
     }
-    Ok(false)
+    Ok(())
+}
+
+async fn clean(git_dir: PathBuf) -> Result<(), Error> {
+    let cleaning = tokio::task::spawn_blocking(move || remove_leftovers(&git_dir));
+    cleaning.await.map_err(|e| Error::Thread(e.to_string()))
 }
 
 /// Removes the lock files and unfinished packs of a git that was killed. Blocks.
@@ -309,13 +318,13 @@ fn remove_leftovers(git_dir: &Path) {
 }
 
 /// Finishes a checkout that was killed: the working tree is part old, part new.
-async fn resume(repository: &Repository, commit: &str) -> Result<(), Error> {
+async fn resume(repository: &Repository, inner: &[String], commit: &str) -> Result<(), Error> {
     let head = repository.commit("HEAD").await?;
     if head.as_deref() == Some(commit) && !is_dirty(repository).await? {
         return Ok(());
     }
     // What is neither may be work that was begun since.
-    rescue(repository, &[], commit).await?;
+    rescue(repository, inner, commit).await?;
     // On a branch, the branch has not moved yet, or has: both are what was wanted.
     match on_branch(repository).await? && head.is_some() {
         true => repository.run(&["reset", "--hard", "-q", commit]).await.map(drop),
@@ -332,9 +341,9 @@ async fn is_dirty(repository: &Repository) -> Result<bool, Error> {
     Ok(repository.ask(&status).await?.is_some())
 }
 
-/// Keeps what is in the working tree as a commit, unless it is what HEAD or `next` have.
+/// Keeps what is in the working tree as a commit, if there is a file that neither HEAD nor `next` have as it is.
 async fn rescue(repository: &Repository, inner: &[String], next: &str) -> Result<(), Error> {
-    let git_dir = PathBuf::from(repository.line(&["rev-parse", "--absolute-git-dir"]).await?);
+    let git_dir = repository.git_dir().await?;
     let index = git_dir.join("mantle-index");
     // The copy knows which files are unchanged.
     if std::fs::copy(git_dir.join("index"), &index).is_err() {
@@ -347,11 +356,13 @@ async fn rescue(repository: &Repository, inner: &[String], next: &str) -> Result
     aside.run(&args).await?;
     let found = aside.line(&["write-tree"]).await?;
     let _ = std::fs::remove_file(&index);
-    for known in ["HEAD", next] {
-        let tree = format!("{known}^{{tree}}");
-        if repository.ask(&["rev-parse", "--quiet", "--verify", &tree]).await?.as_ref() == Some(&found) {
-            return Ok(());
-        }
+    let mut own = differing(repository, next, &found).await?;
+    if repository.commit("HEAD").await?.is_some() {
+        let too = differing(repository, "HEAD", &found).await?;
+        own.retain(|path| too.contains(path));
+    }
+    if own.is_empty() {
+        return Ok(());
     }
     let head = repository.commit("HEAD").await?;
     let text = "The working tree before a sync replaced it";
@@ -366,6 +377,13 @@ async fn rescue(repository: &Repository, inner: &[String], next: &str) -> Result
     repository.run(&["update-ref", &name, &commit]).await?;
     warning!(LOG, "what was changed in {} is kept as {name}", repository.dir().display());
     Ok(())
+}
+
+/// The files that a tree has and another one has not, or not as they are.
+async fn differing(repository: &Repository, from: &str, to: &str) -> Result<BTreeSet<Vec<u8>>, Error> {
+    let names =
+        repository.run(&["diff-tree", "-r", "-z", "--name-only", "--diff-filter=d", from, to]).await?;
+    Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
 /// Checks out a commit: a branch of the user is moved on if it has nothing of its own, anything else is left for the
@@ -383,9 +401,7 @@ pub(super) async fn checkout(
     match head {
         Some(head) if head == commit && !force => {}
         Some(_) if force => {
-            if is_dirty(repository).await? {
-                rescue(repository, inner, commit).await?;
-            }
+            rescue(repository, inner, commit).await?;
             if !is_kept(repository, commit).await? {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 let name = format!("{RESCUE}/{now}-commits");

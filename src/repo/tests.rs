@@ -1,1 +1,102 @@
-//! Trees made of manifests in files.
+//! Manifests in files, and what they mean.
+
+use std::path::Path;
+
+use super::*;
+
+/// A tree with these files of manifests.
+fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join(REPO).join(MANIFESTS)).unwrap();
+    std::fs::create_dir_all(root.path().join(REPO).join("local_manifests")).unwrap();
+    for (name, text) in files {
+        std::fs::write(root.path().join(REPO).join(name), text).unwrap();
+    }
+    root
+}
+
+fn load(root: &Path, which: Which<'_>) -> Tree {
+    Tree::load(root, which, "https://host/group/manifest.git").unwrap()
+}
+
+#[test]
+fn defaults_reach_every_project() {
+    let text = "<manifest>
+      <remote name='one' fetch='..' revision='stable'/><remote name='two' alias='up' fetch='https://two/'/>
+      <default remote='one' revision='usual' sync-c='true' sync-j='7'/>
+      <project name='a'/>
+      <project name='b' path='src/b' remote='two' groups='x,y notdefault' sync-c='0' upstream='up' clone-depth='3'/>
+      <project name='c' revision='ABCDEF0123456789abcdef0123456789abcdef01'><project name='d' path='in'/></project>
+      <extend-project name='a' groups='z' revision='refs/tags/v1'/>
+      <project name='e' revision='refs/pull/1/head'><project name='f'/></project><remove-project name='e'/>
+      <remove-project name='nobody' optional='true'/><project name='e' path='again'/>
+    </manifest>";
+    let root = tree(&[("manifests/m.xml", text)]);
+    let tree = load(root.path(), Which::Named("m.xml"));
+    assert_eq!(tree.jobs, Some(7));
+    let shown: Vec<String> = tree
+        .projects
+        .iter()
+        .map(|p| format!("{} {} {} {} {} {:?}", p.path, p.url, p.remote, p.revision, p.only_branch, p.depth))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "a https://host/a.git one refs/tags/v1 true None",
+            "src/b https://two/b.git up refs/heads/usual false Some(3)",
+            "c https://host/c.git one abcdef0123456789abcdef0123456789abcdef01 true None",
+            "c/in https://host/c/d.git one refs/heads/stable true None",
+            "again https://host/e.git one refs/heads/stable true None",
+        ]
+    );
+    assert_eq!(tree.projects[1].upstream.as_deref(), Some("refs/heads/up"));
+    assert!(tree.projects[0].place.ends_with("m.xml:4"), "{}", tree.projects[0].place);
+    let paths = |groups: &[&str]| {
+        let mut tree = tree.clone();
+        tree.choose(&groups.iter().map(|g| (*g).to_owned()).collect::<Vec<_>>());
+        tree.projects.into_iter().map(|p| p.path).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(paths(&[]), "a c c/in again");
+    assert_eq!(paths(&["all"]), "a src/b c c/in again");
+    assert_eq!(paths(&["x"]), "src/b");
+    assert_eq!(paths(&["-z"]), "c c/in again");
+    assert_eq!(paths(&["default", "y", "-name:c"]), "a src/b c/in again");
+    assert_eq!(paths(&["path:again"]), "again");
+}
+
+#[test]
+fn the_active_manifest_has_the_local_ones() {
+    let main = "<manifest><remote name='r' fetch='.'/><default remote='r' revision='m'/><project name='a'/></manifest>";
+    let root = tree(&[
+        ("manifests/default.xml", main),
+        ("manifest.xml", "<manifest><include name='default.xml'/></manifest>"),
+        ("local_manifest.xml", "<manifest><project name='b'/></manifest>"),
+        ("local_manifests/2.xml", "<manifest><remove-project name='c'/></manifest>"),
+        ("local_manifests/1.xml", "<manifest><project name='c'/></manifest>"),
+        ("local_manifests/note.txt", "no manifest"),
+    ]);
+    let names = |which| load(root.path(), which).projects.into_iter().map(|p| p.name).collect::<Vec<_>>();
+    assert_eq!(names(Which::Active), ["a", "b"]);
+    assert_eq!(names(Which::Named("default.xml")), ["a"]);
+    // An old repo made a link.
+    std::fs::remove_file(root.path().join(".repo/manifest.xml")).unwrap();
+    std::os::unix::fs::symlink("manifests/default.xml", root.path().join(".repo/manifest.xml")).unwrap();
+    assert_eq!(names(Which::Active), ["a", "b"]);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for (text, why) in [
+        ("<manifest><project name='a' revision='x'/></manifest>", "missing required field in manifest"),
+        ("<manifest><remote name='r' fetch='.'/><project name='a' remote='r'/></manifest>", "no revision"),
+        (
+            "<manifest><remote name='r' fetch='relative/x' revision='m'/><project name='a' remote='r'/></manifest>",
+            "is not absolute",
+        ),
+    ] {
+        let root = tree(&[("manifests/m.xml", text)]);
+        let error =
+            Tree::load(root.path(), Which::Named("m.xml"), "https://host/m.git").unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("m.xml:1"), "{error}");
+    }
+}

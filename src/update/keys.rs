@@ -9,6 +9,9 @@ use super::Error;
 /// Where the SDK keeps the private half of the developer key.
 pub const PRIVATE_KEY: &str = "/usr/share/update_engine/update-payload-key.key.pem";
 
+/// Where it keeps the public half.
+pub const PUBLIC_KEY: &str = "/usr/share/update_engine/update-payload-key.pub.pem";
+
 /// The public half of the developer key: payloads of local builds are signed with the other half.
 pub const DEVELOPER_KEY: &str = "-----BEGIN PUBLIC KEY-----
 MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAzFS5uVJ+pgibcFLD3kbY
@@ -46,6 +49,24 @@ impl VerifyingKey {
     /// When it is none.
     pub fn from_pem(pem: &[u8]) -> Result<Self, Error> {
         Ok(Self(PKey::public_key_from_pem(pem)?))
+    }
+
+    /// The key in a PEM file.
+    ///
+    /// # Errors
+    /// [`Error::Key`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Key { path: path.to_owned(), source };
+        let pem = crate::input::read(path).map_err(failed)?;
+        Ok(Self(PKey::public_key_from_pem(&pem).map_err(|e| failed(e.into()))?))
+    }
+
+    /// The public half of a private key.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn of(key: &PKey<Private>) -> Result<Self, Error> {
+        Self::from_pem(&key.public_key_to_pem()?)
     }
 
     /// Whether the signature is of data with this SHA-256.

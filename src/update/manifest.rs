@@ -1,8 +1,6 @@
 //! The messages of a payload: package `chromeos_update_engine`, proto2. Written by hand for prost, since there are six
 //! and they will not change; a `.proto` file would need protoc wherever mantle is built.
 
-use std::fmt::Write as _;
-
 /// What is in a payload and what to do with it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DeltaArchiveManifest {
@@ -144,35 +142,4 @@ pub struct Signature {
     /// The signature.
     #[prost(bytes = "vec", optional, tag = "2")]
     pub data: Option<Vec<u8>>,
-}
-
-impl InstallOperation {
-    /// The operation in the text format of protobuf, a field a line.
-    pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let kind = OperationType::try_from(self.r#type)
-            .map_or_else(|_| self.r#type.to_string(), |t| format!("{t:?}").to_uppercase());
-        let mut field = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{name}: {value}");
-            }
-        };
-        field("type", Some(if kind == "REPLACEBZ" { "REPLACE_BZ".into() } else { kind }));
-        field("data_offset", self.data_offset.map(|n| n.to_string()));
-        field("data_length", self.data_length.map(|n| n.to_string()));
-        let extent = |e: &Extent| {
-            let part = |name: &str, n: Option<u64>| n.map(|n| format!("{name}: {n} ")).unwrap_or_default();
-            format!("{{ {}{}}}", part("start_block", e.start_block), part("num_blocks", e.num_blocks))
-        };
-        for (name, extents) in [("src_extents", &self.src_extents), ("dst_extents", &self.dst_extents)] {
-            // There may be thousands.
-            extents.iter().take(8).for_each(|e| field(name, Some(extent(e))));
-        }
-        field("src_length", self.src_length.map(|n| n.to_string()));
-        field("dst_length", self.dst_length.map(|n| n.to_string()));
-        let hex = |bytes: &Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        field("data_sha256_hash", self.data_sha256_hash.as_ref().map(hex));
-        text
-    }
 }

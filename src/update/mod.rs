@@ -9,6 +9,7 @@
 //!
 //! Differences (MOVE, BSDIFF) are neither made nor applied.
 
+mod dump;
 mod folder;
 mod keys;
 pub mod manifest;
@@ -20,10 +21,15 @@ mod write;
 use std::io;
 use std::path::PathBuf;
 
-pub use folder::full_update;
-pub use keys::{DEVELOPER_KEY, PRIVATE_KEY, VerifyingKey, private_key};
+pub use dump::dump;
+pub use folder::{Generator, full_update};
+pub use keys::{DEVELOPER_KEY, PRIVATE_KEY, PUBLIC_KEY, VerifyingKey, private_key};
 pub use read::{Metadata, Targets, apply, verify};
 pub use write::{Options, Source, generate};
+
+use crate::error::Stop;
+
+const LOG: &str = "update";
 
 /// How a payload begins.
 pub const MAGIC: &[u8; 4] = b"CrAU";
@@ -123,6 +129,12 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The external generator could not be started, or failed.
+    #[error(transparent)]
+    Generator(#[from] crate::process::Error),
+    /// The user interrupted the work.
+    #[error("interrupted")]
+    Interrupted(#[source] Stop),
     /// The description beside a payload.
     #[error(transparent)]
     Description(#[from] crate::omaha::Error),
@@ -135,5 +147,14 @@ impl Error {
     fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::Io { action, source }
+    }
+
+    fn interrupted() -> Self {
+        Self::Interrupted(Stop::Interrupted)
+    }
+
+    /// Whether the user interrupted the work.
+    pub fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted(_))
     }
 }

@@ -85,9 +85,7 @@ pub fn verify(payload: impl Read, key: &VerifyingKey) -> Result<Metadata, Error>
         return Err(Error::TooLong { what: "signatures", length: size });
     }
     let signed = stream.hash.clone().finish();
-    let signatures = stream.exact(size, "signatures")?;
-    let signatures =
-        Signatures::decode(&*signatures).map_err(|source| Error::Message { what: "signatures", source })?;
+    let signatures = decode_signatures(&stream.exact(size, "signatures")?)?;
     let mut by_rule = signatures.signatures.iter().filter(|s| s.version == Some(SIGNATURE_VERSION));
     if !by_rule.any(|s| key.signed(&signed, s.data.as_deref().unwrap_or_default())) {
         return Err(Error::Signature);
@@ -96,6 +94,27 @@ pub fn verify(payload: impl Read, key: &VerifyingKey) -> Result<Metadata, Error>
         0 => Ok(metadata),
         trailing => Err(Error::Trailing(trailing)),
     }
+}
+
+fn decode_signatures(bytes: &[u8]) -> Result<Signatures, Error> {
+    Signatures::decode(bytes).map_err(|source| Error::Message { what: "signatures", source })
+}
+
+/// What a payload says is in it, and its signatures; nothing is verified.
+pub(super) fn contents(mut payload: &File) -> Result<(Metadata, Signatures), Error> {
+    let failed = || Error::io("read the payload");
+    payload.rewind().map_err(failed())?;
+    let mut stream = Stream { inner: BufReader::new(payload), hash: Sha256::new() };
+    let metadata = read_metadata(&mut stream)?;
+    let offset = metadata.manifest.signatures_offset.unwrap_or_default();
+    let size = metadata.manifest.signatures_size.unwrap_or_default();
+    let Some(at) = metadata.size.checked_add(offset).filter(|_| size <= MAX_SIGNATURES) else {
+        return Err(Error::TooLong { what: "signatures", length: size });
+    };
+    payload.seek(SeekFrom::Start(at)).map_err(failed())?;
+    let mut stream = Stream { inner: payload, hash: Sha256::new() };
+    let signatures = decode_signatures(&stream.exact(size, "signatures")?)?;
+    Ok((metadata, signatures))
 }
 
 fn read_metadata(stream: &mut Stream<impl Read>) -> Result<Metadata, Error> {

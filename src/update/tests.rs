@@ -135,7 +135,8 @@ fn images_come_out_as_they_went_in() {
     // The same parts make the same payload.
     assert!(made(&image, Some(&kernel), Options::default()).0 == payload);
 
-    let (plain, manifest) = made(&image, None, Options { compress: false, noop: false });
+    let (plain, manifest) =
+        made(&image, None, Options { compress: false, noop: false, ..Options::default() });
     assert!(manifest.procedures.is_empty() && manifest.noop_operations.is_empty());
     // What any client can do: the data are the image.
     let start = plain.len() - 264 - image.len();
@@ -154,7 +155,8 @@ fn what_is_no_image_is_refused() {
 
 #[test]
 fn manifests_are_encoded_as_upstream_did() {
-    let (payload, _) = made(&[0xff; 4096], None, Options { compress: false, noop: false });
+    let (payload, _) =
+        made(&[0xff; 4096], None, Options { compress: false, noop: false, ..Options::default() });
     let hex: String = payload[..20 + 94].iter().map(|b| format!("{b:02x}")).collect();
     let hash = "f47a8ec3e9aff2318d896942282ad4fe37d6391c82914f54a5da8a37de1300c6";
     let manifest = format!("0a2f0800100018802032040800100142 20{hash}2080202888024a250880201220{hash}");
@@ -346,7 +348,13 @@ fn a_folder_of_the_sdk_gets_its_update_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let pem = path("key.pem");
-    let make = || full_update(folder.path(), &pem).map_err(|e| crate::text::chain(&e));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let make = || {
+        let cancel = Default::default();
+        runtime
+            .block_on(full_update(folder.path(), &pem, &Generator::Builtin, &cancel))
+            .map_err(|e| crate::text::chain(&e))
+    };
     assert!(make().unwrap_err().contains("version.txt"));
     let versions =
         "COREOS_VERSION=1.2.3+x\nCOREOS_VERSION_ID=1.2.3\nCOREOS_BUILD_ID=x\nCOREOS_SDK_VERSION=1.0.0\n";
@@ -378,4 +386,42 @@ fn a_folder_of_the_sdk_gets_its_update_once() {
         .replace("</packages>", "<package name=\"x\" hash=\"\" size=\"0\" required=\"true\"/></packages>");
     std::fs::write(path("coreos_production_update.xml"), two).unwrap();
     assert!(make().unwrap_err().contains("contains 2 packages, expected 1"));
+}
+
+#[test]
+fn dumps_are_in_the_text_format_of_protobuf() {
+    let (payload, manifest) = made(&[0xff; 4096], Some(b"kernel"), Options::default());
+    let mut text = Vec::new();
+    dump(&file(&payload), &verifying(key()), &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.starts_with(
+            "partition_operations {\n  type: REPLACE_BZ\n  data_offset: 0\n  data_length: 45\n  dst_extents {\n    \
+             start_block: 0\n    num_blocks: 1\n  }\n  data_sha256_hash: \""
+        ),
+        "{text}"
+    );
+    assert!(text.contains("procedures {\n  type: KERNEL\n  operations {\n    type: REPLACE\n"), "{text}");
+    assert!(text.contains("\nnoop_operations {\n") && text.contains("start_block: 18446744073709551615\n"));
+    assert!(text.contains("\nsignatures {\n  version: 2\n  data: \""), "{text}");
+    // Of what does not verify only the first part is written.
+    let mut bad = assembled(&manifest, &[0; 51]);
+    let mut text = Vec::new();
+    dump(&file(&bad), &verifying(key()), &mut text).unwrap_err();
+    assert!(
+        text.starts_with(b"partition_operations {")
+            && !String::from_utf8(text).unwrap().contains("\nsignatures {")
+    );
+    bad.truncate(30);
+    assert!(dump(&file(&bad), &verifying(key()), Vec::new()).is_err());
+}
+
+#[test]
+fn work_that_is_not_wanted_any_more_ends() {
+    let options = Options::default();
+    options.cancel.cancel();
+    let (image, mut payload) = (file(&noise(4 * 4096)), Vec::new());
+    let source = Source { partition: &image, kernel: None };
+    assert!(generate(&source, key(), options, &mut payload).unwrap_err().is_interruption());
+    assert!(payload.is_empty());
 }

@@ -1,7 +1,10 @@
-//! `cork download-image` and `cork download` against servers that behave and misbehave.
+//! `cork download-image` and `cork download` against servers that behave and misbehave; the sources of the SDK; update
+//! payloads.
 
 mod image;
+mod repo;
 mod sdk;
+mod update;
 
 use std::path::{Path, PathBuf};
 

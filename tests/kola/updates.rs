@@ -109,7 +109,7 @@ impl Guest {
 /// Writes a payload that the scripts can take apart.
 fn payload(image: &std::fs::File, key: &PKey<Private>, to: &Path) {
     let source = update::Source { partition: image, kernel: None };
-    let options = update::Options { compress: false, noop: true };
+    let options = update::Options { compress: false, ..update::Options::default() };
     update::generate(&source, key, options, std::fs::File::create(to).unwrap()).unwrap();
 }
 
@@ -244,7 +244,9 @@ fn spawned_machines_are_told_of_a_build() {
     // The key of the SDK is not here: an update that was made before needs none.
     let key = guest.folder.path().join("key");
     std::fs::write(&key, guest.key.private_key_to_pem_pkcs8().unwrap()).unwrap();
-    update::full_update(&folder, &key).unwrap();
+    let (builtin, cancel) = (update::Generator::Builtin, Default::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(update::full_update(&folder, &key, &builtin, &cancel)).unwrap();
     env.set("BUILD_ROOT", build);
     let words = ["spawn", "--log-level", "INFO", "-v", "--shell=false", "--omaha-package", "latest"];
     let outcome = kola(&env, &[&words[..], &["--board", "amd64-usr"]].concat(), &guest).expect(0);
