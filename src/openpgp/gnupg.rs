@@ -13,10 +13,12 @@ use sequoia_openpgp::parse::Parse;
 
 use super::keyring::Entry;
 use super::{Error, Keyring, LOG, read_bounded};
-use crate::{debug, folders};
+use crate::{debug, folders, notice};
 
 /// The most bytes of a user's keyring that are read.
 const MAX_SIZE: usize = 64 << 20;
+/// The database of GnuPG's keyboxd, which may take the place of both files since 2.4.
+const KEYBOXD: &str = "public-keys.d/pubring.db";
 /// Bytes before the place of the certificate in a record.
 const RECORD_HEAD: usize = 16;
 /// The type of records that are OpenPGP certificates.
@@ -52,12 +54,10 @@ impl Keyring {
                 }
             }
         }
+        if folder.join(KEYBOXD).exists() {
+            notice!(LOG, "the keys that keyboxd of GnuPG keeps are not read: export those that are needed");
+        }
         Ok(keyring)
-    }
-
-    /// Whether it has no keys.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 

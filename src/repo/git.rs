@@ -175,7 +175,13 @@ async fn more(
 fn complaint(stderr: &[u8]) -> String {
     let text = mask::urls(&String::from_utf8_lossy(stderr));
     let lines: Vec<&str> = text.lines().map(|line| line.rsplit('\r').next().unwrap_or(line).trim()).collect();
-    let told = |line: &&&str| ["fatal:", "error:", "remote: ", "ssh:"].iter().any(|p| line.starts_with(p));
+    let told = |line: &&&str| {
+        let is_progress = || {
+            let remote = line.strip_prefix("remote: ").unwrap_or_default();
+            ["Compressing", "Counting", "Enumerating", "Total"].iter().any(|word| remote.starts_with(word))
+        };
+        ["fatal:", "error:", "remote: ", "ssh:", "! ["].iter().any(|p| line.starts_with(p)) && !is_progress()
+    };
     let mut chosen: Vec<&str> = lines.iter().filter(told).copied().collect();
     if chosen.is_empty() {
         chosen = lines.iter().rev().filter(|line| !line.is_empty()).take(3).copied().collect();

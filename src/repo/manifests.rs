@@ -145,7 +145,7 @@ pub async fn init(
                 Error::Branch(format!("{:?} at {} is no commit", origin.branch, mask::urls(&origin.url)))
             })?,
         };
-        notes.begin(MARKER, &commit)?;
+        super::sync::begin_checkout(&repository, &notes, MARKER, &commit).await?;
         super::sync::checkout(&repository, &commit, &[], force).await
     };
     let done = work.await;

@@ -178,7 +178,7 @@ impl<'a> Work<'a> {
             repository.run(&["config", "--replace-all", &spec, &usual]).await?;
         }
         let commit = self.fetch(&repository, project).await?;
-        self.notes.begin(&project.path, &commit)?;
+        begin_checkout(&repository, self.notes, &project.path, &commit).await?;
         checkout(&repository, &commit, &inner, self.force).await?;
         if project.submodules {
             let args = ["submodule", "update", "--init", "--recursive", "--progress"];
@@ -317,16 +317,37 @@ fn remove_leftovers(git_dir: &Path) {
     }
 }
 
-/// Finishes a checkout that was killed: the working tree is part old, part new.
+/// Notes that a commit is checked out next. Only where no file was changed: what is neither old nor new afterwards comes
+/// from the checkout.
+pub(super) async fn begin_checkout(
+    repository: &Repository,
+    notes: &Notes,
+    path: &str,
+    commit: &str,
+) -> Result<(), Error> {
+    let moves = repository.commit("HEAD").await?.as_deref() != Some(commit);
+    let can_resume = moves && !is_dirty(repository).await?;
+    notes.begin(path, if can_resume { commit } else { "" })
+}
+
+/// Finishes a checkout that was killed: the working tree is part old, part new. One that would not have begun is left.
 async fn resume(repository: &Repository, inner: &[String], commit: &str) -> Result<(), Error> {
     let head = repository.commit("HEAD").await?;
     if head.as_deref() == Some(commit) && !is_dirty(repository).await? {
         return Ok(());
     }
-    // What is neither may be work that was begun since.
+    let branch = head.is_some() && on_branch(repository).await?;
+    let was_allowed = match &head {
+        None => true,
+        Some(head) if branch => repository.test(&["merge-base", "--is-ancestor", head, commit]).await?,
+        Some(_) => is_kept(repository, commit).await?,
+    };
+    if !was_allowed {
+        return Ok(());
+    }
+    // It may be work that was begun since.
     rescue(repository, inner, commit).await?;
-    // On a branch, the branch has not moved yet, or has: both are what was wanted.
-    match on_branch(repository).await? && head.is_some() {
+    match branch {
         true => repository.run(&["reset", "--hard", "-q", commit]).await.map(drop),
         false => repository.run(&["checkout", "--force", "--detach", "--progress", commit]).await.map(drop),
     }
