@@ -100,3 +100,57 @@ fn what_is_missing_is_named() {
         assert!(error.contains(why) && error.contains("m.xml:1"), "{error}");
     }
 }
+
+/// Runs git; false where there is none.
+fn git(dir: &Path, args: &[&str]) -> bool {
+    let mut command = std::process::Command::new("git");
+    command.arg("-C").arg(dir).args(["-c", "user.name=T", "-c", "user.email=t@localhost"]).args(args);
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+#[tokio::test]
+async fn versions_are_read_without_a_tree() {
+    let dir = tempfile::tempdir().unwrap();
+    if !git(dir.path(), &["init", "-q", "-b", "master", "."]) {
+        println!("skipped: git is not installed");
+        return;
+    }
+    let commit = |text: &str| {
+        std::fs::write(dir.path().join("version.txt"), text).unwrap();
+        assert!(git(dir.path(), &["add", "--all"]) && git(dir.path(), &["commit", "-q", "-m", "x"]));
+    };
+    let text = |n: u32| {
+        format!("FLATCAR_VERSION={n}.0.0\nFLATCAR_VERSION_ID={n}.0.0\nFLATCAR_SDK_VERSION={n}.1.0\n")
+    };
+    commit(&text(1));
+    assert!(git(dir.path(), &["tag", "-a", "-m", "x", "v1"]));
+    commit(&text(2));
+    commit(&text(3));
+    let ask = async |branch: &str| {
+        let origin = Origin::new(dir.path().to_str().unwrap(), branch)?;
+        remote_versions(&origin, None, &Default::default()).await
+    };
+    for (branch, version) in
+        [("master", "3.0.0"), ("refs/heads/master", "3.0.0"), ("v1", "1.0.0"), ("refs/tags/v1", "1.0.0")]
+    {
+        let versions = ask(branch).await.unwrap();
+        assert_eq!(versions.version, version, "{branch}");
+        assert_eq!(versions.sdk_version, Some(version.replace(".0.0", ".1.0")), "{branch}");
+    }
+    commit("no version\n");
+    for (branch, why) in [
+        ("master", "Missing COREOS_VERSION_ID"),
+        ("nowhere", "there is no branch or tag \"nowhere\""),
+        ("refs/pull/1/head", "SDK version cannot be detected for \"refs/pull/1/head\""),
+        ("--upload-pack=touch", "no name that git accepts"),
+    ] {
+        let error = crate::text::chain(&ask(branch).await.unwrap_err());
+        assert!(error.contains(why), "{branch}: {error}");
+    }
+    assert!(git(dir.path(), &["rm", "-q", "version.txt"]) && git(dir.path(), &["commit", "-q", "-m", "x"]));
+    assert!(ask("master").await.unwrap_err().to_string().contains("there is no version.txt of master"));
+    let keyring = crate::openpgp::Keyring::default();
+    let origin = Origin::new(dir.path().to_str().unwrap(), "v1").unwrap();
+    let error = remote_versions(&origin, Some(&keyring), &Default::default()).await.unwrap_err();
+    assert!(error.to_string().contains("is not signed"), "{error}");
+}

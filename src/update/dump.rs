@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek as _, Write};
 
 use super::manifest::{
     DeltaArchiveManifest, Extent, InstallInfo, InstallOperation, InstallProcedure, OperationType,
     ProcedureType, Signatures,
 };
-use super::read::{contents, verify};
-use super::{Error, VerifyingKey};
+use super::{Error, VerifyingKey, read};
 
 /// Extents of an operation that messages show; there may be thousands.
 const SHOWN: usize = 8;
@@ -18,18 +17,18 @@ const SHOWN: usize = 8;
 ///
 /// # Errors
 /// When it is no payload, or does not verify; what it says of itself is written nevertheless.
-pub fn dump(payload: &File, key: &VerifyingKey, mut out: impl Write) -> Result<(), Error> {
-    let (metadata, signatures) = contents(payload)?;
-    let failed = || Error::io("write the text");
-    let mut text = Text::new(usize::MAX);
-    text.manifest(&metadata.manifest);
-    out.write_all(text.out.as_bytes()).map_err(failed())?;
-    let mut file = payload;
-    std::io::Seek::rewind(&mut file).map_err(Error::io("read the payload"))?;
-    verify(file, key)?;
-    let mut text = Text::new(usize::MAX);
-    text.signatures(&signatures);
-    out.write_all(text.out.as_bytes()).map_err(failed())
+pub fn dump(mut payload: &File, key: &VerifyingKey, mut out: impl Write) -> Result<(), Error> {
+    let mut put = |fill: &dyn Fn(&mut Text)| {
+        let mut text = Text::new(usize::MAX);
+        fill(&mut text);
+        out.write_all(text.out.as_bytes()).map_err(Error::io("write the text"))
+    };
+    let metadata = read::metadata(payload)?;
+    put(&|text| text.manifest(&metadata.manifest))?;
+    payload.rewind().map_err(Error::io("read the payload"))?;
+    let verified = read::verify(payload, key)?;
+    let signatures = read::signatures(payload, &verified)?;
+    put(&|text| text.signatures(&signatures))
 }
 
 impl InstallOperation {

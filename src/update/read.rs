@@ -100,21 +100,19 @@ fn decode_signatures(bytes: &[u8]) -> Result<Signatures, Error> {
     Signatures::decode(bytes).map_err(|source| Error::Message { what: "signatures", source })
 }
 
-/// What a payload says is in it, and its signatures; nothing is verified.
-pub(super) fn contents(mut payload: &File) -> Result<(Metadata, Signatures), Error> {
-    let failed = || Error::io("read the payload");
-    payload.rewind().map_err(failed())?;
-    let mut stream = Stream { inner: BufReader::new(payload), hash: Sha256::new() };
-    let metadata = read_metadata(&mut stream)?;
+/// What a payload says is in it; nothing is verified.
+pub(super) fn metadata(mut payload: &File) -> Result<Metadata, Error> {
+    payload.rewind().map_err(Error::io("read the payload"))?;
+    read_metadata(&mut Stream { inner: BufReader::new(payload), hash: Sha256::new() })
+}
+
+/// The signatures of a payload that was verified.
+pub(super) fn signatures(mut payload: &File, metadata: &Metadata) -> Result<Signatures, Error> {
     let offset = metadata.manifest.signatures_offset.unwrap_or_default();
     let size = metadata.manifest.signatures_size.unwrap_or_default();
-    let Some(at) = metadata.size.checked_add(offset).filter(|_| size <= MAX_SIGNATURES) else {
-        return Err(Error::TooLong { what: "signatures", length: size });
-    };
-    payload.seek(SeekFrom::Start(at)).map_err(failed())?;
+    payload.seek(SeekFrom::Start(metadata.size + offset)).map_err(Error::io("read the payload"))?;
     let mut stream = Stream { inner: payload, hash: Sha256::new() };
-    let signatures = decode_signatures(&stream.exact(size, "signatures")?)?;
-    Ok((metadata, signatures))
+    decode_signatures(&stream.exact(size, "signatures")?)
 }
 
 fn read_metadata(stream: &mut Stream<impl Read>) -> Result<Metadata, Error> {

@@ -325,7 +325,7 @@ fn every_field_that_is_wrong_is_refused() {
     second(&mut changed).data_offset = Some(1);
     let said = applied(&assembled(&changed, &data)).unwrap_err().to_string();
     assert!(said.contains("\ntype: REPLACE_BZ\ndata_offset: 1\n"), "{said}");
-    assert!(said.contains("dst_extents: { start_block: 0 num_blocks: 2 }\n"), "{said}");
+    assert!(said.contains("dst_extents {\n  start_block: 0\n  num_blocks: 2\n}\n"), "{said}");
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn dumps_are_in_the_text_format_of_protobuf() {
     let text = String::from_utf8(text).unwrap();
     assert!(
         text.starts_with(
-            "partition_operations {\n  type: REPLACE_BZ\n  data_offset: 0\n  data_length: 45\n  dst_extents {\n    \
+            "partition_operations {\n  type: REPLACE_BZ\n  data_offset: 0\n  data_length: 43\n  dst_extents {\n    \
              start_block: 0\n    num_blocks: 1\n  }\n  data_sha256_hash: \""
         ),
         "{text}"
