@@ -5,12 +5,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use ::mantle::applet::Context;
-use ::mantle::args::{self, Choices};
+use ::mantle::args;
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, usage};
 use ::mantle::target::{Fresh, Target};
 use ::mantle::update::{self, Error, Generator, Targets, VerifyingKey};
 use ::mantle::{input, notice, output, sdk};
-use clap::builder::PossibleValue;
 use clap::{Arg, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
@@ -60,9 +59,7 @@ pub fn command() -> Command {
                         .long("generator")
                         .value_name("NAME")
                         .default_value("auto")
-                        .value_parser(Choices(|| {
-                            ["auto", "delta_generator", "builtin"].map(PossibleValue::new).to_vec()
-                        }))
+                        .value_parser(["auto", "delta_generator", "builtin"])
                         .help("What makes the payload"),
                 ),
         )

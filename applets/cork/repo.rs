@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use ::mantle::applet::Context;
-use ::mantle::args::{self, Choices};
+use ::mantle::args;
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, usage};
 use ::mantle::openpgp::{Builtin, Keyring, gnupg};
 use ::mantle::release::Table;
 use ::mantle::release::version::Versions;
 use ::mantle::repo::{self, Error, Options, Origin, Tool, Which};
 use ::mantle::{debug, info, sdk};
-use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
@@ -35,10 +34,11 @@ pub fn options(command: Command) -> Command {
             option("manifest-branch", "NAME")
                 .help("Branch of the manifests, or a tag as refs/tags/NAME [default: the distribution's]"),
         )
+        .arg(option("manifest-name", "FILE").default_value(MANIFEST).help("The manifest in its repository"))
         .arg(
-            option("manifest-name", "FILE").default_value(MANIFEST).help("The manifest in its repository"),
+            option("manifest-groups", "LIST")
+                .help("Groups of projects, comma-separated; -NAME for all but those"),
         )
-        .arg(option("manifest-groups", "LIST").help("Groups of projects, comma-separated; -NAME for all but those"))
         .arg(switch("verify").help("Check the source tree against the manifest"))
         .arg(switch("verify-signature").help("Verify the signature of the manifest's tag"))
         .arg(
@@ -47,22 +47,18 @@ pub fn options(command: Command) -> Command {
                 .value_hint(ValueHint::FilePath)
                 .help("Keys that may sign the tag [default: the release keys and those of GnuPG's keyring]"),
         )
-        .arg(
-            option("jobs", "N")
-                .short('j')
-                .value_parser(clap::value_parser!(u32).range(1..=64))
-                .help("Fetch so many projects at a time [default: the manifest's number, or one for each processor]"),
-        )
+        .arg(option("jobs", "N").short('j').value_parser(clap::value_parser!(u32).range(1..=64)).help(
+            "Fetch so many projects at a time [default: the manifest's number, or one for each processor]",
+        ))
         .arg(
             option("depth", "N")
                 .value_parser(clap::value_parser!(u32).range(1..))
                 .help("Fetch only so many commits of each project [default: all, or what the manifest says]"),
         )
         .arg(
-            option("sync-with", "TOOL")
-                .default_value("auto")
-                .value_parser(Choices(|| ["auto", "repo", "builtin"].map(PossibleValue::new).to_vec()))
-                .help("What fetches the sources: the repo tool, or cork itself; auto takes repo if it is in PATH"),
+            option("sync-with", "TOOL").default_value("auto").value_parser(["auto", "repo", "builtin"]).help(
+                "What fetches the sources: the repo tool, or cork itself; auto takes repo if it is in PATH",
+            ),
         )
 }
 

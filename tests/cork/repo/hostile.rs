@@ -99,6 +99,7 @@ fn manifests_that_would_do_harm_are_refused() {
         &["--manifest-url=ext::touch out"][..],
         &["--manifest-url=--upload-pack=touch out"],
         &["--manifest-branch=--upload-pack=touch"],
+        &["--sync-with=other"],
     ];
     for args in args {
         bench.sync(args).expect(2);
