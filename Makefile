@@ -8,7 +8,7 @@ MANTLE := $(CARGO_TARGET_DIR)/$(TRIPLE)/release/mantle
 STATIC := OPENSSL_STATIC=1 RUSTFLAGS="-C target-feature=+crt-static"
 TESTING := --features test-platform
 
-.PHONY: demo test test-full setup release guest guest-full guest-all generate lint check check-full kola-nspawn kola-qemu \
+.PHONY: demo test test-full setup release guest guest-full guest-all generate lint check check-full cork-sdk kola-nspawn kola-qemu \
 	kola-full test-openstack bench
 
 demo: setup release guest          ## boot a real guest in QEMU and test it
@@ -17,7 +17,7 @@ demo: setup release guest          ## boot a real guest in QEMU and test it
 
 test: setup                        ## everything CI runs
 	+$(MAKE) --jobs=2 guest-full lint   # one waits for packages while the other computes
-	+$(MAKE) check release kola-nspawn kola-qemu
+	+$(MAKE) check release cork-sdk kola-nspawn kola-qemu
 	@echo "all tests passed"
 
 test-full: test guest-all check-full kola-full   ## what takes longer than CI should; a few hours where guests are emulated
@@ -53,6 +53,10 @@ check:                             ## unit and integration tests
 check-full: release guest-all      ## tests that are left out of `check` because they take minutes
 	tests/setup.sh tests/packages-full.txt
 	MANTLE_TEST_KOLET=$(MANTLE) cargo nextest run --locked $(TESTING) --run-ignored ignored-only
+
+cork-sdk: release                  ## the README's walk through an SDK of Debian packages, by a user who is not root
+	MANTLE=$(MANTLE) MANTLE_TEST_SDK=$$(tests/cork/sdk/debian.sh) cargo nextest run --locked $(TESTING) \
+		-E 'test(cork::chroot::the_readme) + test(cork::chroot::from_create)'
 
 kola-nspawn: release guest-full    ## all tests that need no machine of their own, in containers
 	$(MANTLE) kola run --platform nspawn --parallel 2 --output-dir $(CARGO_TARGET_DIR)/_nspawn_temp

@@ -197,6 +197,11 @@ pub fn strings(matches: &ArgMatches, id: &str) -> Vec<String> {
     matches.get_many::<String>(id).into_iter().flatten().filter(|v| !v.is_empty()).cloned().collect()
 }
 
+/// All values of an argument, the empty ones too: words of a command line.
+pub fn words(matches: &ArgMatches, id: &str) -> Vec<String> {
+    matches.get_many::<String>(id).into_iter().flatten().cloned().collect()
+}
+
 /// Reads any text, and tells help and completions what it may be.
 ///
 /// Texts that are none of these are refused by who uses them, who also knows why.

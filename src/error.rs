@@ -4,13 +4,12 @@
 //! another. Suggestions are color-eyre sections: `.suggestion("pass --user or create the file")`.
 
 use color_eyre::config::{HookBuilder, Theme};
-use color_eyre::eyre::Report;
 use color_eyre::owo_colors::Style;
 
 use crate::text::did_you_mean;
 
 pub use color_eyre::Section;
-pub use color_eyre::eyre::{Result, WrapErr, bail, ensure, eyre};
+pub use color_eyre::eyre::{Report, Result, WrapErr, bail, ensure, eyre};
 
 /// Exit status of a success.
 pub const SUCCESS: u8 = 0;

@@ -16,7 +16,7 @@
 //! | `ledger` | the record of what must be removed should this process die |
 //! | `process` | children that cannot outlive us |
 //! | `download` | fetches files: resumed, verified while they stream, renamed when right |
-//! | `sdk` | where things lie in the Container Linux SDK |
+//! | `sdk` | where things lie in the Container Linux SDK; its chroot |
 //! | `repo` | the sources of the SDK: manifests, signed tags, trees of git repositories |
 //! | `release` | what is released where: the channel table, index plans, version files |
 //! | `bucket` | trees of stored objects: copies between buckets, index pages |
@@ -29,6 +29,7 @@
 //! | `secret` | values that must not be shown |
 //! | `glob`, `natural`, `text` | patterns, the order in which people expect names, words for people and for URLs |
 //! | `folders`, `input`, `target` | where a user's files are; what of them may be read; how outputs land without harm to what is there |
+//! | `multicall` | functions that need a process of their own |
 //! | `log`, `output`, `shutdown` | messages, data, signals |
 
 pub mod applet;
@@ -51,6 +52,7 @@ pub mod input;
 pub mod journal;
 pub mod ledger;
 pub mod log;
+pub mod multicall;
 pub mod natural;
 pub mod network;
 pub mod omaha;

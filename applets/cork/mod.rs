@@ -1,8 +1,10 @@
 //! cork: the manager of the Container Linux SDK.
 
 mod build;
+mod chroot;
 mod image;
 mod repo;
+mod setup;
 mod tarball;
 
 use std::collections::BTreeSet;
@@ -22,6 +24,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 
 use crate::downloads;
+
+/// What cork does in processes of their own.
+pub use ::mantle::sdk::chroot::request::ENTRIES;
 
 /// The applet's record.
 pub const APPLET: Applet = Applet {
@@ -54,7 +59,16 @@ pub const APPLET: Applet = Applet {
                     "BUILD_ROOT",
                     "Where images are built; an absolute path [default: src/build below the source root].",
                 ),
-                ("GNUPGHOME", "The folder of GnuPG's keyring [default: ~/.gnupg]."),
+                (
+                    "GNUPGHOME",
+                    "The folder of GnuPG's keyring, and of its agent, which can be used in the chroot [default: ~/.gnupg].",
+                ),
+                (
+                    "EMAIL, GIT_*, USE, FEATURES, http_proxy and their like",
+                    "Kept in the chroot, as its /etc/sudoers.d/90_env_keep says; EMAIL is made of your name and this \
+                     machine's if it is not set.",
+                ),
+                ("SSH_AUTH_SOCK", "The SSH agent that can be used in the chroot."),
             ],
             sources::ENVIRONMENT,
             http::ENVIRONMENT,
@@ -69,6 +83,9 @@ pub const APPLET: Applet = Applet {
                 "cork download-image --platform=qemu_uefi,gce --root=lts-2024 --board=arm64 --cache-dir=images",
                 "Get the images of an LTS stream for two platforms.",
             ),
+            ("cork create", "Make a chroot of the SDK that the manifests want, and get the sources."),
+            ("cork enter -- ./build_packages", "Run a command in it, from src/scripts."),
+            ("cork update -- --jobs=4", "Update sources and SDK; update_chroot gets --jobs=4."),
             ("cork download --sdk-version=3033.0.0", "Get the tarball of an SDK."),
             (
                 "cork sync --manifest-branch=refs/tags/v3033.0.0 --verify-signature --verify",
@@ -101,28 +118,44 @@ fn known(of: fn(&Downloads) -> Vec<String>) -> Vec<PossibleValue> {
     names.into_iter().map(PossibleValue::new).collect()
 }
 
+/// `--distro`.
+fn distro() -> Arg {
+    Arg::new("distro")
+        .long("distro")
+        .value_name("NAME")
+        .env("MANTLE_DISTRO")
+        .value_parser(Choices(distributions))
+        .help("Distribution [default: what the other options tell, else flatcar]")
+}
+
 fn command() -> Command {
     let option = |id: &'static str, value: &'static str| Arg::new(id).long(id).value_name(value);
     let file = |id: &'static str| {
         option(id, "FILE").value_parser(args::path_parser()).value_hint(ValueHint::FilePath)
-    };
-    let distro = || {
-        option("distro", "NAME")
-            .env("MANTLE_DISTRO")
-            .value_parser(Choices(distributions))
-            .help("Distribution [default: what the other options tell, else flatcar]")
     };
     let json_key = || {
         file("json-key").help("Use the service account with this key, in Google's JSON form, for gs:// URLs")
     };
     Command::new("cork")
         .long_about(
-            "Gets the SDK, its sources and images of Container Linux and Flatcar. A file appears only when its signature \
-             is right; an interrupted download resumes where it stopped.",
+            "Makes, enters and updates the SDK of Container Linux and Flatcar and its sources, builds updates, and gets images. A file appears only when \
+             its signature is right, a chroot only when it is complete; an interrupted download resumes where it stopped.",
+        )
+        .subcommand(chroot::create_command())
+        .subcommand(chroot::enter_command())
+        .subcommand(chroot::delete_command())
+        .subcommand(chroot::update_command())
+        .subcommand(
+            Command::new("setup")
+                .about("Let this machine run arm64 programs, as builds for arm64 do")
+                .long_about(
+                    "Write /etc/binfmt.d/qemu-aarch64.conf, unless it is there. Needs root. It counts from the next boot \
+                     on, or when systemd-binfmt is restarted.",
+                ),
         )
         .subcommand(build::command())
         .subcommand(
-            Command::new("download")
+            tarball::options(Command::new("download"))
                 .about("Download and verify the SDK tarball")
                 .long_about(
                     "Download the SDK's tarball into .cache/sdks below the root of the source tree. A tarball that is \
@@ -130,15 +163,7 @@ fn command() -> Command {
                      replaced.\n\n\
                      The servers of Container Linux are gone; with --distro=cl, pass --sdk-url with a mirror.",
                 )
-                .arg(option("sdk-version", "VERSION").help("SDK version"))
-                .arg(downloads::verify_key())
-                .arg(json_key())
-                .arg(distro())
-                .arg(
-                    option("sdk-url", "URL")
-                        .value_hint(ValueHint::Url)
-                        .help("Folder that has the tarballs, as ARCH/VERSION/NAME [default: the distribution's]"),
-                ),
+                .arg(option("sdk-version", "VERSION").help("SDK version")),
         )
         .subcommand(
             Command::new("download-image")
@@ -215,6 +240,11 @@ fn command() -> Command {
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
         Some(("build", m)) => build::run(m, &context).await?,
+        Some(("create", m)) => return chroot::create(m, &context).await,
+        Some(("enter", m)) => return chroot::enter(m),
+        Some(("delete", m)) => chroot::delete(m, &context).await?,
+        Some(("update", m)) => return chroot::update(m, &context).await,
+        Some(("setup", _)) => setup::run()?,
         Some(("download", m)) => tarball::run(m, &context).await?,
         Some(("download-image", m)) => image::run(m, &context).await?,
         Some(("sync", m)) => repo::update(m, args::flag(m, "force-sync"), &context).await?,

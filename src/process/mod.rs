@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::sync::mpsc as std_mpsc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
@@ -89,6 +89,7 @@ pub struct Command {
     namespaces: Vec<Arc<OwnedFd>>,
     fds: Vec<(OwnedFd, RawFd)>,
     survive: bool,
+    foreground: bool,
 }
 
 impl Command {
@@ -97,7 +98,15 @@ impl Command {
         let mut inner = std::process::Command::new(program.as_ref());
         inner.stdin(Stdio::null());
         let program = program.as_ref().to_owned();
-        Self { program, inner, input: None, namespaces: Vec::new(), fds: Vec::new(), survive: false }
+        Self {
+            program,
+            inner,
+            input: None,
+            namespaces: Vec::new(),
+            fds: Vec::new(),
+            survive: false,
+            foreground: false,
+        }
     }
 
     /// Appends an argument.
@@ -173,6 +182,13 @@ impl Command {
         self
     }
 
+    /// Leaves the child in this process's group: it may read from the terminal, and gets what is typed there, signals
+    /// included.
+    pub fn in_foreground(mut self) -> Self {
+        self.foreground = true;
+        self
+    }
+
     /// The words of the command line, for messages.
     pub fn words(&self) -> Vec<String> {
         std::iter::once(self.program.as_os_str())
@@ -188,7 +204,7 @@ impl Command {
     pub async fn spawn(mut self) -> Result<Proc, Error> {
         let program = self.program.to_string_lossy().into_owned();
         self.prepare();
-        let survive = self.survive;
+        let (survive, foreground) = (self.survive, self.foreground);
         let mut inner = tokio::process::Command::from(self.inner);
         inner.kill_on_drop(!survive);
         // The descriptors must stay open until the child has its copies.
@@ -205,7 +221,7 @@ impl Command {
             Err(_) => Err(io::Error::other("the spawner thread ended")),
         };
         let child = spawned.map_err(|source| Error::Spawn { program: program.clone(), source })?;
-        Ok(Proc::own(program, child, survive))
+        Ok(Proc::own(program, child, survive, foreground))
     }
 
     /// Runs the program to its end, at most for `limit`, and collects what it writes.
@@ -254,7 +270,9 @@ impl Command {
     #[expect(unsafe_code, reason = "setns, dup2 and prctl must run between fork and exec")]
     fn prepare(&mut self) {
         use std::os::unix::process::CommandExt;
-        self.inner.process_group(0);
+        if !self.foreground {
+            self.inner.process_group(0);
+        }
         let namespaces: Vec<RawFd> = self.namespaces.iter().map(|fd| fd.as_raw_fd()).collect();
         let mut fds: Vec<(RawFd, RawFd)> =
             self.fds.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
@@ -286,6 +304,23 @@ impl Command {
         // SAFETY: `setup` makes only async-signal-safe calls and allocates nothing on its good path.
         unsafe { self.inner.pre_exec(setup) };
     }
+}
+
+/// Has the kernel kill a child with SIGKILL when the thread that makes it ends: for processes that have one thread.
+#[expect(unsafe_code, reason = "prctl must run between fork and exec")]
+pub fn tie(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let parent = nix::unistd::getpid();
+    let setup = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // 0 is a parent outside of a new namespace of processes.
+        match nix::unistd::getppid() {
+            there if there == parent || there.as_raw() == 0 => Ok(()),
+            _ => Err(io::ErrorKind::BrokenPipe.into()), // it ended before it could be watched
+        }
+    };
+    // SAFETY: it makes two system calls, which are async-signal-safe, and allocates nothing.
+    unsafe { command.pre_exec(setup) };
 }
 
 async fn collect(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
@@ -326,21 +361,25 @@ pub struct Proc {
 }
 
 impl Proc {
-    fn own(program: String, mut child: Child, survive: bool) -> Self {
+    fn own(program: String, mut child: Child, survive: bool, foreground: bool) -> Self {
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).unwrap_or(0);
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (signals, mut wanted) = mpsc::unbounded_channel();
         let (publish, status) = watch::channel(None);
+        let pass_on = move |signal| {
+            let pid = Pid::from_raw(pid);
+            let _ = if foreground { kill(pid, signal) } else { killpg(pid, signal) };
+        };
         // The one place that reaps: signals pass through it, so none can reach a stranger with a reused pid.
         tokio::spawn(async move {
             let ended = loop {
                 tokio::select! {
                     ended = child.wait() => break ended,
                     signal = wanted.recv() => match signal {
-                        Some(signal) => drop(killpg(Pid::from_raw(pid), signal)),
+                        Some(signal) => pass_on(signal),
                         None if survive => return std::mem::forget(child),
                         None => {
-                            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+                            pass_on(Signal::SIGKILL);
                             break child.wait().await;
                         }
                     },

@@ -1,6 +1,7 @@
 //! `cork download-image` and `cork download` against servers that behave and misbehave; the sources of the SDK; update
 //! payloads.
 
+mod chroot;
 mod image;
 mod repo;
 mod sdk;

@@ -8,7 +8,7 @@ use crate::support::server::Fault;
 use crate::support::{Outcome, snapshot};
 
 /// The architecture in the names of tarballs.
-fn arch() -> &'static str {
+pub(super) fn arch() -> &'static str {
     mantle::sdk::portage_architecture().unwrap()
 }
 

@@ -1,5 +1,7 @@
 //! Where things lie in the Container Linux SDK: source root, build root, board, images.
 
+pub mod chroot;
+
 use std::path::{Path, PathBuf};
 
 use crate::release::version::Versions;
