@@ -71,12 +71,10 @@ fn is_empty(path: &Path) -> bool {
     path.as_os_str().is_empty()
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !value
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
