@@ -207,6 +207,8 @@ impl Place {
     }
 }
 
+// The futures of whole steps are boxed here and below: nested, they are more than the compiler lays out.
+
 /// `cork create`.
 pub async fn create(matches: &ArgMatches, context: &Context) -> Result<u8> {
     let version = match text(matches, "sdk-version") {
@@ -219,13 +221,13 @@ pub async fn create(matches: &ArgMatches, context: &Context) -> Result<u8> {
             _ => sdk_version(remote_versions(matches, context).await?)?,
         },
     };
-    unpack(matches, &version, args::flag(matches, "replace"), context).await?;
-    repo::update(matches, false, context).await?;
+    Box::pin(unpack(matches, &version, args::flag(matches, "replace"), context)).await?;
+    Box::pin(repo::update(matches, false, context)).await?;
     Ok(SUCCESS)
 }
 
 async fn remote_versions(matches: &ArgMatches, context: &Context) -> Result<Versions> {
-    match repo::remote_versions(matches, context).await {
+    match Box::pin(repo::remote_versions(matches, context)).await {
         Err(e) if !is_interruption(&e) => Err(e.wrap_err("Reading from remote repo failed")),
         other => other,
     }
@@ -254,7 +256,7 @@ async fn unpack(matches: &ArgMatches, version: &str, replace: bool, context: &Co
         std::fs::create_dir_all(parent).wrap_err_with(|| format!("cannot make {}", parent.display()))?;
     }
     root.warm_up().await?;
-    let tarball = root.kept_warm(tarball::get(matches, version, context)).await;
+    let tarball = root.kept_warm(Box::pin(tarball::get(matches, version, context))).await;
     let tarball = match tarball {
         Err(e) if is_interruption(&e) => return Err(e),
         tarball => tarball.wrap_err("Download failed")?,
@@ -352,12 +354,12 @@ pub async fn update(matches: &ArgMatches, context: &Context) -> Result<u8> {
     match installed(&place)? {
         None => {
             ensure_creation(matches, &place)?;
-            unpack(matches, &sdk, false, context).await?;
+            Box::pin(unpack(matches, &sdk, false, context)).await?;
         }
         Some(installed) if new.cmp_precedence(&installed).is_lt() => {
             notice!("cork", "Downgrade from {installed} to {new} required!");
             if by_new {
-                unpack(matches, &sdk, true, context).await?;
+                Box::pin(unpack(matches, &sdk, true, context)).await?;
             } else if !in_place {
                 return Err(eyre!("Refusing to downgrade.").suggestion(
                     "pass --downgrade-replace for a new chroot, or --downgrade-in-place to keep this one",
@@ -366,7 +368,7 @@ pub async fn update(matches: &ArgMatches, context: &Context) -> Result<u8> {
         }
         Some(_) => {}
     }
-    repo::update(matches, args::flag(matches, "force-sync"), context).await?;
+    Box::pin(repo::update(matches, args::flag(matches, "force-sync"), context)).await?;
     let mut command = vec![format!("{SOURCE}/{UPDATE}")];
     command.extend(args::words(matches, "command"));
     let (root, request) = entering(&place, matches, &command)?;
