@@ -147,7 +147,7 @@ pub fn update_command() -> Command {
 }
 
 fn command_argument(name: &'static str, help: &'static str) -> Arg {
-    Arg::new("command").value_name(name).num_args(0..).value_hint(ValueHint::CommandWithArguments).help(help)
+    Arg::new("command").value_name(name).num_args(0..).help(help)
 }
 
 /// Which chroot, of whom.

@@ -21,7 +21,7 @@ add() {
 	done
 }
 programs="bash cat chmod chown cp cut date env false getent gpasswd grep groupadd head hostname id ln ls mkdir mktemp mv
-	printenv readlink rm sed sh sleep stat stty sudo touch true tty uname useradd wc"
+	printenv readlink rm sed sh sleep stat stty sudo tee touch true tty uname useradd wc"
 for program in $programs; do
 	add "$(type -P "$program")"
 done
