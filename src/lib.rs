@@ -7,6 +7,7 @@
 //! | `applet`, `args`, `complete`, `config`, `error` | what all command lines share: dispatch, options, completion, configuration files, failures |
 //! | `platform` | machines: drivers (one folder each) behind the traits `Flight` and `Machine`, and the registry |
 //! | `cloud` | clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over |
+//! | `publish` | releases as plans: looked at, rehearsed, carried out, gone on with |
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
@@ -62,6 +63,7 @@ pub mod platform;
 pub mod poll;
 pub mod process;
 pub mod progress;
+pub mod publish;
 pub mod release;
 pub mod repo;
 pub mod sdk;

@@ -77,6 +77,7 @@ async fn make(
         index_html,
         force: false,
         dry_run,
+        expected: Vec::new(),
     };
     let done = bucket::index(storage, &at, &options, &context.cancel).await?;
     info!("plume", "{at}: {done}{}", if dry_run { " (dry run: nothing was changed)" } else { "" });

@@ -1,6 +1,7 @@
 //! plume: publishes releases.
 
 mod index;
+mod release;
 
 use std::collections::BTreeSet;
 
@@ -8,10 +9,11 @@ use ::mantle::applet::{Applet, Context, Manual};
 use ::mantle::args::{self, Choices};
 use ::mantle::bucket::Style;
 use ::mantle::cloud::google::sources;
+use ::mantle::cloud::{aws, azure};
 use ::mantle::error::{EXIT_STATUS, Result, SUCCESS, Section as _, WrapErr as _, usage};
 use ::mantle::http;
 use ::mantle::output;
-use ::mantle::release::{self, Distribution, Error, Table};
+use ::mantle::release::{CHANNELS, Distribution, Error, Table};
 use ::mantle::text::did_you_mean;
 use clap::builder::PossibleValue;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
@@ -24,17 +26,42 @@ pub const APPLET: Applet = Applet {
     command,
     run: |matches, context| Box::pin(run(matches, context)),
     manual: Manual {
-        files: &[sources::FILES],
+        files: &[
+            sources::FILES,
+            aws::FILES,
+            azure::classic::FILES,
+            &[
+                (
+                    "$XDG_STATE_HOME/mantle/plume",
+                    "Records of releases: which steps were done, and what came of them; ~/.local/state if the variable \
+                     is not set.",
+                ),
+                (
+                    ".cache/images/CHANNEL/BOARD/VERSION below the SDK's root",
+                    "Images that were fetched and verified, unpacked; they can be deleted.",
+                ),
+            ],
+        ],
         environment: &[
             &[
                 ("REPO_ROOT", "The root of the SDK's source tree; an absolute path."),
                 ("USER", "What $USER means in the channel table; else the system's name for the user."),
             ],
             sources::ENVIRONMENT,
+            aws::ENVIRONMENT,
+            azure::storage::ENVIRONMENT,
             http::ENVIRONMENT,
         ],
         exit_status: EXIT_STATUS,
         examples: &[
+            (
+                "plume plan --channel=alpha --board=amd64-usr --version=2345.0.0",
+                "Look at what a release would change in all clouds and buckets, and what would be in its way.",
+            ),
+            (
+                "plume pre-release --channel=alpha --board=amd64-usr --version=2345.0.0 && plume release --channel=alpha --board=amd64-usr --version=2345.0.0",
+                "Release a build: upload and make its images, then publish them; repeat the command if it is interrupted.",
+            ),
             (
                 "plume index --channel=stable --version=2345.3.0 --dry-run",
                 "Show which index pages of the stable channel's buckets would be written for a version.",
@@ -57,6 +84,13 @@ fn distributions() -> Vec<PossibleValue> {
 }
 
 /// The channels of the built-in table.
+fn channels() -> Vec<PossibleValue> {
+    let mut names = channels_or_all();
+    names.retain(|name| name.get_name() != "all");
+    names
+}
+
+/// The same, and the word for all of them.
 fn channels_or_all() -> Vec<PossibleValue> {
     let table = Table::builtin().ok();
     let channels = table.iter().flat_map(Table::distributions).flat_map(|(_, d)| d.channels.keys().cloned());
@@ -126,12 +160,16 @@ fn command() -> Command {
                 .about("Print the channel table")
                 .long_about("Print the channel table, the built-in one or that of --channels, after checking it."),
         )
+        .subcommands(release::commands())
 }
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
         Some(("index", m)) => index::run(m, &context).await?,
-        Some(("channels", m)) => channels(m)?,
+        Some(("channels", m)) => print_table(m)?,
+        Some(("plan", m)) => release::plan(m, &context).await?,
+        Some(("pre-release", m)) => release::before(m, &context).await?,
+        Some(("release", m)) => release::release(m, &context).await?,
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("plume has no such command")),
     }
@@ -175,13 +213,13 @@ fn explain(error: Error) -> Report {
 }
 
 /// `plume channels`.
-fn channels(matches: &ArgMatches) -> Result<()> {
+fn print_table(matches: &ArgMatches) -> Result<()> {
     table(matches)?;
     let text = match crate::downloads::path(matches, "channels") {
         Some(path) => {
             ::mantle::input::read(&path).wrap_err_with(|| format!("cannot read {}", path.display()))?
         }
-        None => release::CHANNELS.into(),
+        None => CHANNELS.into(),
     };
     Ok(output::write(&text)?)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
 
-use super::Error;
+use super::{Error, Expected};
 use crate::cloud::google::storage::{Attributes, Fingerprint, Location, Object, OnlyIf, Storage};
 
 /// An object, as far as jobs need it; there may be many.
@@ -95,6 +95,15 @@ impl Listing {
         };
         let Object { name, size, generation, metageneration, crc32c, time_created: time, .. } = object;
         self.insert(&name, Entry { size, generation, metageneration, crc32c, time, attributes });
+    }
+
+    /// Adds or replaces an object that is not there yet.
+    pub fn expect(&mut self, object: &Expected) {
+        let Expected { name, fingerprint, attributes } = object;
+        let (generation, metageneration, time) = (0, 0, None);
+        let (size, crc32c) = (fingerprint.size, Some(fingerprint.crc32c));
+        let attributes = Arc::new(attributes.clone());
+        self.insert(name, Entry { size, generation, metageneration, crc32c, time, attributes });
     }
 
     /// Adds or replaces an entry.

@@ -49,6 +49,19 @@ pub struct IndexOptions {
     pub force: bool,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// With a dry run: folders that will be there when it comes to it.
+    pub expected: Vec<String>,
+}
+
+/// An object that somebody is about to store in the source.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Its name.
+    pub name: String,
+    /// Its content.
+    pub fingerprint: storage::Fingerprint,
+    /// Its attributes.
+    pub attributes: storage::Attributes,
 }
 
 /// What a sync job does.
@@ -66,6 +79,8 @@ pub struct SyncOptions {
     pub allow_mass_delete: bool,
     /// Go on even if there is nothing in the source.
     pub allow_empty_source: bool,
+    /// With a dry run: objects that will be in the source when it comes to it.
+    pub expected: Vec<Expected>,
     /// Then write pages at the destination.
     pub index: Option<IndexOptions>,
 }
@@ -188,11 +203,29 @@ pub async fn index(
             // In quotation marks: whoever typed a wrong name should see it, with the blanks at its end.
             notice!("bucket", "Pages of {at:?} that are not to be will be deleted");
         }
-        let listing = Listing::fetch(storage, at, options.recursive).await?;
+        let mut listing = Listing::fetch(storage, at, options.recursive).await?;
+        if options.dry_run {
+            options.expected.iter().for_each(|prefix| listing.add_prefix(prefix));
+        }
         let mut summary = Summary::default();
         index::run(storage, at, &listing, options, &mut summary).await?;
         Ok(summary)
     };
+    cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
+}
+
+/// Whether [`sync`] would be refused for what it would delete, or for want of a source. Nothing is changed.
+///
+/// # Errors
+/// The refusal; [`Error::List`].
+pub async fn check(
+    storage: &Storage,
+    source: &Location,
+    destination: &Location,
+    options: &SyncOptions,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    let work = sync::check(storage, source, destination, options);
     cancel.run_until_cancelled(work).await.unwrap_or(Err(Error::Interrupted))
 }
 

@@ -26,10 +26,13 @@ pub async fn run(
         return Err(Error::Overlap { source_at: source.to_string(), at: destination.to_string() });
     }
     let deep = options.recursive || options.index.as_ref().is_some_and(|i| i.recursive);
-    let (from, mut to) = futures_util::try_join!(
+    let (mut from, mut to) = futures_util::try_join!(
         Listing::fetch(storage, source, options.recursive),
         Listing::fetch(storage, destination, deep)
     )?;
+    if options.dry_run {
+        options.expected.iter().for_each(|object| from.expect(object));
+    }
     let plan = Plan::new(&from, source, &mut to, destination, options);
     for (name, entry) in &plan.left_out {
         let kind = entry.attributes.content_type.as_deref().unwrap_or("unknown");
@@ -87,6 +90,21 @@ pub async fn run(
         to.remove(name);
     }
     Ok(to)
+}
+
+/// The refusal that [`run`] would meet.
+pub async fn check(
+    storage: &Storage,
+    source: &Location,
+    destination: &Location,
+    options: &SyncOptions,
+) -> Result<(), Error> {
+    let (from, mut to) = futures_util::try_join!(
+        Listing::fetch(storage, source, options.recursive),
+        Listing::fetch(storage, destination, options.recursive)
+    )?;
+    let plan = Plan::new(&from, source, &mut to, destination, options);
+    plan.refusal(&from, source, destination, options).map_or(Ok(()), Err)
 }
 
 /// What is to be done.

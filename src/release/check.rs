@@ -108,6 +108,7 @@ fn gce(gce: &Gce, channel: &Channel) -> Verdict {
         text(field, value)?;
     }
     gce.licenses.iter().try_for_each(|l| text("gce.licenses", l))?;
+    gce.protected.iter().try_for_each(|name| text("gce.protected", name))?;
     component("gce.image", &gce.image)?;
     component("gce.publish", &gce.publish)?;
     suffixes("gce.board-suffixes", &gce.board_suffixes, channel)
@@ -117,6 +118,11 @@ fn azure(azure: &Azure) -> Verdict {
     component("azure.image", &azure.image)?;
     text("azure.account", &azure.account)?;
     text("azure.container", &azure.container)?;
+    component("azure.blob", &azure.blob)?;
+    placeholders("azure.blob", &azure.blob, &["channel", "arch", "version"])?;
+    if !azure.blob.contains("{version}") || !azure.blob.ends_with(".vhd") {
+        return wrong("azure.blob", "it lacks {version}, or does not end with .vhd");
+    }
     azure.resource_group.as_ref().map_or(Ok(()), |g| text("azure.resource-group", g))?;
     let Some(classic) = &azure.classic else { return Ok(()) };
     for (field, value) in [

@@ -78,7 +78,10 @@ impl Distribution {
             version: version.into(),
             source: without_slash(fill(&source, &values)),
             gce: gce.filter(|_| cloud),
-            azure: azure.filter(|_| cloud),
+            azure: azure.filter(|_| cloud).map(|azure| {
+                let blob = [("channel", channel), ("arch", architecture(board)), ("version", version)];
+                Azure { blob: fill(&azure.blob, &blob), ..azure }
+            }),
             aws: aws.filter(|_| cloud),
             destinations,
         })

@@ -118,6 +118,12 @@ pub struct Gce {
     pub publish: String,
     /// How many deprecated images are kept.
     pub keep: u32,
+    /// Images that are never deleted, however old.
+    #[serde(default)]
+    pub protected: Vec<String>,
+    /// Whether a release lets everybody use the image; else that is left as the project has it.
+    #[serde(default)]
+    pub public: bool,
     /// Whether the images' names end in the date of their publication.
     #[serde(default = "yes")]
     pub dated: bool,
@@ -139,6 +145,8 @@ pub struct Azure {
     pub resource_group: Option<String>,
     /// The container for the blobs.
     pub container: String,
+    /// Name of the blob, with `{channel}`, `{arch}` and `{version}` to be filled in.
+    pub blob: String,
     /// What the retired service management API made of the blobs.
     #[serde(default)]
     pub classic: Option<ClassicAzure>,
@@ -228,6 +236,10 @@ pub struct AwsPartition {
     pub launch_permissions: Vec<String>,
     /// All regions to publish in.
     pub regions: Vec<String>,
+    /// How many public images the account may have in a region, if that is known: a release that would have more is
+    /// refused before it begins.
+    #[serde(default)]
+    pub public_images: Option<usize>,
 }
 
 /// A bucket that the public reads.

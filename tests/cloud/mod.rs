@@ -3,10 +3,10 @@
 //! A folder a cloud: what is particular to its requests (`mod.rs`), machines behind its interface (`double.rs`),
 //! and kola and ore against that (`kola.rs`, `ore`). What must hold of kola in each of them is in `matrix.rs`.
 
-mod aws;
-mod azure;
+pub mod aws;
+pub mod azure;
 mod digitalocean;
-mod gce;
+pub mod gce;
 mod matrix;
 mod openstack;
 mod packet;

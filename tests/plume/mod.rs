@@ -1,3 +1,6 @@
-//! `plume index` and the channel table.
+//! plume on local stores and clouds.
 
 mod index;
+mod killed;
+mod release;
+mod world;

@@ -549,12 +549,41 @@ def control(path, body):
     crowd {region, like, count, tags}: so many machines like that one, each with these tags, {n} in them counted.
     keys {count, name}: so many key pairs, {n} in their name counted.
     census {region}: everything there is, as {kind: {id: state or name}}.
+    encrypt {region}: new snapshots of the region are encrypted from now on.
+    published {region}: its images as others see them, by name, the number of snapshots, what is left in buckets.
     block {region, snapshot, index}: SHA-256 of a block that was put, null if none was.
     pid: the number of this process.
     """
     with LOCK:
         if path == "pid":
             return os.getpid()
+        if path == "encrypt":
+            ec2_backends[ACCOUNT][body["region"]].ebs_encryption_by_default = True
+            return {}
+        if path == "published":
+            backend = ec2_backends[ACCOUNT][body["region"]]
+            images = {}
+            for ami in backend.amis.values():
+                snapshot = ami.ebs_snapshot
+                images.setdefault(ami.name, []).append(
+                    {
+                        "id": ami.id,
+                        "state": ami.state,
+                        "description": ami.description,
+                        "architecture": ami.architecture,
+                        "public": ami.is_public and "all" in snapshot.create_volume_permission_groups,
+                        "users": sorted(p["UserId"] for p in ami.launch_permissions if "UserId" in p),
+                        "tags": {t["key"]: t["value"] for t in ami.get_tags()},
+                        "snapshot_tags": {t["key"]: t["value"] for t in snapshot.get_tags()},
+                    }
+                )
+            buckets = s3_backends[ACCOUNT]["aws"].buckets.values()
+            return {
+                "images": images,
+                "snapshots": len(backend.snapshots),
+                "objects": sorted(key for b in buckets for key in b.keys),
+                "uploads": sum(len(b.multiparts) for b in buckets),
+            }
         if path == "machine":
             instance = ec2_backends[ACCOUNT][body["region"]].get_instance(body["id"])
             if "failed" in body:

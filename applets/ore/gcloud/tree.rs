@@ -74,6 +74,7 @@ impl Verb for Index {
             index_html: true,
             force: self.force,
             dry_run: self.shared.dry_run,
+            expected: Vec::new(),
         };
         let storage = account.storage()?;
         for at in &places {
@@ -140,6 +141,7 @@ impl Verb for Sync {
             force: self.force,
             dry_run: self.shared.dry_run,
             allow_mass_delete: self.allow_mass_delete,
+            expected: Vec::new(),
             allow_empty_source: self.allow_empty_source,
             index: Some(IndexOptions {
                 title: self.shared.html_title,
@@ -150,6 +152,7 @@ impl Verb for Sync {
                 index_html: self.index_html,
                 force: self.force,
                 dry_run: self.shared.dry_run,
+                expected: Vec::new(),
             }),
         };
         let storage = account.storage()?;

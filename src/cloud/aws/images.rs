@@ -59,6 +59,8 @@ pub struct Order<'a> {
     pub snapshot: &'a str,
     /// Size of the first disk.
     pub size_gib: i64,
+    /// What the machines are: `x86_64` or `arm64`.
+    pub architecture: &'a str,
 }
 
 impl Order<'_> {
@@ -79,7 +81,7 @@ impl Order<'_> {
         let common = RegisterImage {
             name: self.name.into(),
             description: Some(self.description.to_owned()).filter(|d| !d.is_empty()),
-            architecture: "x86_64".into(),
+            architecture: self.architecture.into(),
             root_device: device('a'),
             disks,
             ..RegisterImage::default()
@@ -156,6 +158,19 @@ pub async fn find(api: &Api, name: &str) -> Result<Option<Image>> {
 /// The snapshot of an image's first disk that has one.
 pub fn first_snapshot(image: &Image) -> Option<&str> {
     image.mappings.iter().find_map(|m| m.snapshot.as_deref())
+}
+
+/// Gives images and snapshots tags; those that they have already are replaced.
+///
+/// # Errors
+/// When the provider refuses.
+pub async fn label(
+    api: &Api,
+    ids: &[&str],
+    tags: &[(String, String)],
+    cancel: &CancellationToken,
+) -> Result<()> {
+    settled(cancel, || async { api.create_tags(ids, tags).await }).await
 }
 
 /// Lets accounts start machines of an image.
@@ -337,7 +352,8 @@ mod tests {
     use super::super::api::Mapping;
     use super::*;
 
-    const ORDER: Order<'_> = Order { name: "n", description: "", snapshot: "snap-1", size_gib: 8 };
+    const ORDER: Order<'_> =
+        Order { name: "n", description: "", snapshot: "snap-1", size_gib: 8, architecture: "x86_64" };
 
     #[test]
     fn images_are_registered_as_upstream_did() {

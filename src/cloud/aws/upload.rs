@@ -103,15 +103,8 @@ pub async fn run(
     if request.pv {
         images::pv_kernel(api.region())?; // before anything is made
     }
+    let snapshot = snapshot(api, request, report, cancel).await?;
     let work = Work { api, request, report, cancel };
-    let snapshot = work.snapshot().await?;
-    work.check()?;
-    if request.delete_object && matches!(request.source, Source::File(_)) {
-        info!(COMPONENT, "deleting {}", request.object);
-        api.delete_object(&request.object.bucket, &request.object.name)
-            .await
-            .during("unable to delete object")?;
-    }
     let hvm_name = format!("{}-hvm", request.image_name);
     if request.force {
         images::replace(api, &[&hvm_name, &request.image_name], &request.name, &snapshot)
@@ -124,6 +117,29 @@ pub async fn run(
         false => None,
     };
     Ok(Outcome { hvm, pv, snapshot, object: request.object.url() })
+}
+
+/// Makes the snapshot alone, and removes the object that it was made of, if that is wanted; or finds the one that is
+/// there.
+///
+/// # Errors
+/// As [`run`].
+pub async fn snapshot(
+    api: &Api,
+    request: &Request,
+    report: Report<'_>,
+    cancel: &CancellationToken,
+) -> Result<String> {
+    let work = Work { api, request, report, cancel };
+    let snapshot = work.snapshot().await?;
+    work.check()?;
+    if request.delete_object && matches!(request.source, Source::File(_)) {
+        info!(COMPONENT, "deleting {}", request.object);
+        api.delete_object(&request.object.bucket, &request.object.name)
+            .await
+            .during("unable to delete object")?;
+    }
+    Ok(snapshot)
 }
 
 struct Work<'a> {
@@ -226,7 +242,7 @@ impl Work<'_> {
     async fn image(&self, kind: Kind, name: &str, snapshot: &str) -> Result<String> {
         let Request { description, size_gib, users, tags, .. } = self.request;
         self.check()?;
-        let order = Order { name, description, snapshot, size_gib: *size_gib };
+        let order = Order { name, description, snapshot, size_gib: *size_gib, architecture: "x86_64" };
         let what = match kind {
             Kind::Hvm => "unable to create HVM image",
             Kind::Pv => "unable to create PV image",

@@ -78,6 +78,11 @@ impl Asm {
         self.state.lock().unwrap().keys.insert(account.into(), key.into());
     }
 
+    /// Forgets all images, operations and keys.
+    pub fn forget(&self) {
+        *self.state.lock().unwrap() = State::default();
+    }
+
     /// The next operation fails.
     pub fn fail(&self, message: &str) {
         self.state.lock().unwrap().fails = Some(message.into());
@@ -178,6 +183,22 @@ fn answer(state: &mut State, request: &Request) -> Response {
             let body = format!(
                 "\u{feff}<Operation xmlns=\"http://schemas.microsoft.com/windowsazure\"><ID>{id}</ID>\
                  <Status>{status}</Status>{more}</Operation>"
+            );
+            Response::new(200, "application/xml", body)
+        }
+        ("GET", ["locations"]) => {
+            let place = |name: &str, service: &str| {
+                format!(
+                    "<Location><Name>{name}</Name><DisplayName>{name}</DisplayName><AvailableServices>\
+                     <AvailableService>{service}</AvailableService><AvailableService>Storage</AvailableService>\
+                     </AvailableServices></Location>"
+                )
+            };
+            let places =
+                [("East US", "Compute"), ("West US", "Compute"), ("Stored", "HighMemory")].map(|(n, s)| place(n, s));
+            let body = format!(
+                "<Locations xmlns=\"http://schemas.microsoft.com/windowsazure\">{}</Locations>",
+                places.concat()
             );
             Response::new(200, "application/xml", body)
         }

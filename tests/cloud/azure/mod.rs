@@ -1,7 +1,7 @@
 //! What is particular to Azure in requests, faults and their judge. Blobs are judged by Azurite and Microsoft's own
 //! client; the classic API is a double of our own (`asm`), the Resource Manager another (`double`).
 
-mod asm;
+pub mod asm;
 mod blobs;
 mod classic;
 mod double;

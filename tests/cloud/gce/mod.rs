@@ -1,6 +1,6 @@
 //! What is particular to Google in requests, faults and their judge.
 
-mod double;
+pub mod double;
 mod identity;
 mod kola;
 mod ore;

@@ -156,6 +156,16 @@ impl Gcs {
         state.store(bucket, name, body.to_vec(), attributes, None);
     }
 
+    /// Removes an object.
+    pub fn remove(&self, bucket: &str, name: &str) {
+        self.state.lock().unwrap().objects.remove(&(bucket.into(), name.into()));
+    }
+
+    /// Removes all objects of a bucket.
+    pub fn empty(&self, bucket: &str) {
+        self.state.lock().unwrap().objects.retain(|(b, _), _| b != bucket);
+    }
+
     /// Changes an object behind the client's back.
     pub fn change(&self, bucket: &str, name: &str, change: impl FnOnce(&mut Stored)) {
         change(self.state.lock().unwrap().objects.get_mut(&(bucket.into(), name.into())).unwrap());

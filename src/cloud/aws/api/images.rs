@@ -3,7 +3,8 @@
 use rusoto_ec2::{
     self as ec2, BlockDeviceMapping, CopyImageRequest, DeleteSnapshotRequest, DeregisterImageRequest,
     DescribeImageAttributeRequest, DescribeImagesRequest, DescribeImportSnapshotTasksRequest,
-    DescribeSnapshotsRequest, EbsBlockDevice, Ec2 as _, Ec2Client, ImportSnapshotRequest,
+    DescribeSnapshotAttributeRequest, DescribeSnapshotsRequest, EbsBlockDevice, Ec2 as _, Ec2Client,
+    GetEbsEncryptionByDefaultRequest, ImportSnapshotRequest,
     ModifyImageAttributeRequest, ModifySnapshotAttributeRequest, RegisterImageRequest, SnapshotDiskContainer,
     UserBucket,
 };
@@ -335,6 +336,33 @@ impl Api {
         };
         let once = |c: Ec2Client, r| async move { c.modify_snapshot_attribute(r).await };
         self.ec2("ModifySnapshotAttribute", request, once).await
+    }
+
+    /// Who may make volumes of a snapshot, besides its owner.
+    ///
+    /// # Errors
+    /// Any [`super::Error`].
+    pub async fn volume_permissions(&self, snapshot: &str) -> Result<Vec<Permission>> {
+        let request = DescribeSnapshotAttributeRequest {
+            attribute: "createVolumePermission".into(),
+            snapshot_id: snapshot.to_owned(),
+            ..Default::default()
+        };
+        let once = |c: Ec2Client, r| async move { c.describe_snapshot_attribute(r).await };
+        let answer = self.ec2("DescribeSnapshotAttribute", request, once).await?;
+        let permissions = answer.create_volume_permissions.unwrap_or_default().into_iter();
+        Ok(permissions.filter_map(|p| permission(p.group, p.user_id)).collect())
+    }
+
+    /// Whether new snapshots of the region are encrypted, whoever makes them: such ones cannot be public.
+    ///
+    /// # Errors
+    /// Any [`super::Error`].
+    pub async fn encrypts_snapshots(&self) -> Result<bool> {
+        let request = GetEbsEncryptionByDefaultRequest::default();
+        let once = |c: Ec2Client, r| async move { c.get_ebs_encryption_by_default(r).await };
+        let answer = self.ec2("GetEbsEncryptionByDefault", request, once).await?;
+        Ok(answer.ebs_encryption_by_default.unwrap_or_default())
     }
 
     /// Takes an image away; its snapshots stay. One that is gone is no error.

@@ -62,6 +62,26 @@ struct Failure {
     message: Option<String>,
 }
 
+/// The answer to List Locations.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct Locations {
+    location: Vec<Place>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct Place {
+    name: String,
+    available_services: Services,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct Services {
+    available_service: Vec<String>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct StorageService {
@@ -111,6 +131,18 @@ impl Classic {
         let answer = call(&self.service, NAME, Method::GET, url).send().await?;
         let keys: StorageService = xml::answer(NAME, &answer.body)?;
         Ok(keys.storage_service_keys.primary.into())
+    }
+
+    /// The names of the locations that have machines.
+    ///
+    /// # Errors
+    /// Those of a call.
+    pub async fn locations(&self) -> Result<Vec<String>, CallError> {
+        const NAME: &str = "List Locations";
+        let answer = call(&self.service, NAME, Method::GET, self.at(&["locations"])).send().await?;
+        let locations: Locations = xml::answer(NAME, &answer.body)?;
+        let computes = |place: &Place| place.available_services.available_service.iter().any(|s| s == "Compute");
+        Ok(locations.location.into_iter().filter(computes).map(|place| place.name).collect())
     }
 
     /// The address of something below the subscription.

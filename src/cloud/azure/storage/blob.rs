@@ -77,6 +77,14 @@ impl PageBlob {
         url
     }
 
+    /// Whether an upload of it was finished; `None`: there is nothing of this name.
+    ///
+    /// # Errors
+    /// Those of a call.
+    pub async fn is_finished(&self) -> Result<Option<bool>> {
+        Ok(self.properties().await?.map(|p| p.is_page_blob && p.md5.is_some()))
+    }
+
     /// What there is; `None`: nothing.
     pub(super) async fn properties(&self) -> Result<Option<Properties>> {
         let call = self.storage.call("Get Blob Properties", Method::HEAD, self.url.clone());

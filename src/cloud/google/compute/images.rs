@@ -7,6 +7,19 @@ use serde_json::{Value, json};
 use super::{Compute, Operation, Result, found, next};
 use crate::http::{CallError, Repeat};
 
+/// The role of those who may use an image.
+const USER: &str = "roles/compute.imageUser";
+/// All who have an account at Google.
+const EVERYBODY: &str = "allAuthenticatedUsers";
+
+fn lets_everybody_in(policy: &Value) -> bool {
+    let is_there = |b: &Value| {
+        let members = b["members"].as_array();
+        b["role"] == USER && members.is_some_and(|m| m.iter().any(|m| m == EVERYBODY))
+    };
+    policy["bindings"].as_array().is_some_and(|bindings| bindings.iter().any(is_there))
+}
+
 /// An image.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -176,29 +189,30 @@ impl Compute {
         call.json(fields).repeat(Repeat::Freely).read().await
     }
 
+    /// Whether everybody with an account at Google may use an image.
+    ///
+    /// # Errors
+    /// Any [`CallError`].
+    pub async fn is_public(&self, name: &str) -> Result<bool> {
+        self.policy(name).await.map(|policy| lets_everybody_in(&policy))
+    }
+
+    async fn policy(&self, name: &str) -> Result<Value> {
+        let url = self.url(&["global", "images", name, "getIamPolicy"]);
+        self.0.service.get(format!("compute.images.getIamPolicy {name}"), url).read().await
+    }
+
     /// Lets everybody with an account at Google use an image. Those who may use it already still may.
     ///
     /// # Errors
     /// Any [`CallError`].
     pub async fn publish_image(&self, name: &str) -> Result<()> {
-        const ROLE: &str = "roles/compute.imageUser";
-        const EVERYBODY: &str = "allAuthenticatedUsers";
-        let url = self.url(&["global", "images", name, "getIamPolicy"]);
-        let call = format!("compute.images.getIamPolicy {name}");
-        let mut policy: Value = self.0.service.get(call, url).read().await?;
-        if !policy["bindings"].is_array() {
-            policy["bindings"] = json!([]);
-        }
-        let bindings = policy["bindings"].as_array_mut().map(std::mem::take).unwrap_or_default();
-        let is_there = |b: &Value| {
-            let members = b["members"].as_array();
-            b["role"] == ROLE && members.is_some_and(|m| m.iter().any(|m| m == EVERYBODY))
-        };
-        if bindings.iter().any(is_there) {
+        let mut policy = self.policy(name).await?;
+        if lets_everybody_in(&policy) {
             return Ok(());
         }
-        let mut bindings = bindings;
-        bindings.push(json!({"role": ROLE, "members": [EVERYBODY]}));
+        let mut bindings = policy["bindings"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        bindings.push(json!({"role": USER, "members": [EVERYBODY]}));
         policy["bindings"] = bindings.into();
         let url = self.url(&["global", "images", name, "setIamPolicy"]);
         let call = format!("compute.images.setIamPolicy {name}");
