@@ -7,6 +7,7 @@ mod kola;
 mod kolet;
 mod mantle;
 mod ore;
+mod plans;
 mod plume;
 
 use std::process::ExitCode;

@@ -1,23 +1,18 @@
 //! `gc` of all clouds: a group's verb flattens [`Options`] and calls [`run`].
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
-use ::mantle::cloud::gc::{self, Collect, Outcome, Plan};
+use ::mantle::cloud::gc::{self, Collect, Plan};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
-use ::mantle::input::Stream;
 use ::mantle::ledger::{self, Clean, Leftover, Resource};
-use ::mantle::text::chain;
 use ::mantle::{info, output};
 use clap::ValueHint;
 
 use super::group::{Account, Explain};
-
-/// Longer plans are refused; one of 10 000 machines has 2 MB.
-const MAX_PLAN: u64 = 64 << 20;
+use crate::plans;
 
 /// What every `gc` has on its command line.
 #[derive(clap::Args)]
@@ -110,7 +105,8 @@ pub async fn run<G: Garbage>(options: Options, command: &str, account: &G, conte
             gc::execute(&cloud, &plan, &context.cancel).await
         }
     };
-    report(outcome, context.cancel.is_cancelled())
+    let cancelled = context.cancel.is_cancelled();
+    plans::report("ore", "Couldn't gc", outcome, cancelled, Explain::is_interruption)
 }
 
 /// Removes what the ledger of a run names and never struck, newest first.
@@ -133,41 +129,8 @@ async fn recorded<G: Garbage>(dir: &Path, account: &G, context: &Context) -> Res
     }
 }
 
-/// Says what came of it, an item a line.
-fn report<E: Explain>(outcome: Outcome<E>, cancelled: bool) -> Result<()> {
-    let Outcome { removed, spared, failed, open } = outcome;
-    for item in &removed {
-        info!("ore", "removed {item}");
-    }
-    for (item, why) in &spared {
-        info!("ore", "spared {item}: {why}");
-    }
-    let mut interrupted = cancelled && !open.is_empty();
-    for item in open.iter().filter(|_| !cancelled) {
-        ::mantle::error!("ore", "{item} may be there: the cloud did not say what came of it");
-    }
-    for (item, error) in &failed {
-        if error.is_interruption() {
-            interrupted = true;
-        } else {
-            ::mantle::error!("ore", "{item} could not be removed: {}", chain(error));
-        }
-    }
-    match failed.len() + open.len() {
-        _ if interrupted => Err(Stop::Interrupted.into()),
-        0 => Ok(()),
-        n => Err(eyre!("Couldn't gc: {n} of {} could not be removed", removed.len() + n)),
-    }
-}
-
 /// Reads a plan.
 fn read(path: &Path, command: &str) -> Result<Plan> {
-    let open = || if path == Path::new("-") { Stream::stdin() } else { Stream::open(path) };
-    let mut text = String::new();
-    let failed = || format!("cannot read the plan {}", path.display());
-    open().and_then(|f| f.take(MAX_PLAN + 1).read_to_string(&mut text)).wrap_err_with(failed)?;
-    if text.len() as u64 > MAX_PLAN {
-        return Err(eyre!("{}: it is longer than {} MiB", failed(), MAX_PLAN >> 20));
-    }
+    let text = plans::read(path)?;
     serde_json::from_str(&text).wrap_err_with(|| format!("{} is no plan of {command}", path.display()))
 }

@@ -1,6 +1,7 @@
 //! plume: publishes releases.
 
 mod index;
+mod prune;
 mod release;
 
 use std::collections::BTreeSet;
@@ -161,6 +162,7 @@ fn command() -> Command {
                 .long_about("Print the channel table, the built-in one or that of --channels, after checking it."),
         )
         .subcommands(release::commands())
+        .subcommand(prune::command())
 }
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
@@ -169,7 +171,10 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
         Some(("channels", m)) => print_table(m)?,
         Some(("plan", m)) => release::plan(m, &context).await?,
         Some(("pre-release", m)) => release::before(m, &context).await?,
+        Some(("prune", m)) => prune::run(m, &context).await?,
         Some(("release", m)) => release::release(m, &context).await?,
+        Some(("rollback", m)) => release::back(m, &context).await?,
+        Some(("verify", m)) => release::verify(m, &context).await?,
         // `version`, `help` and the bare name are answered for every applet before this is called.
         _ => return Err(usage("plume has no such command")),
     }

@@ -1,4 +1,4 @@
-//! `plume pre-release`, `plume release` and `plume plan`.
+//! `plume plan`, `plume pre-release`, `plume release`, `plume rollback` and `plume verify`.
 
 use std::path::Path;
 
@@ -8,7 +8,9 @@ use ::mantle::cloud::azure;
 use ::mantle::cloud::google::sources::Choice;
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
 use ::mantle::publish::journal::Journal;
-use ::mantle::publish::{self, Accounts, Build, Finding, PROVIDERS, Phase, Release, Stage, State, Step, World};
+use ::mantle::publish::{
+    self, Accounts, Build, Finding, PROVIDERS, Phase, Release, Stage, State, Step, World,
+};
 use ::mantle::release::{Error, user};
 use ::mantle::text::did_you_mean;
 use ::mantle::{info, notice, output, sdk, target};
@@ -85,6 +87,10 @@ fn verify_key() -> Arg {
     downloads::verify_key()
 }
 
+fn json_form() -> Arg {
+    Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print one document of JSON")
+}
+
 fn mass_delete() -> Arg {
     Arg::new("allow-mass-delete")
         .long("allow-mass-delete")
@@ -93,7 +99,7 @@ fn mass_delete() -> Arg {
 }
 
 /// The subcommands.
-pub fn commands() -> [Command; 3] {
+pub fn commands() -> [Command; 5] {
     let before = Command::new("pre-release")
         .about("Run pre-release steps for CoreOS")
         .long_about(
@@ -113,22 +119,26 @@ pub fn commands() -> [Command; 3] {
         "Look at everything that `plume pre-release` and `plume release` would do, and say of each step whether it is \
          done, to be done, or impossible, and why. Nothing is changed. Exit status 1: there is something impossible.",
     );
+    let back = Command::new("rollback").about("Make what leads to the newest release lead to an older one").long_about(
+        "Go back to a version that was released before: image families, folders such as `current` and index pages lead \
+         to it again. Images of other versions stay public, and folders of versions stay as they are: whoever names them \
+         still finds them. It is refused unless everything of the version is public.",
+    );
+    let verify = Command::new("verify").about("See whether a release is as it should be").long_about(
+        "Look at everything that a release made: images in all regions and whether everybody may use them, the lists of \
+         them, files and their signatures, and what leads to the newest release. Nothing is changed. Exit status 1: \
+         something is not as the release left it, or as it would leave it.",
+    );
     [
+        common(verify).arg(platforms(None)).arg(mass_delete()).arg(verify_key()).arg(json_form()),
+        common(back).arg(platforms(None)).arg(mass_delete()).arg(dry_run()),
         common(before)
             .arg(platforms(Some("aws,azure")))
             .arg(verify_key())
             .arg(file("write-image-list").help("File for a list of the images, as JSON"))
             .arg(dry_run()),
         common(release).arg(platforms(None)).arg(mass_delete()).arg(dry_run()),
-        common(plan)
-            .arg(platforms(None))
-            .arg(mass_delete())
-            .arg(
-                Arg::new("json")
-                    .long("json")
-                    .action(ArgAction::SetTrue)
-                    .help("Print the plan as one document of JSON"),
-            ),
+        common(plan).arg(platforms(None)).arg(mass_delete()).arg(json_form()),
     ]
 }
 
@@ -153,9 +163,25 @@ pub async fn release(matches: &ArgMatches, context: &Context) -> Result<()> {
     job.run(&World::new(&job.release, args::flag(matches, "dry-run"))).await
 }
 
+/// `plume rollback`.
+pub async fn back(matches: &ArgMatches, context: &Context) -> Result<()> {
+    let job = Job::new(matches, Stage::Rollback, context)?;
+    job.run(&World::new(&job.release, args::flag(matches, "dry-run"))).await
+}
+
 /// `plume plan`.
 pub async fn plan(matches: &ArgMatches, context: &Context) -> Result<()> {
-    let job = Job::new(matches, Stage::Whole, context)?;
+    show(matches, Stage::Whole, context).await
+}
+
+/// `plume verify`.
+pub async fn verify(matches: &ArgMatches, context: &Context) -> Result<()> {
+    show(matches, Stage::Verify, context).await
+}
+
+/// Prints what a look at all steps finds.
+async fn show(matches: &ArgMatches, stage: Stage, context: &Context) -> Result<()> {
+    let job = Job::new(matches, stage, context)?;
     let world = World::new(&job.release, true);
     let findings = job.look(&world).await?;
     if args::flag(matches, "json") {
@@ -171,6 +197,7 @@ pub async fn plan(matches: &ArgMatches, context: &Context) -> Result<()> {
             let state = match finding.state {
                 State::Done => "done",
                 State::Todo => "to do",
+                State::Impossible if stage == Stage::Verify => "WRONG",
                 State::Impossible => "IMPOSSIBLE",
             };
             output::line(format!("  {state:<10}  {}", finding.does))?;
@@ -181,6 +208,9 @@ pub async fn plan(matches: &ArgMatches, context: &Context) -> Result<()> {
     }
     match findings.iter().filter(|f| f.state == State::Impossible).count() {
         0 => Ok(()),
+        n if stage == Stage::Verify => {
+            Err(eyre!("{n} of {} things are not as they should be", findings.len()))
+        }
         n => Err(eyre!("{n} of {} steps cannot be done", findings.len())),
     }
 }
@@ -287,7 +317,8 @@ fn places(names: &[String], stage: Stage) -> Result<Vec<String>> {
         PROVIDERS.iter().filter(|p| stage != Stage::Prepare || p.prepares()).map(|p| p.name()).collect();
     let names: Vec<String> = names.iter().filter(|n| !n.is_empty()).cloned().collect();
     if let Some(name) = names.iter().find(|n| !known.contains(&n.as_str())) {
-        let report = usage(format!("Unknown platform {name:?}")).suggestion(format!("known are {}", known.join(", ")));
+        let report =
+            usage(format!("Unknown platform {name:?}")).suggestion(format!("known are {}", known.join(", ")));
         return Err(match did_you_mean(name, known.iter().copied()) {
             Some(question) => report.suggestion(question),
             None => report,
@@ -322,9 +353,9 @@ async fn write(path: &Path, list: &Value) -> Result<()> {
 fn explain(error: publish::Error) -> Report {
     match error {
         publish::Error::Interrupted => Stop::Interrupted.into(),
-        publish::Error::Impossible(_) => {
-            eyre!(error).wrap_err("nothing has been changed").suggestion("`plume plan` shows all steps of the release")
-        }
+        publish::Error::Impossible(_) => eyre!(error)
+            .wrap_err("nothing has been changed")
+            .suggestion("`plume plan` shows all steps of the release"),
         publish::Error::Step { .. } | publish::Error::Several(_) => {
             eyre!(error).suggestion("the same command goes on where this one stopped")
         }

@@ -119,7 +119,12 @@ impl Shared {
         let facts = &shared.facts.partitions[partition];
         let AwsPartition { name, bucket_region, .. } = facts;
         let whose = Caller(shared.clone(), partition);
-        steps.push(Step::new(format!("aws/{name}/caller"), Phase::Check, format!("use the account of {name}"), whose));
+        steps.push(Step::new(
+            format!("aws/{name}/caller"),
+            Phase::Check,
+            format!("use the account of {name}"),
+            whose,
+        ));
         for region in &facts.regions {
             let limits = Limits(shared.clone(), partition, region.clone());
             let does = format!("have public images in {region}");
@@ -144,6 +149,14 @@ impl Shared {
 
     fn snapshot_key(&self, partition: usize) -> String {
         format!("aws/{}/snapshot", self.facts.partitions[partition].name)
+    }
+
+    /// The object that a partition's snapshot is imported from.
+    fn object(&self, partition: usize) -> Location {
+        let image = self.facts.image.as_str();
+        let plain = Compression::of_name(image).map_or(image, |(_, plain)| plain);
+        let key = format!("{}/{}/{plain}", self.board, self.version);
+        Location::new(self.facts.partitions[partition].bucket.as_str(), key)
     }
 
     /// A partition's API in the region of its bucket.
@@ -292,9 +305,16 @@ struct Snapshot(Arc<Shared>, usize);
 impl Act for Snapshot {
     async fn look(&self, world: &World<'_>) -> Result<Look> {
         let Self(shared, partition) = self;
-        let found = snapshot::find(shared.api(*partition).await?, &shared.name).await.map_err(stopped)?;
-        match found {
-            Some(Found::Snapshot { id, .. }) => Ok(Look::Done(json!({"snapshot": id}))),
+        let api = shared.api(*partition).await?;
+        match snapshot::find(api, &shared.name).await.map_err(stopped)? {
+            Some(Found::Snapshot { id, .. }) => {
+                let object = shared.object(*partition);
+                let left = api.head_object(&object.bucket, &object.name).await.map_err(Stopped::failed)?;
+                Ok(match left {
+                    None => Look::Done(json!({"snapshot": id})),
+                    Some(_) => Look::Todo(vec![format!("delete {object}")]),
+                })
+            }
             // Its task has what it needs.
             Some(Found::Task(_)) => Ok(Look::Todo(Vec::new())),
             None => match world.release.build.has(&shared.facts.image, world.release).await? {
@@ -309,15 +329,17 @@ impl Act for Snapshot {
 
     async fn run(&self, world: &World<'_>) -> Result<Value> {
         let Self(shared, partition) = self;
-        let Aws { image, format, partitions, .. } = &shared.facts;
-        let api = shared.api(*partition).await?;
+        let Aws { image, format, .. } = &shared.facts;
+        let (api, object) = (shared.api(*partition).await?, shared.object(*partition));
+        if let Some(Found::Snapshot { id, .. }) = snapshot::find(api, &shared.name).await.map_err(stopped)? {
+            api.delete_object(&object.bucket, &object.name).await.map_err(Stopped::failed)?;
+            return Ok(json!({"snapshot": id}));
+        }
         let file = world.release.build.image(image, world.release).await?;
-        let plain = Compression::of_name(image).map_or(image.as_str(), |(_, plain)| plain);
-        let key = format!("{}/{}/{plain}", shared.board, shared.version);
         let request = Request {
             name: shared.name.clone(),
             source: Source::File(file),
-            object: Location::new(partitions[*partition].bucket.as_str(), key),
+            object,
             format: match format {
                 DiskFormat::Vmdk => Format::Vmdk,
                 DiskFormat::Raw => Format::Raw,
@@ -368,9 +390,11 @@ impl Make {
         let api = place.api().await?;
         let key = shared.snapshot_key(place.partition);
         let known = world.known(&key).and_then(|v| v["snapshot"].as_str().map(str::to_owned));
-        let snapshot = known.ok_or_else(|| Stopped::words(format!("there is no snapshot {}", shared.name)))?;
+        let snapshot =
+            known.ok_or_else(|| Stopped::words(format!("there is no snapshot {}", shared.name)))?;
         let there = api.snapshot(&snapshot).await.map_err(Stopped::failed)?;
-        let (name, architecture) = (place.name(), if shared.board == "arm64-usr" { "arm64" } else { "x86_64" });
+        let (name, architecture) =
+            (place.name(), if shared.board == "arm64-usr" { "arm64" } else { "x86_64" });
         let description = match place.kind {
             Kind::Hvm => format!("{} (HVM)", shared.description),
             Kind::Pv => format!("{} (PV)", shared.description),
@@ -409,13 +433,19 @@ struct Publish(Place);
 
 #[async_trait(?Send)]
 impl Act for Publish {
-    async fn look(&self, _: &World<'_>) -> Result<Look> {
+    async fn look(&self, world: &World<'_>) -> Result<Look> {
         let Self(place) = self;
         let api = place.api().await?;
         let Some(image) = images::find(&api, &place.name()).await.map_err(stopped)? else {
-            let why = format!("there is no image {} in {}: it is made before the release", place.name(), place.region);
+            let why = format!(
+                "there is no image {} in {}: it is made before the release",
+                place.name(),
+                place.region
+            );
             return Ok(Look::After(place.key(), why));
         };
+        // Those that describe it need not wait until it is public to know its id.
+        world.learn(&place.key(), json!({"ami": image.id}));
         if !image.public {
             return Ok(Look::Todo(Vec::new()));
         }

@@ -102,7 +102,9 @@ impl Shared {
         let image_step = Step::new(key("image"), Phase::Prepare, does, image(Verb::Register));
         steps.push(image_step.after(key(container)));
         let does = format!("replicate image {name} in {place}");
-        steps.push(Step::new(key("regions"), Phase::Prepare, does, image(Verb::Replicate)).after(key("image")));
+        steps.push(
+            Step::new(key("regions"), Phase::Prepare, does, image(Verb::Replicate)).after(key("image")),
+        );
         let does = format!("share image {name} in {place} with everybody");
         steps.push(Step::new(key("public"), Phase::Publish, does, image(Verb::Share)));
     }
@@ -128,7 +130,8 @@ impl Shared {
                 // Each cloud has an account of this name: keys of the environment are those of one at most.
                 let subscription = self.subscription(environment).await?;
                 let api = Classic::new(&subscription).map_err(Stopped::failed)?;
-                let key = api.storage_key(account).await.and_then(|key| Key::new(&key)).map_err(Stopped::failed)?;
+                let key =
+                    api.storage_key(account).await.and_then(|key| Key::new(&key)).map_err(Stopped::failed)?;
                 let place = Place::new(&subscription.suffix).map_err(Stopped::failed)?;
                 return Storage::new(&place, account, Credential::Key(key)).map_err(Stopped::failed);
             }
@@ -225,7 +228,8 @@ impl Image {
     }
 
     fn order(&self, link: String, date: String) -> NewImage {
-        let ClassicAzure { label, family, description, recommended_size, icon, small_icon, .. } = &self.classic;
+        let ClassicAzure { label, family, description, recommended_size, icon, small_icon, .. } =
+            &self.classic;
         let mut order = NewImage::new(self.name.clone(), label.clone(), link);
         order.description = description.clone();
         order.image_family = family.clone();
@@ -266,7 +270,9 @@ impl Act for ClassicAct {
             Verb::Find => {}
             Verb::Register => {
                 let storage = shared.storage(image.at).await?;
-                let blob = storage.page_blob(&shared.facts.container, &shared.facts.blob).map_err(Stopped::failed)?;
+                let blob = storage
+                    .page_blob(&shared.facts.container, &shared.facts.blob)
+                    .map_err(Stopped::failed)?;
                 let date = world.release.date.format("%Y-%m-%d").to_string();
                 let order = image.order(blob.url().to_string(), date);
                 if !api.has_image(name).await.map_err(Stopped::failed)? {
@@ -278,7 +284,8 @@ impl Act for ClassicAct {
                 if regions.is_empty() {
                     return Err(Stopped::words("no location has machines"));
                 }
-                let attributes = (classic.offer.as_str(), &*capitalised(&shared.channel), shared.version.as_str());
+                let attributes =
+                    (classic.offer.as_str(), &*capitalised(&shared.channel), shared.version.as_str());
                 api.replicate_image(name, attributes, &regions, cancel).await.map_err(stopped)?;
             }
             Verb::Share => api.share_image(name, Permission::Public, cancel).await.map_err(stopped)?,

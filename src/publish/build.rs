@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
+use chrono::{DateTime, NaiveTime, Utc};
 use hyper::body::Bytes;
 use serde_json::Value;
 use tokio::sync::{Mutex, OnceCell};
@@ -46,7 +47,14 @@ pub struct Build {
 impl Build {
     /// The build in the folder of this URL. `cache`: a folder for the images of this build alone; `lists`: where lists
     /// go if the build is not in Google Storage, where they are written beside it.
-    pub fn new(url: &str, storage: Storage, engine: Engine, keyring: Keyring, cache: PathBuf, lists: PathBuf) -> Self {
+    pub fn new(
+        url: &str,
+        storage: Storage,
+        engine: Engine,
+        keyring: Keyring,
+        cache: PathBuf,
+        lists: PathBuf,
+    ) -> Self {
         let store = Location::prefix(url).ok();
         let (listing, fetching) = (OnceCell::new(), Mutex::new(()));
         Self { url: url.into(), store, storage, engine, keyring, cache, lists, listing, fetching }
@@ -97,6 +105,16 @@ impl Build {
         }
     }
 
+    /// When it was built: when what says that it is complete was stored. That cannot be told elsewhere than in Google
+    /// Storage: it is the day of the release then.
+    pub(super) async fn time(&self, release: &Release) -> Result<DateTime<Utc>> {
+        let stored = match &self.store {
+            Some(store) => self.listing(store).await?.get(FILE_NAME).and_then(|o| o.time_created),
+            None => None,
+        };
+        Ok(stored.unwrap_or_else(|| release.date.and_time(NaiveTime::MIN).and_utc()))
+    }
+
     /// The image on this machine, unpacked: as it was fetched before, else fetched now. A file has its name only when
     /// its signature was right.
     pub(super) async fn image(&self, name: &str, release: &Release) -> Result<PathBuf> {
@@ -112,7 +130,9 @@ impl Build {
         }
         let folder = self.cache.clone();
         let make = tokio::task::spawn_blocking(move || std::fs::create_dir_all(folder)).await;
-        make.map_err(Stopped::failed)?.map_err(crate::folders::Unusable::at(&self.cache)).map_err(Stopped::failed)?;
+        make.map_err(Stopped::failed)?
+            .map_err(crate::folders::Unusable::at(&self.cache))
+            .map_err(Stopped::failed)?;
         let source = self.source(name)?;
         info!(COMPONENT, "fetching {source}");
         let verifier = &|bytes: &[u8]| signature::check(&self.keyring, bytes);
@@ -127,6 +147,13 @@ impl Build {
         Ok(destination)
     }
 
+    /// Reads an object to its end, and judges its signature.
+    pub(super) async fn verify(&self, at: Location, release: &Release) -> Result<()> {
+        let verifier = &|bytes: &[u8]| signature::check(&self.keyring, bytes);
+        let source = Source::Storage(at);
+        self.engine.spool(&source, Some(verifier), &release.cancel).await.map(drop).map_err(stopped)
+    }
+
     /// Whether a file beside the build has this content and type.
     pub(super) async fn is_written(&self, name: &str, content: &str, kind: &str) -> Result<bool> {
         let Some(store) = &self.store else {
@@ -134,7 +161,9 @@ impl Build {
             return Ok(there.is_ok_and(|there| there == content.as_bytes()));
         };
         match self.storage.get(&store.join(name)).await {
-            Ok(object) => Ok(Fingerprint::of(content.as_bytes()).fits(&object) && object.attributes() == of_kind(kind)),
+            Ok(object) => {
+                Ok(Fingerprint::of(content.as_bytes()).fits(&object) && object.attributes() == of_kind(kind))
+            }
             Err(e) if e.status() == Some(reqwest::StatusCode::NOT_FOUND) => Ok(false),
             Err(e) => Err(Stopped::failed(e)),
         }
@@ -145,7 +174,8 @@ impl Build {
         let Some(store) = &self.store else {
             let (path, content) = (self.lists.join(name), content.to_owned());
             let at = path.clone();
-            let written = tokio::task::spawn_blocking(move || target::replace(&path, 0o666, content.as_bytes())).await;
+            let written =
+                tokio::task::spawn_blocking(move || target::replace(&path, 0o666, content.as_bytes())).await;
             let written = written.map_err(Stopped::failed)?;
             return written.map_err(crate::folders::Unusable::at(&at)).map_err(Stopped::failed);
         };
@@ -193,4 +223,3 @@ impl Act for Complete {
         Ok(Value::Null)
     }
 }
-

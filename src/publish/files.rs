@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::{Act, CHANGES, COMPONENT, Look, Phase, Release, Result, Step, Stopped, World};
+use super::{Act, CHANGES, COMPONENT, Look, Phase, Release, Result, Stage, Step, Stopped, World};
 use crate::bucket::{self, IndexOptions, Style, Summary, SyncOptions};
 use crate::cloud::google::storage::Location;
 use crate::info;
@@ -27,7 +27,11 @@ impl super::Provider for Provider {
         let Selection { board, version, destinations, .. } = &release.selection;
         let mut steps = Vec::new();
         let sorted = destinations.iter().map(|destination| {
-            Some((destination, destination.final_prefixes(board, version).ok()?, destination.parent_prefixes(board).ok()?))
+            Some((
+                destination,
+                destination.final_prefixes(board, version).ok()?,
+                destination.parent_prefixes(board).ok()?,
+            ))
         });
         // The table has been checked and `$USER` is gone: nothing is left that could be wrong with the URLs.
         for (destination, folders, parents) in sorted.flatten() {
@@ -42,6 +46,9 @@ impl super::Provider for Provider {
                 let does = format!("replace what is in {at}");
                 let check = Step::new(key("check", at), Phase::Check, does, Check(check));
                 steps.push(check);
+                let does = format!("find good signatures in {at}");
+                let signatures = Step::new(key("signatures", at), Phase::Check, does, Signatures(at.clone()));
+                steps.push(signatures.only_to(Stage::Verify));
                 steps.push(Step::new(key("folder", at), phase, format!("copy the build to {at}"), copy));
                 if phase == Phase::Point {
                     named.push(key("folder", at));
@@ -50,7 +57,8 @@ impl super::Provider for Provider {
             for at in &parents {
                 let expected = folders.iter().map(|f| f.name.clone()).collect();
                 let index = Index { destination: destination.clone(), at: at.clone(), expected };
-                let mut step = Step::new(key("pages", at), Phase::Point, format!("make the pages of {at}"), index);
+                let mut step =
+                    Step::new(key("pages", at), Phase::Point, format!("make the pages of {at}"), index);
                 step.needs.clone_from(&named);
                 steps.push(step);
             }
@@ -112,7 +120,8 @@ impl Copy {
 
     async fn sync(&self, world: &World<'_>, dry_run: bool) -> Result<Summary> {
         let build = &world.release.build;
-        let source = build.store().ok_or_else(|| Stopped::words("only builds in Google Storage can be copied"))?;
+        let source =
+            build.store().ok_or_else(|| Stopped::words("only builds in Google Storage can be copied"))?;
         let options = self.options(world, dry_run);
         let done = bucket::sync(build.storage(), source, &self.at, &options, &world.release.cancel).await;
         done.map_err(stopped)
@@ -189,5 +198,36 @@ impl Act for Index {
         let done = self.make(world, false).await?;
         info!(COMPONENT, "{}: {done}", self.at);
         Ok(changes(&done))
+    }
+}
+
+/// Whether the signed files of a folder are as they were signed.
+struct Signatures(Location);
+
+#[async_trait(?Send)]
+impl Act for Signatures {
+    async fn look(&self, world: &World<'_>) -> Result<Look> {
+        let build = &world.release.build;
+        let (objects, _) = build.storage().list(&self.0, false).await.map_err(Stopped::failed)?;
+        let names: Vec<&str> = objects.iter().map(|o| o.name.as_str()).collect();
+        let signed =
+            names.iter().filter_map(|name| name.strip_suffix(".sig")).filter(|name| names.contains(name));
+        let (mut good, mut bad) = (0_usize, Vec::new());
+        for name in signed {
+            match build.verify(self.0.at(name), world.release).await {
+                Ok(()) => good += 1,
+                Err(Stopped::Interrupted) => return Err(Stopped::Interrupted),
+                Err(failed) => bad.push(failed.to_string()),
+            }
+        }
+        Ok(match (good, bad.is_empty()) {
+            (0, true) => Look::Impossible("nothing there is signed".into()),
+            (_, true) => Look::Done(json!({"signatures": good})),
+            (_, false) => Look::Impossible(bad.join("; ")),
+        })
+    }
+
+    async fn run(&self, _: &World<'_>) -> Result<Value> {
+        Ok(Value::Null)
     }
 }

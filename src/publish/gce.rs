@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{Act, COMPONENT, Look, Phase, Release, Result, Step, Stopped, World};
+use super::{Act, COMPONENT, Look, Phase, Release, Result, Stage, Step, Stopped, World};
 use crate::cloud::google::Account;
-use crate::cloud::google::compute::{ALL_ZONES, Compute, Deprecation, Image, Milestone, NewImage, Unfinished};
+use crate::cloud::google::compute::{
+    ALL_ZONES, Compute, Deprecation, Image, Milestone, NewImage, Unfinished,
+};
 use crate::cloud::google::images::{self, FEATURES, check_name};
 use crate::cloud::google::sources::Choice;
 use crate::natural;
@@ -76,7 +78,7 @@ impl super::Provider for Provider {
                 format!("make the image the newest of family {family} of project {project}"),
                 Family(shared.clone(), false),
             )
-            .when_back(false),
+            .only_to(Stage::Release),
             Step::new(
                 "gce/deprecated",
                 Phase::Point,
@@ -84,14 +86,14 @@ impl super::Provider for Provider {
                 Deprecate(shared.clone(), false),
             )
             .after("gce/family")
-            .when_back(false),
+            .only_to(Stage::Release),
             Step::new(
                 "gce/active",
                 Phase::Point,
                 format!("make the image of {version} active in family {family} of project {project}"),
                 Family(shared.clone(), true),
             )
-            .when_back(true),
+            .only_to(Stage::Rollback),
             Step::new(
                 "gce/withdrawn",
                 Phase::Point,
@@ -99,7 +101,7 @@ impl super::Provider for Provider {
                 Deprecate(shared.clone(), true),
             )
             .after("gce/active")
-            .when_back(true),
+            .only_to(Stage::Rollback),
             Step::new(
                 "gce/deleted",
                 Phase::Retire,
@@ -144,7 +146,8 @@ impl Shared {
 
     /// Whether an image is of our board.
     fn is_of_board(&self, name: &str) -> bool {
-        name.ends_with(&self.suffix) && !self.others.iter().any(|s| !s.is_empty() && name.ends_with(s.as_str()))
+        name.ends_with(&self.suffix)
+            && !self.others.iter().any(|s| !s.is_empty() && name.ends_with(s.as_str()))
     }
 
     /// Whether an image is of our version.
@@ -169,7 +172,9 @@ impl Shared {
         let begin = format!("{}-", self.facts.family);
         let ours = images.into_iter().filter(|i| i.name.starts_with(&begin) && self.is_of_board(&i.name));
         let (same, mut old): (Vec<_>, Vec<_>) = ours.partition(|i| self.is_same(&i.name));
-        let time = |i: &Image| i.creation_timestamp.as_deref().and_then(|t| chrono::DateTime::parse_from_rfc3339(t).ok());
+        let time = |i: &Image| {
+            i.creation_timestamp.as_deref().and_then(|t| chrono::DateTime::parse_from_rfc3339(t).ok())
+        };
         old.sort_by(|a, b| time(b).cmp(&time(a)).then_with(|| natural::compare(&b.name, &a.name)));
         There { same, old }
     }
@@ -199,7 +204,10 @@ impl Shared {
         let mut same = self.look().await?.same;
         if same.len() > 1 {
             let names: Vec<_> = same.into_iter().map(|i| i.name).collect();
-            return Err(Stopped::words(format!("there are several images of this version: {}", names.join(", "))));
+            return Err(Stopped::words(format!(
+                "there are several images of this version: {}",
+                names.join(", ")
+            )));
         }
         Ok(same.pop())
     }
@@ -293,8 +301,14 @@ impl Act for Make {
         let build = &world.release.build;
         let url = build.url_of(&shared.facts.image);
         Ok(match build.store() {
-            None => Look::Impossible(format!("Compute Engine makes images of objects in Google Storage alone, not of {url}")),
-            Some(_) if build.has(&shared.facts.image, world.release).await? => Look::Todo(Vec::new()),
+            None => Look::Impossible(format!(
+                "Compute Engine makes images of objects in Google Storage alone, not of {url}"
+            )),
+            Some(_) if build.has(&shared.facts.image, world.release).await? => {
+                // Those that describe it need not wait until it is there to know its name.
+                world.learn("gce/image", json!({"image": shared.new_name(world.release)}));
+                Look::Todo(Vec::new())
+            }
             Some(_) => Look::Impossible(format!("GCE image not found {url}")),
         })
     }
@@ -309,12 +323,12 @@ impl Act for Make {
             let mut licenses = Vec::new();
             for license in &shared.facts.licenses {
                 let found = compute.license(license).await.map_err(Stopped::failed)?;
-                licenses.push(found.ok_or_else(|| Stopped::failed(images::Failure::License(license.clone())))?);
+                licenses
+                    .push(found.ok_or_else(|| Stopped::failed(images::Failure::License(license.clone())))?);
             }
             let (channel, version, board) = &shared.of;
             let date = world.release.date.format("%Y-%m-%d");
-            let description =
-                format!("{}, {version}, {board} published on {date}", shared.facts.description);
+            let description = format!("{}, {version}, {board} published on {date}", shared.facts.description);
             let features: Vec<String> = FEATURES.iter().map(|f| (*f).to_owned()).collect();
             let name = shared.new_name(world.release);
             let new = NewImage {
@@ -408,10 +422,18 @@ impl Act for Family {
         let there = shared.look().await?;
         if let Some(newer) = shared.newer(&there).filter(|_| !back) {
             let family = &shared.facts.family;
-            warning!(COMPONENT, "family {family} leads to {}, which is newer than this release: it stays so", newer.name);
+            warning!(
+                COMPONENT,
+                "family {family} leads to {}, which is newer than this release: it stays so",
+                newer.name
+            );
             return Ok(Look::Done(Value::Null));
         }
-        Ok(if there.same.iter().any(|i| shared.is_led_to(i)) { Look::Done(Value::Null) } else { Look::Todo(Vec::new()) })
+        Ok(if there.same.iter().any(|i| shared.is_led_to(i)) {
+            Look::Done(Value::Null)
+        } else {
+            Look::Todo(Vec::new())
+        })
     }
 
     async fn run(&self, world: &World<'_>) -> Result<Value> {
@@ -439,8 +461,12 @@ struct Deprecate(Arc<Shared>, bool);
 impl Act for Deprecate {
     async fn look(&self, _: &World<'_>) -> Result<Look> {
         let there = self.0.look().await?;
-        let lines: Vec<String> =
-            self.0.to_deprecate(&there, self.1).iter().map(|i| format!("deprecate image {}", i.name)).collect();
+        let lines: Vec<String> = self
+            .0
+            .to_deprecate(&there, self.1)
+            .iter()
+            .map(|i| format!("deprecate image {}", i.name))
+            .collect();
         Ok(if lines.is_empty() { Look::Done(Value::Null) } else { Look::Todo(lines) })
     }
 
@@ -466,7 +492,8 @@ struct Delete(Arc<Shared>);
 impl Act for Delete {
     async fn look(&self, _: &World<'_>) -> Result<Look> {
         let there = self.0.look().await?;
-        let lines: Vec<String> = self.0.to_delete(&there).iter().map(|i| format!("delete image {}", i.name)).collect();
+        let lines: Vec<String> =
+            self.0.to_delete(&there).iter().map(|i| format!("delete image {}", i.name)).collect();
         Ok(if lines.is_empty() { Look::Done(Value::Null) } else { Look::Todo(lines) })
     }
 
@@ -525,7 +552,8 @@ mod tests {
 
     #[test]
     fn boards_do_not_see_each_others_images() {
-        let all = || vec![image("fam-2-0-0-x", 1), image("fam-2-0-0-x-arm64", 2), image("fam-1-0-0-arm64", 1)];
+        let all =
+            || vec![image("fam-2-0-0-x", 1), image("fam-2-0-0-x-arm64", 2), image("fam-1-0-0-arm64", 1)];
         let (amd, arm) = (shared(false, "", &["-arm64"]), shared(false, "-arm64", &[""]));
         assert_eq!(names(&amd.sort(all()).same), ["fam-2-0-0-x"]);
         assert!(amd.sort(all()).old.is_empty());

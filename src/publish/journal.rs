@@ -102,7 +102,8 @@ impl Journal {
             Some(path) if path.exists() => {
                 let bytes = crate::input::read(path).map_err(Unusable::at(path))?;
                 let foreign = |reason| Error::Foreign { path: path.clone(), reason };
-                let document: Document = serde_json::from_slice(&bytes).map_err(|e| foreign(json_mistake(&e)))?;
+                let document: Document =
+                    serde_json::from_slice(&bytes).map_err(|e| foreign(json_mistake(&e)))?;
                 if document.version != VERSION || document.release != release {
                     return Err(foreign("it is the record of something else".into()));
                 }

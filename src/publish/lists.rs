@@ -91,7 +91,8 @@ mod tests {
             pv: pv.map(Into::into),
             hvm: hvm.into(),
         };
-        let files = files(&[region("us-west-2", Some("ami-2p"), "ami-2h"), region("eu-north-1", None, "ami-1h")]);
+        let files =
+            files(&[region("us-west-2", Some("ami-2p"), "ami-2h"), region("eu-north-1", None, "ami-1h")]);
         let found: Vec<_> = files.iter().map(|f| (f.name.as_str(), f.kind, f.content.as_str())).collect();
         let all = "{\n  \"amis\": [\n    {\n      \"name\": \"eu-north-1\",\n      \"hvm\": \"ami-1h\"\n    },\n    {\n      \
                    \"name\": \"us-west-2\",\n      \"pv\": \"ami-2p\",\n      \"hvm\": \"ami-2h\"\n    }\n  ]\n}\n";

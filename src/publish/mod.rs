@@ -26,6 +26,7 @@ mod files;
 mod gce;
 pub mod journal;
 mod lists;
+mod metadata;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -55,7 +56,8 @@ const COMPONENT: &str = "plume";
 const CHANGES: &str = "changes";
 
 /// The places that releases go to, in the order in which they are shown.
-pub const PROVIDERS: &[&dyn Provider] = &[&aws::Provider, &azure::Provider, &gce::Provider, &files::Provider];
+pub const PROVIDERS: &[&dyn Provider] =
+    &[&aws::Provider, &azure::Provider, &gce::Provider, &metadata::Provider, &files::Provider];
 
 /// A place that releases go to.
 pub trait Provider: Sync {
@@ -165,18 +167,27 @@ pub enum Stage {
     Whole,
     /// What leads to the newest release leads to this one again, which is public already.
     Rollback,
+    /// All of it was done, and is as it was left.
+    Verify,
 }
 
 impl Stage {
     fn has(self, step: &Step) -> bool {
         let of_phase = match (self, step.phase) {
             (_, Phase::Check) | (Self::Whole, _) => true,
+            // What is kept of older releases is another matter.
+            (Self::Verify, phase) => phase != Phase::Retire,
             (Self::Prepare, phase) => phase == Phase::Prepare,
             (Self::Release, phase) => phase > Phase::Prepare,
             // Images are looked at, not changed.
             (Self::Rollback, phase) => matches!(phase, Phase::Publish | Phase::Point),
         };
-        of_phase && (step.back.is_none_or(|back| back == (self == Self::Rollback)))
+        let is_wanted = match step.only {
+            None => true,
+            Some(Self::Release) => self != Self::Rollback,
+            Some(only) => self == only,
+        };
+        of_phase && is_wanted
     }
 }
 
@@ -190,14 +201,14 @@ pub struct Step {
     pub does: String,
     /// The keys of those in the same phase that must be done before.
     pub needs: Vec<String>,
-    /// Whether it is done to go back to an older release, or otherwise; `None`: in both cases.
-    back: Option<bool>,
+    /// The one stage that has it; [`Stage::Release`] stands for all but those that go back. `None`: any.
+    only: Option<Stage>,
     act: Box<dyn Act>,
 }
 
 impl Step {
     fn new(key: impl Into<String>, phase: Phase, does: impl Into<String>, act: impl Act + 'static) -> Self {
-        Self { key: key.into(), phase, does: does.into(), needs: Vec::new(), back: None, act: Box::new(act) }
+        Self { key: key.into(), phase, does: does.into(), needs: Vec::new(), only: None, act: Box::new(act) }
     }
 
     fn after(mut self, key: impl Into<String>) -> Self {
@@ -205,16 +216,14 @@ impl Step {
         self
     }
 
-    /// Only done to go back, or only otherwise.
-    fn when_back(mut self, back: bool) -> Self {
-        self.back = Some(back);
+    fn only_to(mut self, stage: Stage) -> Self {
+        self.only = Some(stage);
         self
     }
 
     /// What has been done must be; it is not done any more.
     fn into_check(self) -> Self {
-        let does = format!("see that this is done: {}", self.does);
-        Self { phase: Phase::Check, needs: Vec::new(), does, act: Box::new(Must(self.act)), ..self }
+        Self { act: Box::new(Must(self.act)), ..self }
     }
 }
 
@@ -258,7 +267,9 @@ struct Must(Box<dyn Act>);
 impl Act for Must {
     async fn look(&self, world: &World<'_>) -> Result<Look> {
         Ok(match self.0.look(world).await? {
-            Look::Todo(_) | Look::After(..) => Look::Impossible("it is not: this version was not released".into()),
+            Look::Todo(details) if details.is_empty() => Look::Impossible("it is not done".into()),
+            Look::Todo(details) => Look::Impossible(format!("it is not done: {}", details.join("; "))),
+            Look::After(_, why) => Look::Impossible(why),
             Look::Untold | Look::Always => Look::Done(Value::Null),
             other => other,
         })
@@ -351,12 +362,16 @@ pub fn plan(release: &Release, stage: Stage, places: &[String]) -> Vec<Step> {
     // Checks of places where this stage does nothing have nothing to check.
     let used: Vec<String> =
         steps.iter().filter(|s| s.phase != Phase::Check).map(|s| place(&s.key).to_owned()).collect();
-    let is_used = |step: &Step| used.iter().any(|u| u == place(&step.key)) || place(&step.key) == build::PLACE;
+    let is_used =
+        |step: &Step| used.iter().any(|u| u == place(&step.key)) || place(&step.key) == build::PLACE;
     steps.retain(|step| step.phase != Phase::Check || is_used(step));
-    if stage == Stage::Rollback {
-        let checked = |step: Step| if step.phase == Phase::Publish { step.into_check() } else { step };
-        steps = steps.into_iter().map(checked).collect();
-    }
+    let is_checked = |step: &Step| match stage {
+        Stage::Rollback => step.phase == Phase::Publish,
+        Stage::Verify => step.phase != Phase::Check,
+        Stage::Prepare | Stage::Release | Stage::Whole => false,
+    };
+    steps = steps.into_iter().map(|step| if is_checked(&step) { step.into_check() } else { step }).collect();
+    metadata::order(&mut steps);
     steps.sort_by_key(|step| step.phase);
     steps
 }

@@ -106,7 +106,8 @@ pub async fn survey(steps: &[Step], world: &World<'_>, journal: &Journal) -> Res
                 },
                 Ok(Look::After(key, why)) => {
                     let maker = steps.iter().position(|s| s.key == key);
-                    let will_be = maker.and_then(|m| findings[m].as_ref()).is_some_and(|f| f.state == State::Todo);
+                    let will_be =
+                        maker.and_then(|m| findings[m].as_ref()).is_some_and(|f| f.state == State::Todo);
                     if will_be { (State::Todo, Vec::new()) } else { (State::Impossible, vec![why]) }
                 }
                 Ok(Look::Impossible(why)) => (State::Impossible, vec![why]),
@@ -207,10 +208,15 @@ async fn everything_is_public(steps: &[Step], world: &World<'_>) -> Result<(), E
         };
         let seen = PUBLIC.until(&step.does, &world.release.cancel, look).await;
         seen.map_err(|e| match e {
-            crate::poll::Error::Cancelled | crate::poll::Error::Failed(Stopped::Interrupted) => Error::Interrupted,
-            crate::poll::Error::Failed(Stopped::Failed(source)) => Error::Step { what: step.does.clone(), source },
+            crate::poll::Error::Cancelled | crate::poll::Error::Failed(Stopped::Interrupted) => {
+                Error::Interrupted
+            }
+            crate::poll::Error::Failed(Stopped::Failed(source)) => {
+                Error::Step { what: step.does.clone(), source }
+            }
             crate::poll::Error::TimedOut { last, limit, .. } => {
-                let source = format!("{last} after {} s", Duration::from_secs(limit.as_secs()).as_secs()).into();
+                let source =
+                    format!("{last} after {} s", Duration::from_secs(limit.as_secs()).as_secs()).into();
                 Error::Step { what: step.does.clone(), source }
             }
         })?;

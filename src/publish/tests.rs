@@ -11,7 +11,8 @@ use crate::release::Table;
 
 fn release(distribution: &str, channel: &str, board: &str) -> Release {
     let table = Table::builtin().unwrap();
-    let selection = table.distribution(distribution).unwrap().select(channel, board, "1.2.3", Some("me")).unwrap();
+    let selection =
+        table.distribution(distribution).unwrap().select(channel, board, "1.2.3", Some("me")).unwrap();
     let http = Client::new(Limits::default(), Retry::default()).unwrap();
     let options = Options::from_environment(Choice::default(), &[], false).unwrap();
     let storage = Storage::new(http.clone(), options);
@@ -57,7 +58,8 @@ fn the_plans_of_all_channels_are_sound() {
                 for step in &steps {
                     for need in &step.needs {
                         let needed = steps.iter().find(|s| s.key == *need);
-                        let needed = needed.unwrap_or_else(|| panic!("{} needs {need}, which nobody does", step.key));
+                        let needed =
+                            needed.unwrap_or_else(|| panic!("{} needs {need}, which nobody does", step.key));
                         assert!(needed.phase == step.phase, "{}: {need} is of another phase", step.key);
                     }
                 }
@@ -78,10 +80,13 @@ fn nothing_is_public_before_the_release() {
     assert_eq!(keys(&after, Phase::Files).len(), 4);
     // All that leads to the newest release comes after all that is public.
     let points = keys(&after, Phase::Point);
-    assert!(points.contains(&"gce/family") && points.contains(&"files/folder/coreos-alpha/amd64-usr/current/"));
+    assert!(
+        points.contains(&"gce/family") && points.contains(&"files/folder/coreos-alpha/amd64-usr/current/")
+    );
     let only = plan(&release, Stage::Prepare, &["azure".to_owned()]);
     let prepared = keys(&only, Phase::Prepare);
-    let of = |place: &str, what: &[&str]| what.iter().map(|w| format!("azure/{place}/{w}")).collect::<Vec<_>>();
+    let of =
+        |place: &str, what: &[&str]| what.iter().map(|w| format!("azure/{place}/{w}")).collect::<Vec<_>>();
     let expected = [
         of("BizSpark", &["publish", "pre-publish", "image", "regions"]),
         of("BlackForest", &["publish", "image", "regions"]),

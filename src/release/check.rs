@@ -90,6 +90,18 @@ fn channel(c: &Channel) -> Verdict {
     c.gce.as_ref().map_or(Ok(()), |gce| self::gce(gce, c))?;
     c.azure.as_ref().map_or(Ok(()), azure)?;
     c.aws.as_ref().map_or(Ok(()), |aws| self::aws(aws, c))?;
+    if let Some(metadata) = &c.metadata {
+        let simple = metadata.simplestreams.as_ref();
+        let files = simple.into_iter().flat_map(|s| [&s.index, &s.products]).chain(&metadata.stream);
+        let mut seen = BTreeSet::new();
+        for name in files {
+            component("metadata", name)?;
+            if !seen.insert(name) {
+                return wrong("metadata", format!("{name:?} is to have two contents"));
+            }
+        }
+        simple.map_or(Ok(()), |s| text("metadata.simplestreams.content-id", &s.content_id))?;
+    }
     let mut seen = BTreeSet::new();
     for (at, destination) in c.destinations.iter().enumerate() {
         let within = |(field, why): Finding| (format!("destinations[{at}].{field}"), why);

@@ -1,7 +1,9 @@
 //! A channel, a board and a version: everything about that release.
 
 use super::check::USER;
-use super::{Aws, Azure, Channel, Destination, Distribution, Error, Gce, architecture, fill, is_component};
+use super::{
+    Aws, Azure, Channel, Destination, Distribution, Error, Gce, Metadata, architecture, fill, is_component,
+};
 use crate::cloud::address::{self, Address, Amazon, Google};
 use crate::cloud::google::storage::Location;
 use crate::text::percent::encode;
@@ -23,6 +25,8 @@ pub struct Selection {
     pub azure: Option<Azure>,
     /// Amazon EC2, if the board goes there.
     pub aws: Option<Aws>,
+    /// Descriptions for programs.
+    pub metadata: Option<Metadata>,
     /// The buckets to copy the files to, in this order.
     pub destinations: Vec<Destination>,
 }
@@ -62,7 +66,8 @@ impl Distribution {
                 return Err(Error::Required(what));
             }
         }
-        let Channel { source, boards, gce, azure, aws, destinations } = self.channel(channel, user)?;
+        let Channel { source, boards, gce, azure, aws, metadata, destinations } =
+            self.channel(channel, user)?;
         if !boards.iter().any(|b| b == board) {
             return Err(Error::UnknownBoard { board: board.into(), channel: channel.into() });
         }
@@ -83,6 +88,7 @@ impl Distribution {
                 Azure { blob: fill(&azure.blob, &blob), ..azure }
             }),
             aws: aws.filter(|_| cloud),
+            metadata,
             destinations,
         })
     }

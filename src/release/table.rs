@@ -94,9 +94,36 @@ pub struct Channel {
     /// Amazon EC2.
     #[serde(default)]
     pub aws: Option<Aws>,
+    /// Descriptions of the release for programs, written beside the build; none unless they are asked for.
+    #[serde(default)]
+    pub metadata: Option<Metadata>,
     /// The buckets that the files are copied to, in this order.
     #[serde(default)]
     pub destinations: Vec<Destination>,
+}
+
+/// Descriptions of a release for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Metadata {
+    /// The file with stream metadata, as Fedora CoreOS has it.
+    #[serde(default)]
+    pub stream: Option<String>,
+    /// Simplestreams, as Ubuntu has them.
+    #[serde(default)]
+    pub simplestreams: Option<Simplestreams>,
+}
+
+/// Simplestreams.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Simplestreams {
+    /// The name of the content, such as `com.example:alpha`.
+    pub content_id: String,
+    /// The file that names the other.
+    pub index: String,
+    /// The file with the images.
+    pub products: String,
 }
 
 /// How a channel appears in Google Compute Engine.

@@ -7,6 +7,6 @@ pub mod aws;
 pub mod azure;
 mod digitalocean;
 pub mod gce;
-mod matrix;
+pub mod matrix;
 mod openstack;
 mod packet;

@@ -2,5 +2,6 @@
 
 mod index;
 mod killed;
+mod later;
 mod release;
 mod world;

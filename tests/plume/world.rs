@@ -90,7 +90,10 @@ impl World {
         let (gce, gcs) = (Gce::of_records(), Gcs::new());
         let mut env = asm.env(&blobs.url());
         let key = env.write("google.json", &key_file(&format!("{}/token", gce.proxy.url())));
-        env.write(".aws/credentials", "[default]\naws_access_key_id = AKIDTEST\naws_secret_access_key = wJalrXUtnFEMI\n");
+        env.write(
+            ".aws/credentials",
+            "[default]\naws_access_key_id = AKIDTEST\naws_secret_access_key = wJalrXUtnFEMI\n",
+        );
         std::fs::write(env.home().join("key.asc"), armored()).unwrap();
         env.set("GOOGLE_APPLICATION_CREDENTIALS", key)
             .set("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", gce.url())
@@ -122,7 +125,8 @@ impl World {
             ("ours-alpha-1-3-0-v20250203", 2, true),
             ("ours-alpha-1-9-0-v20250304", 3, false),
         ] {
-            let mut body = json!({"family": "ours-alpha", "creationTimestamp": format!("2025-03-0{day}T00:00:00Z")});
+            let mut body =
+                json!({"family": "ours-alpha", "creationTimestamp": format!("2025-03-0{day}T00:00:00Z")});
             if deprecated {
                 body["deprecated"] = json!({"state": "DEPRECATED"});
             }
@@ -157,8 +161,23 @@ impl World {
 
     /// What is typed for a command.
     pub fn words<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let release = ["--channel=alpha", "--board=amd64-usr", "--version=2.0.0"];
-        [&["plume", "--channels=channels.yaml", "--distro=ours", command], &release[..], more].concat()
+        Self::words_of(command, "2.0.0", more)
+    }
+
+    /// The same for another version.
+    pub fn words_of<'a>(command: &'a str, version: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        let words = ["plume", "--channels=channels.yaml", "--distro=ours", command, "--channel=alpha"];
+        [&words[..], &["--board=amd64-usr", "--version", version], more].concat()
+    }
+
+    /// Another build.
+    pub fn put_build(&self, version: &str) {
+        for (name, body) in files() {
+            let text = format!("OURS_VERSION={version}\n");
+            let body = if name == "version.txt" { text.as_bytes() } else { body };
+            let name = format!("alpha/boards/amd64-usr/{version}/{name}");
+            self.gcs.put("builds", &name, body, "application/octet-stream");
+        }
     }
 
     pub fn before(&self, more: &[&str]) -> Outcome {
@@ -201,12 +220,16 @@ impl World {
     pub fn state(&self) -> Value {
         let buckets: BTreeMap<&str, _> = BUCKETS.iter().map(|b| (*b, self.gcs.contents(b))).collect();
         let regions: BTreeMap<&str, Value> = REGIONS.iter().map(|r| (*r, self.images(r))).collect();
-        let classic: BTreeMap<_, _> = self.asm.images().into_iter().map(|(n, i)| (n, format!("{i:?}"))).collect();
+        let classic: BTreeMap<_, _> =
+            self.asm.images().into_iter().map(|(n, i)| (n, format!("{i:?}"))).collect();
         let images = self.gce.images();
         let policies: BTreeMap<&String, Value> = images.keys().map(|n| (n, self.gce.policy(n))).collect();
-        let state = json!({"gcs": buckets, "aws": regions, "classic": classic, "gce": images, "public": policies});
+        let state =
+            json!({"gcs": buckets, "aws": regions, "classic": classic, "gce": images, "public": policies});
         let text = Regex::new("ami-[0-9a-f]+").unwrap().replace_all(&state.to_string(), "ami-X").into_owned();
         let text = Regex::new("publish-[0-9]+").unwrap().replace_all(&text, "publish-N").into_owned();
+        let times = r"20\d\d-\d\d-\d\dT[0-9:.]+Z|\w{3}, \d\d \w{3} 20\d\d [0-9:]+ \+0000";
+        let text = Regex::new(times).unwrap().replace_all(&text, "<time>").into_owned();
         let text = text.replace(&self.gce.url(), "gce/").replace(&self.blobs.url(), "blobs");
         serde_json::from_str(&text).unwrap()
     }
@@ -223,7 +246,11 @@ impl World {
                         for ami in [&region["hvm"], &region["pv"]].into_iter().filter(|a| !a.is_null()) {
                             let all = there["images"].as_object().unwrap().values();
                             let image = all.flat_map(|i| i.as_array().unwrap()).find(|i| i["id"] == *ami);
-                            assert_eq!(image.unwrap()["public"], true, "{bucket}/{name} names {ami}: {there}");
+                            assert_eq!(
+                                image.unwrap()["public"],
+                                true,
+                                "{bucket}/{name} names {ami}: {there}"
+                            );
                         }
                     }
                 }
@@ -300,6 +327,9 @@ fn table(round: usize) -> String {
               launch-permissions: ["111122223333"]
               regions: [us-west-2, us-east-1, eu-north-1]
               public-images: 5
+        metadata:
+          stream: ours_stream.json
+          simplestreams: {{ content-id: "com.example:alpha", index: ours_index.json, products: ours_products.json }}
         destinations:
           - {{ url: "gs://alpha-release", named-path: current }}
           - {{ url: "gs://mirror/ours", title: alpha.example.com, named-path: alpha, version-path: false, directories: true }}

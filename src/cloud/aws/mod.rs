@@ -6,7 +6,7 @@
 //! | `credentials/`, `endpoints`, `environment`, `account` | who one is, and where |
 //! | `object`, `direct`, `snapshot`, `images`, `upload` | from a disk image here to a machine image there |
 //! | `unfinished` | what of an interrupted upload can be gone on with |
-//! | `copy`, `initialize`, `gc` | copies in other regions, what imports need, what is left over |
+//! | `copy`, `initialize`, `gc`, `released` | copies in other regions, what imports need, what is left over, old releases |
 
 mod account;
 pub mod api;
@@ -20,6 +20,7 @@ pub mod gc;
 pub mod images;
 pub mod initialize;
 pub mod object;
+pub mod released;
 pub mod snapshot;
 pub mod unfinished;
 pub mod upload;

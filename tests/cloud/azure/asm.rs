@@ -194,8 +194,8 @@ fn answer(state: &mut State, request: &Request) -> Response {
                      </AvailableServices></Location>"
                 )
             };
-            let places =
-                [("East US", "Compute"), ("West US", "Compute"), ("Stored", "HighMemory")].map(|(n, s)| place(n, s));
+            let places = [("East US", "Compute"), ("West US", "Compute"), ("Stored", "HighMemory")]
+                .map(|(n, s)| place(n, s));
             let body = format!(
                 "<Locations xmlns=\"http://schemas.microsoft.com/windowsazure\">{}</Locations>",
                 places.concat()

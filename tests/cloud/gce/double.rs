@@ -149,6 +149,11 @@ impl Gce {
         lock(&self.face.state).policies.get(image).cloned().unwrap_or_default()
     }
 
+    /// Nobody may use the images any more whose names begin so.
+    pub fn unpublish(&self, begin: &str) {
+        lock(&self.face.state).policies.retain(|name, _| !name.starts_with(begin));
+    }
+
     /// The names of instances.
     pub fn names(&self) -> Vec<String> {
         lock(&self.face.state).instances.keys().map(|(_, name)| name.clone()).collect()

@@ -4,9 +4,8 @@ use rusoto_ec2::{
     self as ec2, BlockDeviceMapping, CopyImageRequest, DeleteSnapshotRequest, DeregisterImageRequest,
     DescribeImageAttributeRequest, DescribeImagesRequest, DescribeImportSnapshotTasksRequest,
     DescribeSnapshotAttributeRequest, DescribeSnapshotsRequest, EbsBlockDevice, Ec2 as _, Ec2Client,
-    GetEbsEncryptionByDefaultRequest, ImportSnapshotRequest,
-    ModifyImageAttributeRequest, ModifySnapshotAttributeRequest, RegisterImageRequest, SnapshotDiskContainer,
-    UserBucket,
+    GetEbsEncryptionByDefaultRequest, ImportSnapshotRequest, ModifyImageAttributeRequest,
+    ModifySnapshotAttributeRequest, RegisterImageRequest, SnapshotDiskContainer, UserBucket,
 };
 
 use super::ec2::{filters, from_tags, owned};

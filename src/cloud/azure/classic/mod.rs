@@ -141,7 +141,8 @@ impl Classic {
         const NAME: &str = "List Locations";
         let answer = call(&self.service, NAME, Method::GET, self.at(&["locations"])).send().await?;
         let locations: Locations = xml::answer(NAME, &answer.body)?;
-        let computes = |place: &Place| place.available_services.available_service.iter().any(|s| s == "Compute");
+        let computes =
+            |place: &Place| place.available_services.available_service.iter().any(|s| s == "Compute");
         Ok(locations.location.into_iter().filter(computes).map(|place| place.name).collect())
     }
 
