@@ -40,6 +40,8 @@ const LINES: &[(&str, &str)] = &[
     ("cork download --verify-key fifo --sdk-version 1.2.3", "fifo"),
     ("plume channels --channels fifo", "fifo"),
     ("plume index --gce-json-key fifo -B amd64-usr -V 1.2.3", "fifo"),
+    ("plume pre-release --verify-key fifo -C alpha -B amd64-usr -V 1.2.3", "fifo"),
+    ("plume prune --apply fifo -C alpha", "fifo"),
     ("ore gcloud --json-key fifo sync gs://a/b gs://c/d", "fifo"),
     ("ore aws --credentials-file fifo list", "fifo"),
     ("AWS_SHARED_CREDENTIALS_FILE=fifo ore aws list", "fifo"),

@@ -274,7 +274,7 @@ impl World {
 }
 
 fn armored() -> Vec<u8> {
-    use sequoia_openpgp::serialize::MarshalInto as _;
+    use sequoia_openpgp::serialize::SerializeInto as _;
     release_key().armored().to_vec().unwrap()
 }
 

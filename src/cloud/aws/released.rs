@@ -140,8 +140,10 @@ impl Collector {
     /// Takes an image away, then the snapshots that it was made of, unless another image is made of them, too.
     async fn remove_image(&self, id: &str) -> Result<()> {
         let image = self.api.images(true, &[id], &[]).await?.into_iter().find(|i| i.id == id);
+        let mappings = image.map(|i| i.mappings).unwrap_or_default();
+        let snapshots: Vec<String> = mappings.into_iter().filter_map(|m| m.snapshot).collect();
         self.api.deregister_image(id).await?;
-        for snapshot in image.iter().flat_map(|i| &i.mappings).filter_map(|m| m.snapshot.as_deref()) {
+        for snapshot in &snapshots {
             match self.api.delete_snapshot(snapshot).await {
                 Err(e) if e.is(&["InvalidSnapshot.InUse"]) => {
                     warning!(COMPONENT, "snapshot {snapshot} stays: {e}");
