@@ -21,7 +21,7 @@ import sys
 import threading
 
 from moto.core.exceptions import ServiceException
-from moto.core.responses import ActionResult
+from moto.core.responses import ActionResult, EmptyResult
 from moto.ebs.models import EBSBackend, EBSSnapshot
 from moto.ebs.responses import EBSResponse
 from moto.ec2.exceptions import EC2ClientError
@@ -452,6 +452,28 @@ def complete_snapshot(self):
     return ActionResult({"Status": "completed"})
 
 
+# Who may use a snapshot
+
+moto_modify_snapshot_attribute = EC2Response.modify_snapshot_attribute
+
+
+def modify_snapshot_attribute(self):
+    """moto knows the older of the two ways to say it."""
+    wish = self._get_param("CreateVolumePermission", {})
+    if not wish:
+        return moto_modify_snapshot_attribute(self)
+    self.error_on_dryrun()
+    for verb, change in (
+        ("Add", self.ec2_backend.add_create_volume_permission),
+        ("Remove", self.ec2_backend.remove_create_volume_permission),
+    ):
+        who = wish.get(verb, [])
+        users, groups = [w["UserId"] for w in who if "UserId" in w], [w["Group"] for w in who if "Group" in w]
+        if who:
+            change(self._get_param("SnapshotId"), user_ids=users, groups=groups)
+    return EmptyResult()
+
+
 # Machines
 
 moto_run_instances = EC2Response.run_instances
@@ -657,7 +679,7 @@ def install():
     ours = globals()
     for name in (
         "import_snapshot", "describe_import_snapshot_tasks", "register_image", "copy_image", "describe_images",
-        "describe_snapshots", "run_instances", "describe_instances",
+        "describe_snapshots", "modify_snapshot_attribute", "run_instances", "describe_instances",
     ):  # fmt: skip
         setattr(EC2Response, name, ours[name])
     for name in ("start_snapshot", "put_snapshot_block", "complete_snapshot"):
