@@ -100,7 +100,7 @@ impl World {
             .set("STORAGE_EMULATOR_HOST", gcs.address.to_string())
             .set("AWS_ENDPOINT_URL", aws.url())
             .set("AWS_EC2_METADATA_DISABLED", "true")
-            .set("MANTLE_POLL_SCALE", "0.002");
+            .set("MANTLE_POLL_SCALE", "0.050");
         let round = AtomicUsize::new(0);
         let world = Self { moto, aws, _azurite: azurite, blobs, asm, gce, gcs, env, round };
         world.begin();
