@@ -102,7 +102,7 @@ impl Class {
 /// What a service says when it refuses.
 #[derive(Clone, Debug, Default)]
 pub struct Refusal {
-    /// HTTP status.
+    /// HTTP status; 0 where it says nothing, as with faults of SOAP and failed tasks.
     pub status: u16,
     /// The service's code, such as `InvalidSnapshot.NotFound`; absent on answers without body.
     pub code: Option<String>,
@@ -123,10 +123,11 @@ impl fmt::Display for Refusal {
             (Some(one), None) | (None, Some(one)) => f.write_str(one)?,
             (None, None) => f.write_str("refused")?,
         }
-        write!(f, " (HTTP {}", self.status)?;
-        match &self.request {
-            Some(id) => write!(f, ", request {id})"),
-            None => f.write_str(")"),
+        match (self.status, &self.request) {
+            (0, None) => Ok(()),
+            (0, Some(id)) => write!(f, " (request {id})"),
+            (status, None) => write!(f, " (HTTP {status})"),
+            (status, Some(id)) => write!(f, " (HTTP {status}, request {id})"),
         }
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 pub(crate) mod fake;
 mod identity;
 pub mod mask;
+mod pinned;
 pub mod proxy;
 mod renewing;
 pub(crate) mod retry;
@@ -18,6 +19,7 @@ mod trust;
 mod upload;
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub use calls::{Access, Calls, How, Lane, Open, PATIENT, Repeat};
 #[cfg(test)]
 pub(crate) use identity::tests::certificate as identity_for_tests;
 pub use identity::{Identity, Unfit};
+pub use pinned::{Pinned, Unpinned};
 pub use proxy::{ENVIRONMENT, Proxies};
 pub use renewing::{Expires, Renewing};
 pub use retry::{Budget, Retry, Transient};
@@ -231,11 +234,15 @@ pub struct Setup {
     pub roots: Option<Vec<u8>>,
     /// Who the client is, for servers that ask for a certificate.
     pub identity: Option<Identity>,
+    /// Take any certificate. Whoever sets this tells people.
+    pub insecure: bool,
+    /// A socket behind which the server is, whatever URLs say, see [`Pinned`].
+    pub through: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { direct: false, redirects: true, roots: None, identity: None }
+        Self { direct: false, redirects: true, roots: None, identity: None, insecure: false, through: None }
     }
 }
 
@@ -302,7 +309,8 @@ impl Client {
             .connect_timeout(limits.connect)
             .redirect(redirects)
             .referer(false);
-        let proxies = Arc::new(if setup.direct { Proxies::default() } else { Proxies::from_environment()? });
+        let direct = setup.direct || setup.through.is_some();
+        let proxies = Arc::new(if direct { Proxies::default() } else { Proxies::from_environment()? });
         let chosen = proxies.clone();
         let builder = builder
             .no_proxy() // none but ours
@@ -321,6 +329,11 @@ impl Client {
         let builder = match &setup.identity {
             None => builder,
             Some(Identity(identity)) => builder.identity(identity.clone()),
+        };
+        let builder = if setup.insecure { builder.tls_danger_accept_invalid_certs(true) } else { builder };
+        let builder = match &setup.through {
+            None => builder,
+            Some(socket) => builder.unix_socket(socket.clone()),
         };
         let inner = builder.build().map_err(Error::Setup)?;
         Ok(Self { inner, limits, retry, proxies, trusted: trusted.into() })
