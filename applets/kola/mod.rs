@@ -28,6 +28,7 @@ use ::mantle::args;
 use ::mantle::cloud::aws;
 use ::mantle::cloud::azure::credentials::sources as azure;
 use ::mantle::cloud::digitalocean;
+use ::mantle::cloud::esx::sources as esx;
 use ::mantle::cloud::google::sources as google;
 use ::mantle::cloud::openstack::sources as openstack;
 use ::mantle::cloud::packet;
@@ -67,6 +68,7 @@ const MANUAL: Manual = Manual {
         aws::FILES,
         azure::FILES,
         digitalocean::FILES,
+        esx::FILES,
         google::FILES,
         openstack::FILES,
         packet::FILES,
@@ -91,6 +93,7 @@ const MANUAL: Manual = Manual {
         aws::ENVIRONMENT,
         azure::ENVIRONMENT,
         digitalocean::ENVIRONMENT,
+        esx::ENVIRONMENT,
         google::ENVIRONMENT,
         openstack::ENVIRONMENT,
         packet::ENVIRONMENT,

@@ -6,6 +6,7 @@
 mod aws;
 mod azure;
 mod digitalocean;
+mod esx;
 mod gc;
 mod gcloud;
 mod group;
@@ -22,8 +23,15 @@ use clap::{ArgMatches, Command};
 use self::group::Group;
 
 /// The clouds, in the order of help.
-const GROUPS: &[Group] =
-    &[aws::GROUP, azure::GROUP, digitalocean::GROUP, gcloud::GROUP, openstack::GROUP, packet::GROUP];
+const GROUPS: &[Group] = &[
+    aws::GROUP,
+    azure::GROUP,
+    digitalocean::GROUP,
+    esx::GROUP,
+    gcloud::GROUP,
+    openstack::GROUP,
+    packet::GROUP,
+];
 
 /// One list of what all groups have in one of their lists.
 macro_rules! of_all_groups {

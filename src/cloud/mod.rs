@@ -9,6 +9,7 @@ pub mod address;
 pub mod aws;
 pub mod azure;
 pub mod digitalocean;
+pub mod esx;
 pub mod gc;
 pub mod google;
 mod jwt;

@@ -208,6 +208,7 @@ impl Deployment {
     fn request(&self, user_data: Option<UserData>, options: MachineOptions) -> LaunchRequest {
         let default = self.settings.guest.distribution.ignition;
         let mut additions = self.settings.additions.clone();
+        additions.units.extend(self.flight.units());
         if !self.settings.no_ssh_key_in_user_data {
             additions.keys.push(self.settings.key.authorized().to_owned());
         }

@@ -26,6 +26,7 @@ pub mod cloud;
 pub mod deployment;
 pub mod digitalocean;
 pub mod distribution;
+pub mod esx;
 pub mod external;
 pub mod gce;
 pub mod guest;
@@ -44,6 +45,7 @@ pub static DRIVERS: &[Driver] = &[
     Driver::of::<aws::AwsPlatform>(),
     Driver::of::<azure::Azure>(),
     Driver::of::<digitalocean::DigitalOcean>(),
+    Driver::of::<esx::Esx>(),
     Driver::of::<gce::Gce>(),
     Driver::of::<openstack::OpenStack>(),
     Driver::of::<packet::PacketPlatform>(),
@@ -466,6 +468,11 @@ pub trait Flight: Send + Sync {
     /// Values for properties.json that are only known once the flight exists.
     fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
         serde_json::Map::new()
+    }
+
+    /// Units that machines here need besides what their userdata say.
+    fn units(&self) -> Vec<crate::conf::Unit> {
+        Vec::new()
     }
 
     /// Starts one machine and returns as soon as it exists; it need not have booted.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::machine::{Look, end_by_token};
 use super::{Flight, FlightBase, LaunchRequest, Machine, Result, ResultExt, Variables};
+use crate::conf::Unit;
 use crate::http::CallError;
 use crate::ledger::{self, Clean, Failure, Ledger, Leftover, Resource};
 use crate::poll::Poll;
@@ -130,6 +131,14 @@ pub trait Provider: Send + Sync + Sized + 'static {
         let _ = name;
         Ok(())
     }
+
+    /// Units that machines need besides what their userdata say.
+    fn units(&self) -> Vec<Unit> {
+        Vec::new()
+    }
+
+    /// The end of the flight: nothing more will be asked.
+    async fn leave(&self) {}
 
     /// Finds or makes what machines share; called once, by the first of them.
     ///
@@ -274,19 +283,24 @@ impl<P: Provider> Flight for CloudFlight<P> {
         self.shared.provider.properties()
     }
 
+    fn units(&self) -> Vec<Unit> {
+        self.shared.provider.units()
+    }
+
     async fn launch(&self, request: LaunchRequest) -> Result<Arc<dyn Machine>> {
         machine::launch(&self.shared, request).await
     }
 
     async fn destroy(&self) -> Vec<Leftover> {
-        let Some(owned) = &self.owned else { return Vec::new() };
-        match self.shared.provider.close(&owned.id).await {
-            Ok(()) => {
-                self.shared.ledger.delete(owned);
-                Vec::new()
+        let mut left = Vec::new();
+        if let Some(owned) = &self.owned {
+            match self.shared.provider.close(&owned.id).await {
+                Ok(()) => self.shared.ledger.delete(owned),
+                Err(e) => left.push(Leftover { resource: owned.clone(), why: chain(&e) }),
             }
-            Err(e) => vec![Leftover { resource: owned.clone(), why: chain(&e) }],
         }
+        self.shared.provider.leave().await;
+        left
     }
 }
 
