@@ -106,4 +106,5 @@ if [ "$wanted" != "$(cat "$node/installed.txt" 2>/dev/null)" ]; then
     }
     echo "$wanted" > "$node/installed.txt"
 fi
+"$here/support/vcsim/build" || die "vcsim, a simulated vCenter, could not be built"
 cargo nextest --version >/dev/null 2>&1 || cargo install --locked cargo-nextest

@@ -8,5 +8,8 @@ pub mod azure;
 mod digitalocean;
 pub mod gce;
 pub mod matrix;
+mod esx;
+mod gce;
+mod matrix;
 mod openstack;
 mod packet;

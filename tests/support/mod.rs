@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod server;
 pub mod tls;
 pub mod toy;
+pub mod vcsim;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
