@@ -71,7 +71,7 @@ pub struct Journal {
 fn path(folder: &Path, release: &str) -> PathBuf {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
     let name: String = release.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-    folder.join(name).with_added_extension("json")
+    folder.join(format!("{name}.json"))
 }
 
 impl Journal {
@@ -134,7 +134,7 @@ impl Journal {
         text.push(b'\n');
         let to = path.clone();
         let written = tokio::task::spawn_blocking(move || crate::target::replace(&to, 0o600, &text)).await;
-        written.map_err(std::io::Error::other).flatten().map_err(|e| Unusable::at(path)(e).into())
+        written.map_err(std::io::Error::other).and_then(|written| written).map_err(|e| Unusable::at(path)(e).into())
     }
 }
 
