@@ -132,7 +132,6 @@ fn report(error: Error) -> Report {
 ///
 /// # Errors
 /// When they cannot be fetched, or the tag that is to be verified does not count.
-
 pub async fn remote_versions(matches: &ArgMatches, context: &Context) -> Result<Versions> {
     let (origin, keyring) = (origin(matches)?, keyring(matches)?);
     repo::remote_versions(&origin, keyring.as_ref(), &context.cancel).await.map_err(report)

@@ -134,7 +134,10 @@ impl Journal {
         text.push(b'\n');
         let to = path.clone();
         let written = tokio::task::spawn_blocking(move || crate::target::replace(&to, 0o600, &text)).await;
-        written.map_err(std::io::Error::other).and_then(|written| written).map_err(|e| Unusable::at(path)(e).into())
+        written
+            .map_err(std::io::Error::other)
+            .and_then(|written| written)
+            .map_err(|e| Unusable::at(path)(e).into())
     }
 }
 

@@ -6,10 +6,8 @@
 pub mod aws;
 pub mod azure;
 mod digitalocean;
+mod esx;
 pub mod gce;
 pub mod matrix;
-mod esx;
-mod gce;
-mod matrix;
 mod openstack;
 mod packet;

@@ -7,6 +7,7 @@ use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
 
 use crate::gangue::data;
+use crate::support::guard::{self, Limit};
 use crate::support::{Env, Outcome, Running};
 
 const VERSION: &str =
@@ -161,9 +162,7 @@ fn the_generator_of_the_sdk_is_used_where_it_is() {
     }
     bench.env.program("delta_generator", "#!/bin/sh\ntouch $HOME/started; sleep 1000\n");
     let running = bench.start(&["update", "--private-key=key.pem"]);
-    while !bench.env.home().join("started").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    guard::wait("delta_generator", Limit::PROGRAM, || bench.env.home().join("started").exists());
     running.signal(Signal::SIGTERM);
     running.finish().expect(143);
     assert_eq!(bench.names(), GIVEN);

@@ -1,6 +1,7 @@
 //! Syncs that are killed, and run again.
 
 use super::Bench;
+use crate::support::guard::{self, Limit};
 
 /// A tree of two projects, and what comes later; both as they should be.
 fn bench() -> Option<Bench> {
@@ -49,7 +50,7 @@ fn killed(every: usize, first: usize) {
             if round == 1 {
                 later(&bench);
             }
-            deadly(&bench, call, call % 2 == 0);
+            deadly(&bench, call, call.is_multiple_of(2));
             // One after the other, so that numbers mean something.
             let outcome = bench.sync(&["-j1"]);
             healthy(&bench);
@@ -124,9 +125,7 @@ fn two_at_a_time_are_refused() {
         &format!("#!/bin/sh\ncase \"$*\" in *fetch*) touch $HOME/fetching; while ! [ -e $HOME/go ]; do sleep 0.05; done;; esac\nexec {real} \"$@\"\n"),
     );
     let first = bench.start_sync(&[]);
-    while !bench.env.home().join("fetching").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    guard::wait("the first fetch", Limit::PROGRAM, || bench.env.home().join("fetching").exists());
     let outcome = bench.sync(&[]).expect(1);
     assert!(outcome.stderr.contains("another sync is at work"), "{}", outcome.stderr);
     std::fs::write(bench.env.home().join("go"), "").unwrap();

@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::Bench;
+use crate::support::guard::{self, Limit};
 
 /// A manifest with everything in it.
 fn rich(bench: &Bench) -> [String; 4] {
@@ -236,9 +237,8 @@ fn an_interrupted_sync_leaves_no_git_and_goes_on() {
     );
     let pid = bench.env.home().join("pid");
     let running = bench.start_sync(&[]);
-    while std::fs::read_to_string(&pid).map_or(true, |pid| !pid.ends_with('\n')) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let told = || std::fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'));
+    guard::wait("the number of git", Limit::PROGRAM, told);
     running.signal(Signal::SIGINT);
     running.finish().expect(130);
     let pid: i32 = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
