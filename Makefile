@@ -47,8 +47,9 @@ lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets $(TESTING) -- -D warnings
 
+# Many tests wait for something now and then.
 check:                             ## unit and integration tests
-	cargo nextest run --locked $(TESTING)
+	cargo nextest run --locked $(TESTING) --test-threads $(shell expr $$(nproc) \* 3 / 2)
 
 check-full: release guest-all      ## tests that are left out of `check` because they take minutes
 	tests/setup.sh tests/packages-full.txt

@@ -1,5 +1,6 @@
 //! `tests/setup.sh` against a package manager of our own, and what it and the guest's builder look for.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::support::{Env, Outcome, repository};
@@ -58,6 +59,8 @@ impl Machine {
         for file in ["azurite.txt", "emulators.txt", "moto.txt"] {
             env.write(&format!("tests/support/{file}"), file);
         }
+        let build = env.write("tests/support/vcsim/build", "#!/bin/sh\n");
+        std::fs::set_permissions(build, std::fs::Permissions::from_mode(0o755)).unwrap();
         env.write(".cache/mantle/test-venv/installed.txt", "emulators.txtmoto.txt\n");
         env.write(".cache/mantle/test-node/installed.txt", "azurite.txt\n");
         env.write("state/installed/.keep", "");
