@@ -193,6 +193,31 @@ fn machines_are_listed_removed_and_collected() {
     assert!(told(&outcome).contains("cannot read /nowhere"), "{}", outcome.stderr);
 }
 
+/// What is left over is found among many that only look like it.
+fn collected_among(count: usize) {
+    let Some(cloud) = VSphere::of_records(Model { machines: count, ..PLAIN }) else { return };
+    let (env, old) = (cloud.env(), name(99_999_999));
+    cloud.put(&old, &OURS);
+    cloud.proxy.take_journal();
+    let outcome = env.mantle(&["ore", "esx", "gc"]).expect(0);
+    assert!(outcome.stderr.contains(&old) || outcome.stdout.contains(&old), "{outcome:?}");
+    let asked = cloud.proxy.take_journal().len();
+    assert!(asked < 20 + count / 100, "{asked} requests");
+    let there = cloud.vms();
+    assert!(there.len() == count && !there.values().any(|n| *n == old), "{}", there.len());
+}
+
+#[test]
+fn gc_spares_hundreds_of_look_alikes() {
+    collected_among(500);
+}
+
+#[test]
+#[ignore = "vcsim takes long to make them; make check-full"]
+fn gc_spares_ten_thousand_look_alikes() {
+    collected_among(10_000);
+}
+
 #[test]
 fn who_one_is_comes_from_variables_and_servers_are_known_by_certificates() {
     let Some(vcsim) = Vcsim::start(USER, PASSWORD, Model { scheme: "https", ..PLAIN }) else { return };

@@ -35,6 +35,12 @@ func main() {
 	if err := m.Create(); err != nil {
 		panic(err)
 	}
+	if number(6) > 100 {
+		// A crowd has names like those of kola's machines.
+		for i, vm := range simulator.Map.All("VirtualMachine") {
+			vm.(*simulator.VirtualMachine).Name = fmt.Sprintf("kola-01234567-89ab-4def-8123-%012d-0123456789", i)
+		}
+	}
 	if os.Args[3] == "https" {
 		m.Service.TLS = new(tls.Config)
 	}
