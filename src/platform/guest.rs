@@ -62,12 +62,17 @@ pub struct Guest {
     woken: bool,
 }
 
+/// Where a saved machine has the program by which its copies get random numbers of their own.
+pub(super) const RESEEDER: &str = "/var/tmp/mantle-reseed";
+
 /// Makes a machine that goes on from a state one of its own, as root. Arguments: the time, random bytes as digits, a
 /// machine id. What was written to the journal stays readable: journalctl looks where the machine id says.
 const RENEW: &str = r#"
 set -e
 date --utc --set "@$1" >/dev/null
 printf %s "$2" >/dev/urandom
+/var/tmp/mantle-reseed
+rm -f /var/tmp/mantle-reseed
 old=$(cat /etc/machine-id)
 umount /etc/machine-id 2>/dev/null || :
 echo "$3" >/etc/machine-id

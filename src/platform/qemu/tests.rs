@@ -405,7 +405,7 @@ async fn machines_from_one_state_have_nothing_in_common_that_tells_them_apart() 
     for (a, b) in one.iter().zip(&other) {
         // Keys have a comment, which is the same.
         let words = |line: &str| line.split(' ').nth(1).unwrap_or(line).to_owned();
-        assert_ne!(words(a), words(b));
+        assert_ne!(words(a), words(b), "{one:?} {other:?}");
     }
     // They did not boot, are machines all the same, and do boot.
     let boots = (first.boot_id().await.unwrap(), second.boot_id().await.unwrap());
