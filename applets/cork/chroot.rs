@@ -246,7 +246,9 @@ async fn unpack(matches: &ArgMatches, version: &str, replace: bool, context: &Co
     let place = Place::of(matches)?;
     let there = place.is_there()?;
     if there && !replace {
-        return Err(Report::from(Error::Exists(place.chroot)).wrap_err("Create failed"));
+        return Err(Report::from(Error::Exists(place.chroot))
+            .wrap_err("Create failed")
+            .suggestion("cork update brings it up to date; --replace makes it anew"));
     }
     let root = match there {
         true => Root::for_tree(&place.chroot, &place.user)?, // whoever made the old one can remove it

@@ -205,9 +205,14 @@ fn tool(matches: &ArgMatches, root: &std::path::Path) -> Result<Option<Tool>> {
 /// # Errors
 /// When it differs.
 pub async fn verify(context: &Context) -> Result<()> {
-    let verified = repo::verify(&sdk::repo_root()?, Which::Active, &context.cancel).await;
+    let root = sdk::repo_root()?;
+    let verified = repo::verify(&root, Which::Active, &context.cancel).await;
     match verified {
         Err(e) if e.is_interruption() => Err(report(e)),
-        verified => verified.map_err(report).wrap_err("Verify failed"),
+        verified => {
+            let is_there = root.join(".repo").exists();
+            let verified = verified.map_err(report).wrap_err("Verify failed");
+            if is_there { verified } else { verified.suggestion("cork sync makes a tree of sources") }
+        }
     }
 }

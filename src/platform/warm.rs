@@ -151,8 +151,8 @@ impl Store {
         for leftover in end(&*machine, &dir).await.left {
             crate::error!("platform", "{leftover}");
         }
-        if saved.is_ok() {
-            // What it said is in the state; what failed is for people to look at.
+        if matches!(saved, Ok(_) | Err(Error::Cancelled)) {
+            // What it said is in the state, or of no interest; what failed is for people to look at.
             let _ = std::fs::remove_dir_all(&folder);
             let _ = std::fs::remove_dir(&self.folder);
         }

@@ -120,6 +120,23 @@ pub async fn init(
     force: bool,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
+    let fresh = !root.join(REPO).exists();
+    let made = make(root, origin, name, keyring, force, cancel).await;
+    if fresh && matches!(&made, Err(e) if !e.is_interruption()) {
+        // It would make this folder the root of whatever is begun below it later.
+        let _ = std::fs::remove_dir_all(root.join(REPO));
+    }
+    made
+}
+
+async fn make(
+    root: &Path,
+    origin: &Origin,
+    name: &str,
+    keyring: Option<&Keyring>,
+    force: bool,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
     check_path(name).map_err(|why| Error::manifest("the name of the manifest", why))?;
     let notes = Notes::open(root)?;
     let git = Git::new(&origin.url, cancel)?;
