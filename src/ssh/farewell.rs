@@ -1,8 +1,11 @@
-//! Keeps the last words of a connection.
+//! Keeps the last words of a connection, and knows of words that nobody has looked at.
 //!
 //! libssh2 takes in everything the socket has before it hands out any of it, and when that ends with the end of the
 //! connection it reports only the error: what came just before is lost, and so is an exit status. So the end is held
 //! back, as if nothing more had come yet, until what came before it has been handed out.
+//!
+//! Every call takes in whatever the socket has, also what another call hands out: a look at stderr takes in what was
+//! written to stdout. Whoever then waits for the socket waits for ever; so [`came`] tells whether there is more to see.
 
 use std::cell::Cell;
 use std::io;
@@ -25,6 +28,24 @@ enum Hold {
 thread_local! {
     // A session lives on one thread and a thread has one session.
     static HOLD: Cell<Hold> = const { Cell::new(Hold::Off) };
+    static CAME: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether anything has been taken in from the socket since this was asked last.
+pub(super) fn came() -> bool {
+    CAME.replace(false)
+}
+
+/// Makes every second look at a socket find nothing, in this process: what belongs to one call is then taken in by
+/// others.
+#[cfg(test)]
+pub(super) static ABSENT: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+#[cfg(test)]
+fn looks_away() -> bool {
+    thread_local! { static LOOKS: Cell<u32> = const { Cell::new(0) } }
+    LOOKS.set(LOOKS.get() + 1);
+    LOOKS.get() % 2 == 1 && ABSENT.load(std::sync::atomic::Ordering::SeqCst)
 }
 
 /// From now on the end of this thread's connection is held back behind data (true), or not (false).
@@ -68,6 +89,10 @@ mod ffi {
         flags: c_int,
         _: *mut *mut c_void,
     ) -> ssize_t {
+        #[cfg(test)]
+        if super::looks_away() {
+            return -(libc::EAGAIN as ssize_t);
+        }
         // SAFETY: libssh2 passes its socket and a buffer of this length.
         recv(|| unsafe { libc::recv(socket, buffer, length, flags) })
     }
@@ -82,6 +107,9 @@ fn recv(system: impl FnOnce() -> ssize_t) -> ssize_t {
             error => -(error as ssize_t),
         },
     };
+    if result > 0 {
+        CAME.set(true);
+    }
     match (result, HOLD.get()) {
         (1.., Hold::Armed) => HOLD.set(Hold::On),
         (..=0, Hold::On) => return -(libc::EAGAIN as ssize_t),
@@ -112,5 +140,13 @@ mod tests {
         assert_eq!((recv(|| 0), recv(|| 7), recv(|| 0)), (0, 7, AGAIN));
         keep(false);
         assert_eq!(recv(|| 0), 0);
+    }
+
+    #[test]
+    fn what_came_is_told_once() {
+        assert!(!came());
+        recv(|| 3);
+        recv(|| 0);
+        assert_eq!((came(), came()), (true, false));
     }
 }

@@ -234,7 +234,10 @@ impl Link {
             if channel.eof() && self.attempt(|| Ok(channel.wait_close()?))?.is_some() {
                 return Ok(());
             }
-            self.wait(PollFlags::POLLIN)?;
+            // The look at stderr may have taken in stdout.
+            if !farewell::came() {
+                self.wait(PollFlags::POLLIN)?;
+            }
         }
     }
 

@@ -187,6 +187,9 @@ fn relay(link: &Link, channel: &mut ssh2::Channel, tty: &Tty, mut door: &UnixStr
         if channel.eof() && link.attempt(|| Ok(channel.wait_close()?))?.is_some() {
             return Ok(());
         }
+        if farewell::came() {
+            continue;
+        }
         farewell::drained();
         let mut fds = vec![
             PollFd::new(link.socket.as_fd(), PollFlags::POLLIN),

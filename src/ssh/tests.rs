@@ -218,6 +218,18 @@ async fn both_outputs_may_be_big() {
 }
 
 #[tokio::test]
+async fn a_look_at_one_output_may_take_in_the_other() {
+    let server = server!();
+    let client = server.client();
+    client.run("true").await.unwrap();
+    farewell::ABSENT.store(true, Ordering::SeqCst);
+    for i in 0..50 {
+        assert_eq!(client.run(&format!("echo {i}")).await.unwrap().stdout, i.to_string());
+    }
+    farewell::ABSENT.store(false, Ordering::SeqCst);
+}
+
+#[tokio::test]
 async fn parallel_commands_do_not_wait_for_each_other() {
     let server = server!();
     let client = server.client();
