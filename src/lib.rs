@@ -25,6 +25,7 @@
 //! | `poll` | waits for what others do in their own time |
 //! | `openpgp` | detached signatures against release keys or key files, in one pass over the data |
 //! | `badness` | signs of trouble in consoles and journals |
+//! | `cause` | why a machine is of no use, in a word |
 //! | `compress`, `disk` | streams that are packed; images of disks by their headers |
 //! | `progress`, `terminal` | how far long work is: bars and lines |
 //! | `secret` | values that must not be shown |
@@ -37,6 +38,7 @@ pub mod applet;
 pub mod args;
 pub mod badness;
 pub mod bucket;
+pub mod cause;
 pub mod cloud;
 mod complete;
 pub mod compress;

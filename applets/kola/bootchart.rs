@@ -1,7 +1,7 @@
 //! `kola bootchart`: the boot of a machine as a picture.
 
 use clap::ArgMatches;
-use color_eyre::eyre::{Result, WrapErr as _, eyre};
+use color_eyre::eyre::{Result, WrapErr as _};
 use mantle::applet::Context;
 use mantle::output;
 use mantle::platform::MachineOptions;
@@ -27,7 +27,7 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
             };
             let plot = tokio::select! {
                 plot = plot => plot,
-                how = cluster.lost() => Err(eyre!(how)),
+                how = cluster.lost() => Err(how.into()),
                 () = context.cancel.cancelled() => Err(mantle::error::Stop::Interrupted.into()),
             };
             cluster.destroy().await;

@@ -14,6 +14,7 @@ mod list;
 mod options;
 mod order;
 pub mod register;
+mod replay;
 mod run;
 mod spawn;
 pub mod tests;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 use ::mantle::applet::{Applet, Context, Manual, Section};
 use ::mantle::args;
+use ::mantle::cause::Cause;
 use ::mantle::cloud::aws;
 use ::mantle::cloud::azure::credentials::sources as azure;
 use ::mantle::cloud::digitalocean;
@@ -119,6 +121,7 @@ const MANUAL: Manual = Manual {
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         ("kola doctor -p nspawn", "See what platform nspawn needs on this host."),
         ("kola updatepayload --payload update.gz", "See whether a machine updates itself to a payload."),
+        ("kola replay _kola_temp/qemu-latest", "Run again what did not pass in the last run."),
         ("kola cleanup _kola_temp/qemu-latest", "Remove what a killed run left behind."),
     ],
     sections,
@@ -130,6 +133,7 @@ fn sections() -> Vec<Section> {
     let mut all = external::sections();
     all.push(denylist::section());
     all.push(verdicts());
+    all.push(causes());
     all.extend(feature_file());
     all
 }
@@ -140,7 +144,11 @@ fn verdicts() -> Section {
         ("PASS, SKIP", "It passed, or could not be done here: the reason is told."),
         ("FAIL", "It failed, each time that it was run."),
         ("FLAKY", "It failed, and passed when it was run again (--rerun). The run can succeed."),
-        ("INFRA", "Its machine could not be made: the platform failed, nothing is known about the test."),
+        (
+            "INFRA",
+            "Its machine could not be made, or was killed from outside: the platform failed, nothing is known about the \
+             test.",
+        ),
         (
             "WARN",
             "It failed, which the deny list tolerates, or it is not yet 30 days old. The run can succeed.",
@@ -148,6 +156,12 @@ fn verdicts() -> Section {
     ];
     let text = |(name, about): &(&str, &str)| ((*name).to_owned(), (*about).to_owned());
     ("VERDICTS", entries.iter().map(text).collect())
+}
+
+/// Why machines fail tests, for the man page.
+fn causes() -> Section {
+    let text = |cause: Cause| (cause.to_string(), cause.about().to_owned());
+    ("CAUSES", Cause::ALL.into_iter().map(text).collect())
 }
 
 /// The feature file beside an image, for the man page.
@@ -278,6 +292,14 @@ fn command() -> Command {
                 .arg(path("output", "OUTPUT", "The copy to make")),
         )
         .subcommand(
+            replay::Options::augment_args(Command::new("replay"))
+                .about("Run again what did not pass in a run")
+                .long_about(replay::ABOUT)
+                .after_help(
+                    "Examples:\n  kola replay _kola_temp/qemu-latest\n  kola replay bundle coreos.basic -- --qemu-image here.qcow2",
+                ),
+        )
+        .subcommand(
             Command::new("doctor")
                 .about("Say what this host can do and what it lacks")
                 .long_about(
@@ -322,6 +344,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
             let folders: Vec<PathBuf> = m.get_many("dir").map(|v| v.cloned().collect()).unwrap_or_default();
             external::lint::run(&folders).await?;
         }
+        Some(("replay", m)) => replay::run(&replay::Options::from_arg_matches(m)?).await?,
         Some(("doctor", m)) => doctor::run(m).await?,
         Some(("cleanup", m)) => {
             cleanup::run(&m.get_one::<PathBuf>("dir").cloned().unwrap_or_default(), m, &context).await?;

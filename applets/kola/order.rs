@@ -38,6 +38,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// The seed; chosen now unless it was given.
+    pub fn seed(&mut self) -> u64 {
+        *self.seed.get_or_insert_with(|| u64::from(uuid::Uuid::new_v4().as_fields().0))
+    }
+
     /// The order, with the times of earlier runs on a platform.
     pub fn read(&self, platform: &str) -> Order {
         let file = mantle::folders::state().map(|folder| folder.join(FILE));
@@ -66,7 +71,7 @@ impl Order {
         if order == "name" {
             return;
         }
-        let seed = self.options.seed.unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+        let seed = self.options.clone().seed();
         let known = self.times.get(&self.platform);
         let longest = order == "longest";
         let milliseconds = |test: &Test| {

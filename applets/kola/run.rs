@@ -17,6 +17,7 @@ use mantle::network::discovery;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Evidence;
 use mantle::platform::{DRIVERS, MachineOptions};
+use mantle::ssh;
 use mantle::target::{Fresh, Target};
 use mantle::text::chain;
 use semver::Version;
@@ -30,6 +31,7 @@ use super::flight::{Departures, Flight, both};
 use super::options::Setup;
 use super::order;
 use super::register::{self, Chosen, Config, Flag, Selection, Test};
+use super::replay::Recipe;
 
 /// Options of `kola run` besides those by which tests are chosen.
 #[derive(clap::Args, Debug, Clone)]
@@ -58,6 +60,12 @@ pub struct Options {
     /// End with status 77 if tests failed, but only such whose failures are warnings
     #[arg(long)]
     on_warn_failure_exit_77: bool,
+    /// Open a shell on the machine of a test that failed, before it is destroyed; one at a time, on a terminal only
+    #[arg(long)]
+    ssh_on_test_failure: bool,
+    /// Of the chosen tests, only these: what kola replay runs
+    #[arg(long, value_name = "TEST", hide = true)]
+    only: Vec<String>,
     #[command(flatten)]
     order: order::Options,
 }
@@ -112,9 +120,18 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     let chosen = run.choose()?;
     let Some(chosen) = run.prepare(chosen).await? else { return Ok(SUCCESS) };
     let out = run.setup.output_dir(context).await?;
+    let mut recipe = Recipe::new(&context.command_line, run.options.order.seed());
+    recipe.write(&out)?;
     let flight = Arc::new(Flight::new(&run.setup, &out, context).await?);
     let result = run.on_flight(&flight, chosen, &out, &context.cancel).await;
     let properties = write_properties(&out, &run.setup, &flight, context);
+    if let (Err(_), Some(image)) = (&result, flight.driver.image()) {
+        // What failed can be run again on the same image.
+        match recipe.of_image(image).await.and_then(|()| recipe.write(&out)) {
+            Ok(()) => {}
+            Err(e) => mantle::warning!("kola", "{e:#}: kola replay cannot tell whether it is the same"),
+        }
+    }
     let left = flight.destroy().await;
     let warned = both(result, left)?;
     properties?;
@@ -190,7 +207,13 @@ impl Run {
         for test in &mut tests {
             translate(test).await?;
         }
-        let tests = choice::multiplied(tests, self.options.multiply)?;
+        let mut tests = choice::multiplied(tests, self.options.multiply)?;
+        if !self.options.only.is_empty() {
+            tests.retain(|test| self.options.only.iter().any(|name| *name == test.name));
+            if tests.is_empty() {
+                bail!("none of these tests is to be run here: {}", self.options.only.join(", "));
+            }
+        }
         Ok(Some(external::share(tests, self.setup.target.distribution)))
     }
 
@@ -233,7 +256,7 @@ impl Run {
         }
         let case = |test: Arc<Test>| {
             let boots = kinds.get(&self.kind(&test)).is_none_or(|tests| *tests < 2);
-            self.case(test, flight, boots)
+            self.case(test, flight, boots, cancel)
         };
         let cases = tests.into_iter().map(case).collect();
         let suite = harness::run_then(cases, &options, cancel.clone(), async || flight.end().await).await;
@@ -241,7 +264,7 @@ impl Run {
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
         if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {
             order.learn(summary);
-            tell_end(summary, out)?;
+            tell_end(summary, out, &self.options.only)?;
             tell_github(summary, &format!("kola on {}", self.setup.driver.name))?;
         }
         let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
@@ -269,9 +292,11 @@ impl Run {
     }
 
     /// The harness's view of a test; with `boots`, its machines boot.
-    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, boots: bool) -> Case {
+    fn case(&self, test: Arc<Test>, flight: &Arc<Flight>, boots: bool, cancel: &CancellationToken) -> Case {
         let job = Arc::new(Job {
             boots,
+            shell: self.options.ssh_on_test_failure,
+            cancel: cancel.clone(),
             missing: test.missing_features(&self.selection(flight.driver.lacking())),
             flight: flight.clone(),
             shared: self.shared.clone(),
@@ -339,6 +364,9 @@ struct Job {
     missing: Vec<String>,
     /// No other test has machines of the same kind.
     boots: bool,
+    /// People get a shell on its machine when it has failed.
+    shell: bool,
+    cancel: CancellationToken,
     consoles_warn: bool,
 }
 
@@ -373,9 +401,18 @@ impl Job {
             }
         };
         let result = t.body_on(deployment.lost(), body).await;
+        let failed = t.failed() || result.as_ref().is_err_and(harness::is_failure);
+        // A test may have failed because it could not reach a machine, or may have been waiting for one.
+        let silence = if failed { deployment.silence().await } else { None };
+        if failed && silence.is_none() && self.shell {
+            self.show(&t, &deployment).await;
+        }
         let evidence = deployment.destroy().await;
         // First, as it is the cause of what is found below.
         t.settle(result);
+        if let Some(silence) = &silence {
+            t.blame(silence);
+        }
         for machine in &evidence {
             for leftover in &machine.left {
                 t.error(leftover);
@@ -385,6 +422,28 @@ impl Job {
             }
         }
         Ok(())
+    }
+}
+
+impl Job {
+    /// A shell on the first machine of a test that has failed, until people leave it.
+    async fn show(&self, t: &T, deployment: &Deployment) {
+        let Some(machine) = deployment.guests().into_iter().next() else { return };
+        mantle::notice!(
+            "kola",
+            "{} has failed; this is its machine {}, until you leave it",
+            t.name(),
+            machine.id()
+        );
+        let term = std::env::var("TERM").unwrap_or_default();
+        let left = tokio::select! {
+            left = machine.client().shell(&term) => left,
+            _ = machine.ended() => return,
+            () = self.cancel.cancelled() => return,
+        };
+        if let Err(e) = left {
+            mantle::warning!("kola", "no shell on machine {}: {}", machine.id(), chain(&e));
+        }
     }
 }
 
@@ -426,6 +485,9 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag], only_war
         let mut scanner = badness::Scanner::new(source, ignored);
         scanner.push(text);
         for finding in scanner.finish() {
+            if let Some(cause) = finding.cause {
+                t.suspect(cause);
+            }
             if source == badness::Source::Console && machine.told == Some(finding.label) {
                 continue;
             }
@@ -440,15 +502,15 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag], only_war
 
 /// Says how the run ended: each test that failed with its line that matters and what its machines left, then the
 /// counts.
-fn tell_end(summary: &harness::Summary, out: &Path) -> Result<()> {
+fn tell_end(summary: &harness::Summary, out: &Path, only: &[String]) -> Result<()> {
     use mantle::output::line;
     if !summary.bad.is_empty() {
         line("Not passed:")?;
     }
     for record in &summary.bad {
-        let kind = match record.outcome {
-            Outcome::Fail => String::new(),
-            other => format!(" ({})", other.as_str().to_lowercase()),
+        let kind = match (record.outcome, record.cause) {
+            (Outcome::Fail, None) => String::new(),
+            _ => format!(" ({})", record.kind()),
         };
         let (name, headline) = (&record.name, record.headline());
         line(format_args!("    {name}{kind}: {headline}"))?;
@@ -457,6 +519,9 @@ fn tell_end(summary: &harness::Summary, out: &Path) -> Result<()> {
                 line(format_args!("        {}", file.display()))?;
             }
         }
+    }
+    if !summary.bad.is_empty() && only.is_empty() {
+        line(format_args!("To run them again: kola replay {}", ssh::quote(&out.display().to_string())))?;
     }
     if !summary.not_rerun.is_empty() {
         let names = summary.not_rerun.join(" ");
@@ -557,7 +622,7 @@ async fn image_version(flight: &Flight, out: &Path, cancel: &CancellationToken) 
     };
     let answer = tokio::select! {
         answer = ask => Some(answer),
-        how = cluster.lost() => Some(Err(eyre!(how))),
+        how = cluster.lost() => Some(Err(how.into())),
         () = cancel.cancelled() => None,
     };
     cluster.destroy().await;

@@ -148,7 +148,7 @@ async fn on_cluster(
     }
     let machines: Vec<Arc<Guest>> = tokio::select! {
         machines = futures_util::future::try_join_all(starts) => machines.wrap_err("Spawning instance failed")?,
-        how = cluster.lost() => return Err(eyre!(how)),
+        how = cluster.lost() => return Err(how.into()),
     };
     for machine in &machines {
         if let Some(url) = &omaha {
@@ -178,14 +178,14 @@ fi
         // Not for what its console says, nor for the other machines: people may want to look at that.
         let left = tokio::select! {
             left = last.client().shell(&term) => left,
-            how = last.ended() => return Err(eyre!(how)),
+            how = last.ended() => return Err(how.into()),
         };
         let lost = match left {
             Ok(()) if options.reconnect && is_going_down(last).await => "the machine goes down".to_owned(),
             Ok(()) => return Ok(()),
             // The connection breaks before it is known why.
             Err(e) => match tokio::time::timeout(Duration::from_secs(1), last.ended()).await {
-                Ok(how) => return Err(eyre!(how)),
+                Ok(how) => return Err(how.into()),
                 Err(_) if options.reconnect && e.is_lost() => chain(&e),
                 Err(_) => return Err(e).wrap_err("Manhole failed"),
             },
@@ -194,7 +194,7 @@ fi
         last.client().reset();
         tokio::select! {
             back = last.start() => back.wrap_err("Manhole failed")?,
-            how = last.ended() => return Err(eyre!(how)),
+            how = last.ended() => return Err(how.into()),
         }
     }
 }

@@ -77,7 +77,7 @@ async fn on_flight(
             let limit = options.timeout.mul_f64(flight.driver.slowness());
             let result = tokio::select! {
                 result = there_and_back(&flight, &cluster, payload, limit) => result,
-                how = cluster.lost() => Err(eyre!(how)),
+                how = cluster.lost() => Err(how.into()),
                 () = context.cancel.cancelled() => Err(mantle::error::Stop::Interrupted.into()),
             };
             cluster.destroy().await;

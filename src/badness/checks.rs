@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::cause::Cause;
+
 /// Which text a line comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -41,6 +43,8 @@ pub struct Check {
     pub off_by: Option<Flag>,
     /// On a console, the machine will not get any further: nobody needs to wait for it.
     pub fatal: bool,
+    /// What has become of the machine; always known of what is fatal.
+    pub cause: Option<Cause>,
     /// The version of mantle that looks for it first.
     pub since: &'static str,
     /// The texts that make a match.
@@ -69,6 +73,7 @@ impl Check {
             journal: FAIL,
             off_by: None,
             fatal: false,
+            cause: None,
             since: "0.13.0",
             looks,
             unless: None,
@@ -96,8 +101,12 @@ impl Check {
         Self { journal: None, ..self }
     }
 
-    const fn fatal(self) -> Self {
-        Self { fatal: true, ..self }
+    const fn fatal(self, cause: Cause) -> Self {
+        Self { fatal: true, ..self }.means(cause)
+    }
+
+    const fn means(self, cause: Cause) -> Self {
+        Self { cause: Some(cause), ..self }
     }
 
     const fn unless(self, pattern: &'static str) -> Self {
@@ -156,8 +165,8 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .off_by(Flag::NoEmergencyShellCheck)
-    .fatal(),
-    Check::upstream("kernel panic", &[("Kernel panic - not syncing: ", "(.*)")]).fatal(),
+    .fatal(Cause::EmergencyShell),
+    Check::upstream("kernel panic", &[("Kernel panic - not syncing: ", "(.*)")]).fatal(Cause::KernelPanic),
     Check::upstream("kernel oops", &[("Oops:", "")]),
     Check::upstream(
         "kernel warning",
@@ -219,7 +228,7 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .console_only()
-    .fatal(),
+    .fatal(Cause::Firmware),
     Check::new(
         "firmware cannot boot a disk",
         &[("Boot failed: ", "(.+)"), ("BdsDxe: ", "failed to (?:load|start) (.+)")],
@@ -235,7 +244,7 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .console_only()
-    .fatal(),
+    .fatal(Cause::Firmware),
     Check::new(
         "signature refused at boot",
         &[
@@ -245,7 +254,7 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .console_only()
-    .fatal(),
+    .fatal(Cause::Firmware),
     Check::new(
         "GRUB cannot boot",
         &[
@@ -256,7 +265,7 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .console_only()
-    .fatal(),
+    .fatal(Cause::Firmware),
     Check::new(
         "GRUB error",
         &[
@@ -270,8 +279,10 @@ pub static CHECKS: &[Check] = &[
     .warns()
     .console_only(),
     // The kernel.
-    Check::new("soft lockup", &[("BUG: ", r"soft lockup - (CPU#[0-9]+ stuck for .+)")]).fatal(),
-    Check::new("hard lockup", &[("Watchdog detected hard LOCKUP on ", "(cpu *[0-9]+)")]).fatal(),
+    Check::new("soft lockup", &[("BUG: ", r"soft lockup - (CPU#[0-9]+ stuck for .+)")])
+        .fatal(Cause::KernelPanic),
+    Check::new("hard lockup", &[("Watchdog detected hard LOCKUP on ", "(cpu *[0-9]+)")])
+        .fatal(Cause::KernelPanic),
     Check::new("workqueue lockup", &[("BUG: ", "workqueue lockup - (.+)")]),
     Check::new("hung task", &[("INFO: task ", r"(.{1,80} blocked.* for more than [0-9]+ seconds)")]),
     Check::new(
@@ -360,14 +371,14 @@ pub static CHECKS: &[Check] = &[
         "dm-verity corruption",
         &[("device-mapper: verity: ", r"([0-9]+:[0-9]+: (?:data|metadata) block [0-9]+ is corrupted)")],
     ),
-    Check::new("no space left", &[("No space left on device", "")]).warns(),
+    Check::new("no space left", &[("No space left on device", "")]).warns().means(Cause::DiskFull),
     // Initramfs.
     Check::new(
         IGNITION_FAILURE,
         &[("CRITICAL : ", "(.+)"), ("Ignition has failed", ""), ("Ignition failed (stage ", r"([^)]+)\)")],
     )
     .off_by(Flag::NoEmergencyShellCheck)
-    .fatal(),
+    .fatal(Cause::Ignition),
     Check::new(
         "dracut fatal",
         &[
@@ -377,7 +388,7 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .off_by(Flag::NoEmergencyShellCheck)
-    .fatal(),
+    .fatal(Cause::Initramfs),
     Check::new(
         "initramfs gave up",
         &[
@@ -388,14 +399,14 @@ pub static CHECKS: &[Check] = &[
         ],
     )
     .off_by(Flag::NoEmergencyShellCheck)
-    .fatal(),
+    .fatal(Cause::Initramfs),
     Check::new("dracut waits", &[("starting timeout scripts", "")]).warns(),
     // systemd.
     Check::new(
         "systemd froze",
         &[("systemd[1]: Freezing execution", ""), ("Failed to isolate default target", "")],
     )
-    .fatal(),
+    .fatal(Cause::Boot),
     Check::new("systemd crash", &[("systemd[1]: Caught <", "(.+)")]),
     Check::new(
         "systemd ordering cycle",

@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use aho_corasick::{AhoCorasick, Input, MatchKind, Span, packed};
 use regex::bytes::{Captures, Regex, RegexBuilder};
 
+use crate::cause::Cause;
 use crate::text::Stripper;
 
 pub use checks::{CHECKS, Check, Flag, IGNITION_FAILURE, Severity, Source};
@@ -48,6 +49,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The machine will not get any further.
     pub fatal: bool,
+    /// [`Check::cause`].
+    pub cause: Option<Cause>,
     /// Number of its line, from 1.
     pub line: u64,
     /// The line, without escape sequences and shortened; in a text that still grows perhaps only its beginning.
@@ -284,6 +287,7 @@ impl Scanner {
                         capture: found.get(1).map(shown),
                         severity,
                         fatal: check.fatal && self.source == Source::Console,
+                        cause: check.cause,
                         line: self.newlines + newlines(&text[..hit.start]) + 1,
                         text: String::new(),
                         before: before(text, hit.start),

@@ -77,6 +77,7 @@ fn the_table_is_sound() {
     for check in CHECKS {
         check.looks.iter().map(|l| l.1).chain(check.unless).for_each(|pattern| drop(compile(pattern)));
         assert!(!check.fatal || check.console == Some(Severity::Fail), "{}", check.label);
+        assert!(!check.fatal || check.cause.is_some(), "{}", check.label);
     }
     // Those of v0.12.0, unchanged.
     let upstream = CHECKS.iter().take_while(|c| c.since == "0.12.0").map(|c| c.label);

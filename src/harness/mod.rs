@@ -37,7 +37,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use outcome::{Fault, Infra, Outcome, Panicked, Skip, Stopped, infra, skip};
+pub use outcome::{Fault, Infra, Outcome, Panicked, Skip, Stopped, infra, is_failure, skip};
 pub use report::{Error as ReportError, Event, Progress, Record, github};
 pub use rerun::Rerun;
 pub use state::T;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use color_eyre::eyre;
 
+use crate::cause::{Cause, Diagnosis};
+
 /// Returned as an error, even deep in a chain, makes the test SKIP; see [`skip`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -41,16 +43,16 @@ pub enum Stopped {
     Interrupted,
     /// What it ran on was lost: how, in the first line, and what else is known of it below.
     #[error("{0}")]
-    Lost(String),
+    Lost(Diagnosis),
 }
 
 impl Stopped {
     /// The same in one line.
     pub(super) fn brief(self) -> Self {
         match self {
-            Self::Lost(how) => {
-                Self::Lost(how.lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
-            }
+            Self::Lost(how) => Self::Lost(
+                how.told(|text| text.lines().next().unwrap_or_default().trim_end_matches(':').to_owned()),
+            ),
             other => other,
         }
     }
@@ -179,6 +181,8 @@ impl Fault {
         let find = |e: &(dyn std::error::Error + 'static)| match e.downcast_ref::<Stopped>() {
             Some(Stopped::TimedOut(_)) => Some(Fault::Timeout),
             Some(Stopped::Interrupted) => Some(Fault::Interrupted),
+            // That of what a machine runs on tells nothing about the test.
+            Some(Stopped::Lost(how)) if how.cause.is_of_host() => Some(Fault::Infra),
             Some(Stopped::Lost(_)) => Some(Fault::Lost),
             None if e.is::<Infra>() => Some(Fault::Infra),
             None => e.is::<Panicked>().then_some(Fault::Panic),
@@ -197,6 +201,25 @@ impl Fault {
             Fault::Infra => "infra",
         }
     }
+}
+
+/// How what a test ran on was lost, if that ended the test.
+pub(super) fn lost(report: &eyre::Report) -> Option<&Diagnosis> {
+    report.chain().find_map(|e| match e.downcast_ref::<Stopped>() {
+        Some(Stopped::Lost(how)) => Some(how),
+        _ => None,
+    })
+}
+
+/// What became of the machine, where that is why something failed.
+pub(super) fn cause(report: &eyre::Report) -> Option<Cause> {
+    lost(report).or_else(|| Diagnosis::among(report.chain())).map(|why| why.cause)
+}
+
+/// Whether an error is a failure of the test or of what it runs on: not a skip, an interruption or a loss, of which all
+/// is known.
+pub fn is_failure(report: &eyre::Report) -> bool {
+    !is_skip(report) && lost(report).is_none() && Fault::of(report) != Fault::Interrupted
 }
 
 pub(super) fn is_skip(report: &eyre::Report) -> bool {

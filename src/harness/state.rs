@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Suite;
-use super::outcome::{Fault, Outcome, Stopped, is_skip};
+use super::outcome::{Fault, Outcome, Stopped, cause, is_skip, lost};
 use super::panics::{self, Owned};
 use super::report::{Event, Record};
 use super::slots::{Class, Slot};
+use crate::cause::{Cause, Diagnosis};
 
 /// How long a body may react to its token before it is aborted.
 const GRACE: Duration = Duration::from_secs(1);
@@ -125,6 +126,7 @@ struct State {
     /// The first failure, or why it was skipped.
     reason: Option<String>,
     fault: Fault,
+    cause: Option<Cause>,
     fail_fast: bool,
     child_failed: bool,
     /// `parallel` was called (top-level tests are born parallel).
@@ -237,6 +239,20 @@ impl T {
     #[track_caller]
     pub fn error(&self, text: impl Display) {
         self.record(Some(Location::caller()), &text.to_string(), true);
+    }
+
+    /// Says what became of a machine, and marks the test as failed; unless that is known already, it is the cause.
+    pub fn blame(&self, why: &Diagnosis) {
+        self.record(None, &why.text, true);
+        self.suspect(why.cause);
+    }
+
+    /// What may have made a failed test fail, unless that is known already.
+    pub fn suspect(&self, cause: Cause) {
+        let mut state = self.lock();
+        if state.failed {
+            state.cause.get_or_insert(cause);
+        }
     }
 
     fn record(&self, at: Option<&Location<'_>>, text: &str, failure: bool) {
@@ -394,13 +410,13 @@ impl T {
         Err(stop.into())
     }
 
-    /// As [`T::body`], on something that may be lost; then [joins](T::join) the sub-tests. Once `lost` resolves, with
+    /// As [`T::body`], on something that may be lost; then [joins](T::join) the sub-tests. Once `loss` resolves, with
     /// how it was lost, all of them are stopped without delay, and the result is [`Stopped::Lost`]. It is also the
     /// result if a failure turns out within a second to have been a sign of the loss.
     ///
     /// # Errors
     /// As [`T::body`], and the above.
-    pub async fn body_on<F>(&self, lost: impl Future<Output = String>, future: F) -> eyre::Result<()>
+    pub async fn body_on<F>(&self, loss: impl Future<Output = Diagnosis>, future: F) -> eyre::Result<()>
     where
         F: Future<Output = eyre::Result<()>> + Send + 'static,
     {
@@ -411,21 +427,21 @@ impl T {
             result
         };
         let mut work = std::pin::pin!(work);
-        let lost = tokio::select! {
+        let how = tokio::select! {
             biased;
-            how = lost => Stopped::Lost(how),
+            how = loss => how,
             result = &mut work => return result,
         };
-        if !self.0.end.stop(lost.clone()) {
+        if !self.0.end.stop(Stopped::Lost(how.clone())) {
             return work.await;
         }
         match work.await {
-            Err(other) if Fault::of(&other) != Fault::Lost => {
+            Err(other) if lost(&other).is_none() => {
                 // It had failed before.
-                self.record(None, &lost.to_string(), true);
+                self.blame(&how);
                 Err(other)
             }
-            _ => Err(lost.into()),
+            _ => Err(Stopped::Lost(how).into()),
         }
     }
 
@@ -620,22 +636,24 @@ impl T {
         match self.stopped().filter(|_| fault == Fault::Error && !began) {
             Some(stop) => {
                 self.record(None, &text, stop != Stopped::Interrupted);
-                self.ended_by(&stop.to_string(), Fault::of(&stop.into()));
+                self.ended_by(&stop.into());
             }
-            None => self.ended_by(&text, fault),
+            None => self.ended_by(&report),
         }
     }
 
     /// Records what ended the test.
-    fn ended_by(&self, text: &str, fault: Fault) {
+    fn ended_by(&self, report: &eyre::Report) {
+        let (text, fault) = (format!("{report:#}"), Fault::of(report));
         let interrupted = fault == Fault::Interrupted;
-        self.record(None, text, !interrupted);
+        self.record(None, &text, !interrupted);
         if !interrupted {
             let mut state = self.lock();
             state.fault = fault;
-            if fault == Fault::Lost {
+            state.cause = cause(report);
+            if lost(report).is_some() {
                 // What was told before were signs of it.
-                state.reason = Some(text.to_owned());
+                state.reason = Some(text);
             }
             return;
         }
@@ -643,7 +661,7 @@ impl T {
         while let Some(test) = t {
             let mut state = test.lock();
             state.interrupted = true;
-            state.reason.get_or_insert_with(|| text.to_owned());
+            state.reason.get_or_insert_with(|| text.clone());
             drop(state);
             t = test.0.parent.as_ref();
         }
@@ -705,6 +723,7 @@ impl T {
             output: std::mem::take(&mut state.output),
             reason: state.reason.take(),
             fault: state.fault,
+            cause: state.cause,
             attempt: self.0.attempt,
             earlier: Vec::new(),
         };

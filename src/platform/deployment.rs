@@ -15,6 +15,7 @@ use super::warm::{Boot, Kind, Store};
 use super::{
     DESTROY, Error, Flight, LaunchRequest, MachineOptions, Result, ResultExt, State, Variables, end,
 };
+use crate::cause::Diagnosis;
 use crate::conf::{Additions, UserData};
 use crate::ledger::{Ledger, Leftover};
 use crate::ssh;
@@ -103,7 +104,7 @@ impl Deployment {
     /// meanwhile count too; those that are removed do not, from the moment on at which this is asked for.
     ///
     /// To be raced against everything that uses the machines.
-    pub async fn lost(&self) -> String {
+    pub async fn lost(&self) -> Diagnosis {
         let mut changes = self.changed.subscribe();
         loop {
             let guests = self.guests();
@@ -115,6 +116,13 @@ impl Deployment {
                 Some(how) = losses.next() => return how,
             }
         }
+    }
+
+    /// What is known of the first machine that does not answer any more: see [`Guest::silence`].
+    pub async fn silence(&self) -> Option<Diagnosis> {
+        let guests = self.guests();
+        let asked = futures_util::future::join_all(guests.iter().map(|guest| guest.silence()));
+        asked.await.into_iter().flatten().next()
     }
 
     /// Starts a machine and waits until it is usable.

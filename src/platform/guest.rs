@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, OnceCell, watch};
 use super::distribution::{Distribution, OsRelease};
 use super::{Error, Limits, Machine, News, Result, ResultExt, end};
 use crate::badness;
+use crate::cause::{Cause, Diagnosis};
 use crate::journal;
 use crate::ledger::Leftover;
 use crate::ssh;
@@ -197,7 +198,7 @@ impl Guest {
         let deadline = Instant::now() + self.settings.limits.boot;
         tokio::select! {
             biased; // who is doomed did not start, even if it answered
-            cause = self.doomed() => Err(Error::new(format!("machine {:?} failed to start: {cause}", self.id()))),
+            why = self.doomed() => Err(why).during(|| format!("machine {:?} failed to start", self.id())),
             done = self.bring_up(deadline, None) => {
                 self.up.send_replace(done.is_ok());
                 done
@@ -231,12 +232,12 @@ impl Guest {
     ///
     /// To be raced against whatever waits for the machine, by any number of waits at once: each look at the console goes
     /// on where the last one ended, and what was fatal once stays so.
-    pub async fn doomed(&self) -> String {
+    pub async fn doomed(&self) -> Diagnosis {
         tokio::select! {
-            cause = self.machine.died() => match self.look().await {
+            death = self.machine.died() => match self.look().await {
                 // The console often says why a machine ended.
                 Some(finding) => self.explain(&finding).await,
-                None => cause,
+                None => death,
             },
             finding = self.fatal_console(BOOT_LOOKS) => self.explain(&finding).await,
         }
@@ -249,7 +250,7 @@ impl Guest {
     /// To be raced against all that uses the machine. Whoever waits for a boot or a reboot is told there what became of
     /// it: meanwhile, and after one that failed so, this says nothing. What is watched where: the driver tells the death,
     /// where it can (clouds cannot), and [how often](Machine::console_pace) consoles are worth a look.
-    pub async fn lost(&self) -> String {
+    pub async fn lost(&self) -> Diagnosis {
         let mut up = self.up.subscribe();
         loop {
             // The sender is a field of self, so it lives.
@@ -264,46 +265,43 @@ impl Guest {
 
     /// As [`Guest::lost`], but only when the machine has ended, not for what its console says: for people who want to
     /// look at it as long as there is something to look at.
-    pub async fn ended(&self) -> String {
-        let cause = self.machine.died().await;
-        self.obituary(&format!("died: {cause}"))
+    pub async fn ended(&self) -> Diagnosis {
+        let death = self.machine.died().await;
+        self.obituary(death.told(|how| format!("died: {how}")))
     }
 
-    async fn loss(&self) -> String {
+    async fn loss(&self) -> Diagnosis {
         let fatal = async {
             match self.machine.console_pace() {
                 Some(pace) => self.fatal_console((pace, pace)).await,
                 None => std::future::pending().await,
             }
         };
-        let (died, finding) = tokio::select! {
-            cause = self.machine.died() => (Some(cause), self.look().await),
+        let (death, finding) = tokio::select! {
+            death = self.machine.died() => (Some(death), self.look().await),
             finding = fatal => (None, Some(finding)),
         };
         let explained = match &finding {
             Some(finding) => {
                 let _ = self.told.set(finding.label);
-                self.explain(finding).await
+                Some(self.explain(finding).await)
             }
-            None => String::new(),
+            None => None,
         };
-        self.obituary(&match died {
-            Some(cause) if explained.is_empty() => format!("died: {cause}"),
-            Some(cause) => {
-                let cause = cause.lines().next().unwrap_or_default();
-                format!("died: {cause}, after {explained}")
+        self.obituary(match (death, explained) {
+            (Some(death), None) => death.told(|how| format!("died: {how}")),
+            // What the console says came first.
+            (Some(death), Some(why)) => {
+                let how = death.text.lines().next().unwrap_or_default().to_owned();
+                why.told(|why| format!("died: {how}, after {why}"))
             }
-            None => format!("was given up: {explained}"),
+            (None, why) => why.unwrap_or_default().told(|why| format!("was given up: {why}")),
         })
     }
 
-    fn obituary(&self, how: &str) -> String {
-        format!(
-            "machine {:?} {how}
-its folder: {}",
-            self.id(),
-            self.dir.display()
-        )
+    fn obituary(&self, why: Diagnosis) -> Diagnosis {
+        let (id, dir) = (self.id(), self.dir.display());
+        why.told(|how| format!("machine {id:?} {how}\nits folder: {dir}"))
     }
 
     /// Looks at the console, with pauses that double from the first one up to the second.
@@ -330,17 +328,33 @@ its folder: {}",
     }
 
     /// A fatal finding with the lines of the console that explain it.
-    async fn explain(&self, finding: &badness::Finding) -> String {
+    async fn explain(&self, finding: &badness::Finding) -> Diagnosis {
         let text = self.machine.console().await.unwrap_or_default();
         let last = last_lines(&text, 15);
-        if finding.label != badness::IGNITION_FAILURE {
-            return format!("{finding} on the console:\n{last}");
-        }
-        let stage = ignition_failure(&text).unwrap_or_else(|| "see the console".to_owned());
-        match ignition_reports(&text).join("\n") {
-            none if none.is_empty() => format!("Ignition failed ({stage}):\n{last}"),
-            reports => format!("Ignition failed ({stage}):\n{reports}\nlast console lines:\n{last}"),
-        }
+        let explained = if finding.label == badness::IGNITION_FAILURE {
+            let stage = ignition_failure(&text).unwrap_or_else(|| "see the console".to_owned());
+            match ignition_reports(&text).join("\n") {
+                none if none.is_empty() => format!("Ignition failed ({stage}):\n{last}"),
+                reports => format!("Ignition failed ({stage}):\n{reports}\nlast console lines:\n{last}"),
+            }
+        } else {
+            format!("{finding} on the console:\n{last}")
+        };
+        Diagnosis::new(finding.cause.unwrap_or_default(), explained)
+    }
+
+    /// Why the machine, which was up, does not answer any more; `None` if it does. Asked by a connection of its own.
+    pub async fn silence(&self) -> Option<Diagnosis> {
+        let client = self.ssh.anew();
+        let limit = PROBE * self.settings.limits.connect;
+        let asked = tokio::time::timeout(limit, client.run("true")).await;
+        client.close().await;
+        let (cause, last) = match asked {
+            Ok(Ok(_) | Err(ssh::Error::Exit { .. })) => return None,
+            Ok(Err(e)) => (if e.is_unreachable() { Cause::NoNetwork } else { Cause::NoSsh }, chain(&e)),
+            Err(_) => (Cause::NoSsh, format!("a command was not answered within {} s", limit.as_secs())),
+        };
+        Some(self.obituary(Diagnosis::new(cause, format!("does not answer any more: {last}"))))
     }
 
     fn wait_for(&self, what: &'static str, last: &str) {
@@ -374,9 +388,9 @@ its folder: {}",
     }
 
     /// Probes sshd, from 50 ms upwards; with `old`, until the machine answers from another boot.
-    async fn wait_for_ssh(&self, deadline: Instant, old: Option<&BootId>) -> Result<()> {
+    async fn wait_for_ssh(&self, deadline: Instant, old: Option<&BootId>) -> Result<(), Diagnosis> {
         let mut pause = Duration::from_millis(50);
-        let mut last = "no answer".to_owned();
+        let (mut last, mut reached) = ("no answer".to_owned(), false);
         while Instant::now() < deadline {
             self.wait_for("sshd", &last);
             let left = deadline.saturating_duration_since(Instant::now());
@@ -385,7 +399,10 @@ its folder: {}",
             match tokio::time::timeout(probe, self.boot_id()).await {
                 Ok(Ok(id)) if old != Some(&id) => return Ok(()),
                 Ok(Ok(_)) => "the machine still answers from the old boot".clone_into(&mut last),
-                Ok(Err(e)) => last = chain(&e),
+                Ok(Err(e)) => {
+                    reached = !e.is_unreachable();
+                    last = chain(&e);
+                }
                 Err(_) if probe < left => {
                     last = format!("a command was not answered within {} s", probe.as_secs());
                 }
@@ -398,10 +415,18 @@ its folder: {}",
             pause = (pause * 3 / 2).min(Duration::from_secs(1));
         }
         let limit = self.settings.limits.boot.as_secs();
-        let console = self.machine.console().await.map(|c| last_lines(&c, 15)).unwrap_or_default();
+        let console = self.machine.console().await.unwrap_or_default();
+        let cause = match Cause::of_console(&console) {
+            // That of the boot before says how far that one got.
+            Some(cause) if old.is_none() => cause,
+            _ if reached => Cause::NoSsh,
+            _ => Cause::NoNetwork,
+        };
+        let console = last_lines(&console, 15);
         let console =
             if console.is_empty() { String::new() } else { format!("\nlast console lines:\n{console}") };
-        Err(Error::new(format!("ssh unreachable within {limit} s: {last}{console}")))
+        let text = format!("ssh unreachable within {limit} s: {last}{console}");
+        Err(Diagnosis::new(cause, text))
     }
 
     /// Which boot the machine is in.
@@ -435,13 +460,13 @@ its folder: {}",
     }
 
     /// The basic checks, in one round trip where possible; returns whether SELinux could be enforced.
-    async fn check(&self, deadline: Instant) -> Result<bool> {
+    async fn check(&self, deadline: Instant) -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
         let state = self.wait_for_systemd(deadline).await?;
         let script = "cat /etc/os-release || exit 90; echo; echo @@failed; \
              systemctl --no-legend --plain --state failed list-units; echo @@selinux; \
              if PATH=$PATH:/usr/sbin:/sbin type -P setenforce >/dev/null && [ -e /sys/fs/selinux/enforce ]; then echo yes; fi";
         let out = match self.ssh(script).await {
-            Err(e) if e.exit_status() == Some(90) => return Err(e).during(|| "no /etc/os-release file"),
+            Err(e) if e.exit_status() == Some(90) => return Err(e).during(|| "no /etc/os-release file")?,
             other => other.during(|| "could not check the machine")?,
         };
         let (os, rest) = out.stdout.split_once("@@failed").unwrap_or((&out.stdout, ""));
@@ -449,7 +474,7 @@ its folder: {}",
         let os = OsRelease::parse(os);
         let distribution = self.settings.distribution;
         if !distribution.accepts(&os) {
-            return Err(Error::new(format!(
+            let text = format!(
                 "not a supported instance: {}-{}; distribution {} expects {}{}",
                 os.get("ID"),
                 os.get("VARIANT_ID"),
@@ -460,7 +485,8 @@ its folder: {}",
                     .find(|d| d.accepts(&os))
                     .map(|d| format!(", this is {}", d.name))
                     .unwrap_or_default(),
-            )));
+            );
+            return Err(text.into());
         }
         let failed = failed.trim();
         if !failed.is_empty() && !self.settings.allow_failed_units {
@@ -471,14 +497,15 @@ its folder: {}",
                 .await
                 .map(|o| o.stdout)
                 .unwrap_or_default();
-            return Err(Error::new(format!("some systemd units failed:\n{failed}\n{detail}")));
+            let text = format!("some systemd units failed:\n{failed}\n{detail}");
+            return Err(Diagnosis::new(Cause::UnitFailed, text).into());
         }
         crate::debug!("platform", "machine {} is {state}", self.id());
         Ok(selinux.trim() == "yes")
     }
 
     /// Waits for the end of the boot: by event where systemd can (`--wait`, since 240), else by probing.
-    async fn wait_for_systemd(&self, deadline: Instant) -> Result<String> {
+    async fn wait_for_systemd(&self, deadline: Instant) -> Result<String, Diagnosis> {
         let mut pause = Duration::from_millis(50);
         // As root, over systemd's private socket: others are not told of the end of the boot unless somebody
         // else has subscribed to systemd's signals. Bounded all the same.
@@ -515,9 +542,9 @@ its folder: {}",
         let jobs = self.ssh("systemctl list-jobs --no-pager").await.map(|o| o.stdout).unwrap_or_default();
         let jobs = if jobs.is_empty() { jobs } else { format!("; waiting jobs:\n{jobs}") };
         let limit = self.settings.limits.boot.as_secs();
-        Err(Error::new(format!(
-            "ssh unreachable: could not check if machine is running within {limit} s: {last}{jobs}"
-        )))
+        let text =
+            format!("ssh unreachable: could not check if machine is running within {limit} s: {last}{jobs}");
+        Err(Diagnosis::new(Cause::Boot, text))
     }
 
     /// Reboots the machine and waits until it is usable again.
@@ -550,9 +577,9 @@ its folder: {}",
         let mut watched = Rebooting { up: &self.up, over: false };
         self.up.send_replace(false);
         tokio::select! {
-            cause = self.doomed() => {
+            why = self.doomed() => {
                 watched.over = true;
-                Err(Error::new(format!("machine {:?} failed to reboot: {cause}", self.id())))
+                Err(why).during(|| format!("machine {:?} failed to reboot", self.id()))
             }
             done = self.bring_up(deadline, Some(old)) => done,
             never = self.narrate() => match never {},

@@ -16,6 +16,7 @@ use clap::{ArgMatches, FromArgMatches as _};
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use crate::cause::Diagnosis;
 use crate::conf::Conf;
 use crate::ledger::{self, Clean, Ledger, Leftover, Resource};
 use crate::ssh;
@@ -328,7 +329,8 @@ impl Error {
 
     /// Whether the platform has failed, and not what runs on it.
     pub fn is_of_platform(&self) -> bool {
-        matches!(self, Self::Launch(_))
+        let chain = std::iter::successors(Some(self as &(dyn std::error::Error + 'static)), |e| e.source());
+        matches!(self, Self::Launch(_)) || Diagnosis::among(chain).is_some_and(|why| why.cause.is_of_host())
     }
 
     /// Whether the call that failed was not executed for sure; `false` where that cannot be told.
@@ -465,6 +467,11 @@ pub trait Flight: Send + Sync {
         1.0
     }
 
+    /// The file of this host that its machines boot from, if there is one.
+    fn image(&self) -> Option<&std::path::Path> {
+        None
+    }
+
     /// Values for properties.json that are only known once the flight exists.
     fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
         serde_json::Map::new()
@@ -532,7 +539,7 @@ pub trait Machine: Send + Sync {
     }
 
     /// Resolves when the machine has ended without being told to; says why, with its last words. Clouds never do.
-    async fn died(&self) -> String {
+    async fn died(&self) -> Diagnosis {
         std::future::pending().await
     }
 

@@ -172,6 +172,15 @@ impl Client {
         Self::new(target.dialer.clone(), &target.address, login, target.timeout)
     }
 
+    /// A pool for the same machine and user, without any of the connections of this one.
+    pub fn anew(&self) -> Self {
+        #[cfg(feature = "test-platform")]
+        if let Some(responder) = &self.0.responder {
+            return Self::scripted(responder.clone());
+        }
+        self.log_in_as(self.0.target.login.clone())
+    }
+
     /// The machine's address, with port.
     pub fn address(&self) -> &str {
         &self.0.target.address

@@ -150,6 +150,9 @@ fn milliseconds(deadline: Instant) -> Result<u32, Cause> {
     }
 }
 
+/// What fails when there is no connection at all.
+pub(super) const DIALLING: &str = "cannot connect to";
+
 /// A connection on which the server has begun to speak.
 ///
 /// An accepted connection proves nothing: QEMU's user network accepts before the guest is up, and a segment lost
@@ -159,7 +162,6 @@ fn reach(
     hangup: &Hangup,
     deadline: Instant,
 ) -> Result<Arc<TcpStream>, (&'static str, io::Error)> {
-    const DIALLING: &str = "cannot connect to";
     const LISTENING: &str = "no ssh banner from";
     let cancelled = || (DIALLING, io::Error::new(io::ErrorKind::Interrupted, "cancelled"));
     let mut waiting: VecDeque<Arc<TcpStream>> = VecDeque::new();

@@ -157,6 +157,22 @@ impl Error {
         }
     }
 
+    /// Whether nothing at all was heard of the machine, not even that nobody listens.
+    pub fn is_unreachable(&self) -> bool {
+        use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+        match self {
+            Self::Connect { step, source, .. } => {
+                let source = source.downcast_ref::<io::Error>();
+                let silent = |e: &io::Error| {
+                    matches!(e.kind(), HostUnreachable | NetworkDown | NetworkUnreachable | TimedOut)
+                };
+                *step == connect::DIALLING && source.is_some_and(silent)
+            }
+            Self::File { source, .. } => source.is_unreachable(),
+            _ => false,
+        }
+    }
+
     /// What the command wrote to stdout before it failed, trimmed.
     pub fn stdout(&self) -> &str {
         match self {

@@ -62,7 +62,7 @@ fn a_death_ends_each_stage_of_a_test_with_its_cause() {
     for (stage, test, plan) in cases {
         let outcome = planned(&env, &plan, &[&format!("selftest.doom.{test}")]).expect(1);
         assert_eq!(outcome.stderr, "Error: harness: test suite failed\n");
-        assert!(report(&env, "reports/junit.xml").contains("type=\"lost\""), "{stage}");
+        assert!(report(&env, "reports/junit.xml").contains("type=\"machine-ended\""), "{stage}");
         let _ = write!(text, "# {stage}\n{}\n", constant(&env, &outcome.stdout));
     }
     snapshot("kola/deaths", &text, &[]);
@@ -80,7 +80,7 @@ fn a_death_ends_all_subtests_however_deep() {
         r#"                machine "scripted-0" died: it caught fire"#,
         r#"            machine "scripted-0" died: it caught fire"#,
         r#"        machine "scripted-0" died: it caught fire"#,
-        r#"    selftest.doom.deep: machine "scripted-0" died: it caught fire"#,
+        r#"    selftest.doom.deep (machine-ended): machine "scripted-0" died: it caught fire"#,
     ] {
         assert!(outcome.stdout.lines().any(|l| l.starts_with(line)), "{line}\n{}", outcome.stdout);
     }
@@ -112,7 +112,7 @@ fn a_death_in_a_reboot_is_told_by_the_reboot() {
     let env = env();
     let plan = r#"{"answers": [{"command": "sudo reboot", "lost": true, "kills": "it caught fire"}]}"#;
     let outcome = planned(&env, plan, &["selftest.reboot"]).expect(1);
-    let told = r#"    selftest.reboot: machine "scripted-0" failed to reboot: it caught fire"#;
+    let told = r#"    selftest.reboot (machine-ended): machine "scripted-0" failed to reboot: it caught fire"#;
     assert!(outcome.stdout.lines().any(|l| l == told), "{}", outcome.stdout);
     assert_eq!(outcome.stdout.matches("it caught fire").count(), 2, "{}", outcome.stdout);
 }
@@ -243,7 +243,7 @@ fn first_process(id: &str) -> Pid {
 /// The result line of the idling test with what follows it.
 fn told(kola: Kola) -> (String, String) {
     let outcome = kola.finish().expect(1);
-    let last = outcome.stdout.lines().find(|l| l.starts_with("    selftest.doom.idle: ")).unwrap();
+    let last = outcome.stdout.lines().find(|l| l.starts_with("    selftest.doom.idle (")).unwrap();
     (last.trim().to_owned(), outcome.stdout.clone())
 }
 
@@ -339,6 +339,7 @@ fn a_virtual_machine_that_is_killed_ends_its_test() {
     kill(Pid::from_raw(qemu[0]), Signal::SIGKILL).unwrap();
     let (last, text) = told(kola);
     assert!(last.ends_with(&format!("machine {id:?} died: qemu ended with signal: 9 (SIGKILL)")), "{last}");
+    assert!(last.contains(" (machine-died): ") && text.contains("--- INFRA: selftest.doom.idle ("), "{text}");
     for part in ["last lines of the console:", "its folder: out/selftest.doom.idle/"] {
         assert!(text.contains(part), "{text}");
     }

@@ -1,6 +1,7 @@
 //! kola, as people run it: on scripted machines, and, where this machine can, in containers and virtual machines.
 #![cfg(feature = "test-platform")]
 
+mod causes;
 mod deaths;
 mod errors;
 mod external;

@@ -10,7 +10,7 @@ use crate::support::guard::Limit;
 use crate::support::{Env, Outcome, installed, snapshot};
 
 /// Writes an executable below the home folder.
-fn program(env: &Env, name: &str, text: &str) {
+pub(super) fn program(env: &Env, name: &str, text: &str) {
     let path = env.write(name, text);
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -62,7 +62,7 @@ fn guest_with(program: &str) -> Option<Vec<String>> {
 }
 
 /// Runs tests of project p in containers.
-fn contained(env: &mut Env, guest: &[String], args: &[&str]) -> Outcome {
+pub(super) fn contained(env: &mut Env, guest: &[String], args: &[&str]) -> Outcome {
     env.guarded(Limit::MACHINES);
     let mut words = vec!["kola", "run", "-p", "nspawn", "-b", "debian", "-E", "p"];
     words.extend(guest.iter().map(String::as_str));
@@ -71,7 +71,7 @@ fn contained(env: &mut Env, guest: &[String], args: &[&str]) -> Outcome {
 }
 
 /// The containers of this machine, if it can have any and there is a guest with the program.
-fn containers(program: &str) -> Option<Vec<String>> {
+pub(super) fn containers(program: &str) -> Option<Vec<String>> {
     if !root() || !installed("systemd-nspawn") {
         return None;
     }

@@ -401,3 +401,22 @@ fn a_panic_on_the_console_ends_the_wait_for_the_machine() {
     let outcome = planned(&env, plan, &["selftest.pass"]).expect(1);
     snapshot("kola/console-panic", &constant(&env, &outcome.stdout), &[]);
 }
+
+#[test]
+fn what_failed_is_run_again_from_its_folder() {
+    let env = env();
+    let args = ["kola", "run", "-p", "scripted", "-b", "debian", "--output-dir=out", "--seed=7"];
+    let outcome = env.mantle(&[&args[..], &["selftest.pass", "selftest.fail"]].concat()).expect(1);
+    assert!(outcome.stdout.contains("To run them again: kola replay "), "{}", outcome.stdout);
+    let again = env.mantle(&["kola", "replay", "out"]).expect(1);
+    assert!(again.stdout.contains("--- FAIL: selftest.fail "), "{}", again.stdout);
+    assert!(!again.stdout.contains("selftest.pass"), "{}", again.stdout);
+    assert!(again.stderr.contains("--seed=7 --output-dir "), "{}", again.stderr);
+    assert!(env.home().join("out-replay/reports/report.json").exists());
+    let other = env.mantle(&["kola", "replay", "out", "selftest.pass", "--", "--multiply=1"]).expect(0);
+    assert!(other.stdout.contains("--- PASS: selftest.pass "), "{}", other.stdout);
+    let none = env.mantle(&["kola", "replay", "out-replay"]).expect(1);
+    assert!(none.stderr.contains("all tests of out-replay passed, or were skipped"), "{}", none.stderr);
+    let none = env.mantle(&["kola", "replay", "."]).expect(1);
+    assert!(none.stderr.contains("name the output folder of a run"), "{}", none.stderr);
+}

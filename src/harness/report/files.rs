@@ -125,7 +125,7 @@ fn rerun(record: &Record) -> TestRerun {
         _ => NonSuccessKind::Failure,
     };
     let mut run = TestRerun::new(kind);
-    run.set_type(record.fault.as_str()).set_message(record.reason.clone().unwrap_or_default());
+    run.set_type(record.failure()).set_message(record.reason.clone().unwrap_or_default());
     if record.attempt > 0 || !record.output.is_empty() {
         run.set_system_out(record.output.as_str());
     }
@@ -200,6 +200,7 @@ mod tests {
                 output: String::new(),
                 reason: (outcome != Outcome::Pass).then(|| "one #1\nand \x1b[31mtwo\x1b[0m".to_owned()),
                 fault: Fault::Error,
+                cause: None,
                 attempt: 0,
                 earlier: Vec::new(),
             })

@@ -86,6 +86,7 @@ mod tests {
             output: String::new(),
             reason: Some(reason.into()),
             fault: Fault::Timeout,
+            cause: None,
             attempt: 0,
             earlier: Vec::new(),
         })

@@ -225,6 +225,7 @@ mod tests {
             output: output.into(),
             reason: (outcome != Outcome::Pass).then(|| "</script><b>no\nmore".to_owned()),
             fault: Fault::Error,
+            cause: None,
             attempt: 0,
             earlier: Vec::new(),
         })

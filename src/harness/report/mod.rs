@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Summary;
 use super::outcome::{Fault, Outcome};
+use crate::cause::Cause;
 use crate::target::{Fresh, Target};
 pub use progress::Progress;
 
@@ -66,6 +67,8 @@ pub struct Record {
     pub reason: Option<String>,
     /// Kind of failure, if it failed.
     pub fault: Fault,
+    /// What became of a machine of it, if that is why it failed.
+    pub cause: Option<Cause>,
     /// 0 for the first run of the test, 1 when it was run again, and so on.
     pub attempt: u32,
     /// The earlier runs of the test, first to last.
@@ -79,12 +82,17 @@ impl Record {
         reason.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
     }
 
-    /// What went wrong, in a word: the kind of failure, or the outcome where that says more.
+    /// What went wrong, in a word: the cause, else the kind of failure, or the outcome where that says more.
     pub fn kind(&self) -> String {
-        match self.outcome {
-            Outcome::Fail => self.fault.as_str().to_owned(),
-            other => other.as_str().to_lowercase(),
+        match (self.outcome, self.cause) {
+            (Outcome::Fail, _) | (Outcome::Infra, Some(_)) => self.failure().to_owned(),
+            (other, _) => other.as_str().to_lowercase(),
         }
+    }
+
+    /// The cause of the failure, else its kind.
+    fn failure(&self) -> &'static str {
+        self.cause.map_or(self.fault.as_str(), Cause::as_str)
     }
 
     /// The result line and, below, the output.
@@ -103,10 +111,11 @@ impl Record {
         if self.outcome == Outcome::Pass {
             self.outcome = Outcome::Flaky;
             (self.reason, self.fault) = (self.earlier[0].reason.clone(), self.earlier[0].fault);
+            self.cause = self.earlier[0].cause;
         } else if self.outcome == Outcome::Skip {
             // What could not be run again has failed.
             self.outcome = before.outcome;
-            (self.reason, self.fault) = (before.reason.clone(), before.fault);
+            (self.reason, self.fault, self.cause) = (before.reason.clone(), before.fault, before.cause);
         }
         self
     }

@@ -1,6 +1,7 @@
 //! Time limits and interruptions.
 
 use super::*;
+use crate::cause::{Cause, Diagnosis};
 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_body_is_stopped_and_the_owner_cleans_up() {
@@ -286,9 +287,9 @@ async fn dropping_the_run_leaves_no_task() {
 }
 
 /// A loss that becomes known after so many milliseconds.
-async fn lost_after(milliseconds: u64) -> String {
+async fn lost_after(milliseconds: u64) -> Diagnosis {
     sleep(Duration::from_millis(milliseconds)).await;
-    "the machine died:\nits last words".to_owned()
+    Diagnosis::new(Cause::KernelPanic, "the machine died:\nits last words")
 }
 
 #[tokio::test(start_paused = true)]
@@ -331,7 +332,7 @@ async fn a_loss_ends_body_and_subtests_at_once_with_its_cause() {
     let summary = ran.summary();
     assert!(!summary.interrupted);
     assert_eq!(summary.bad[0].headline(), "the machine died:");
-    assert_eq!(ran.file("reports/junit.xml").matches("type=\"lost\"").count(), 3);
+    assert_eq!(ran.file("reports/junit.xml").matches("type=\"kernel-panic\"").count(), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use super::{
     CONSOLE_FILE, Error, Flight, FlightBase, LaunchRequest, Machine, News, Platform, Result, ResultExt,
     Target, Variables, image,
 };
+use crate::cause::{Cause, Diagnosis};
 use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::{Lease, Namespace};
 use crate::process::{Command, Proc, cgroup, find_program};
@@ -345,13 +346,17 @@ impl Machine for Container {
         self.shared.local.dialer()
     }
 
-    async fn died(&self) -> String {
+    async fn died(&self) -> Diagnosis {
         let status = self.process.wait().await;
         if self.told.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }
         let words = self.console().await.unwrap_or_default();
-        format!("the container ended with {status}\nits last words:\n{}", last_lines(&words, 15))
+        use std::os::unix::process::ExitStatusExt as _;
+        // Ended from inside it has a status; a signal came from this host.
+        let cause = if status.signal().is_some() { Cause::Died } else { Cause::Ended };
+        let words = last_lines(&words, 15);
+        Diagnosis::new(cause, format!("the container ended with {status}\nits last words:\n{words}"))
     }
 
     async fn console(&self) -> Option<Vec<u8>> {

@@ -20,6 +20,7 @@ use super::command::{self, CONFIG_DRIVE, CONSOLE, Drive, Guest, IGNITION, Memory
 use super::firmware::Firmware;
 use super::saved::{self, Saved};
 use super::{Setup, image, qmp};
+use crate::cause::{Cause, Diagnosis};
 use crate::conf::Conf;
 use crate::ledger::{self, Ledger, Leftover, Resource};
 use crate::network::Lease;
@@ -51,7 +52,7 @@ pub struct QemuMachine {
     dialer: Arc<dyn Dial>,
     proc: Arc<Proc>,
     /// Why QEMU is about to end, once known; closed when QEMU has closed its monitor.
-    cause: watch::Receiver<Option<String>>,
+    cause: watch::Receiver<Option<Diagnosis>>,
     watcher: Mutex<Option<AbortOnDropHandle<Option<qmp::Client>>>>,
     /// Tells the watcher to hand its monitor over.
     hand_over: CancellationToken,
@@ -255,7 +256,7 @@ pub(super) async fn launch(
 async fn watch_events(
     mut monitor: qmp::Client,
     proc: Arc<Proc>,
-    cause: watch::Sender<Option<String>>,
+    cause: watch::Sender<Option<Diagnosis>>,
     hand_over: CancellationToken,
 ) -> Option<qmp::Client> {
     loop {
@@ -274,13 +275,13 @@ async fn watch_events(
         crate::trace!("qemu", "{proc:?}: {} {}", event.name, event.data);
         match event.name.as_str() {
             "SHUTDOWN" if event.data["guest"] == true => {
-                let _ = cause.send(Some("the guest powered itself off".into()));
+                let _ = cause.send(Some(Diagnosis::new(Cause::Ended, "the guest powered itself off")));
             }
             // QEMU would pause the guest until somebody makes room, and nobody would know.
             "BLOCK_IO_ERROR" if event.data["nospace"] == true => {
                 let dir = std::env::temp_dir();
-                let _ =
-                    cause.send(Some(format!("no space left in {} for the machine's disks", dir.display())));
+                let text = format!("no space left in {} for the machine's disks", dir.display());
+                let _ = cause.send(Some(Diagnosis::new(Cause::Died, text)));
                 proc.signal(Signal::SIGKILL);
             }
             _ => {}
@@ -379,15 +380,16 @@ fn last_lines(path: &Path) -> String {
 }
 
 /// Why and how QEMU ended, with its last words and the guest's.
-fn epitaph(dir: &Path, cause: Option<String>, status: ExitStatus) -> String {
-    let mut text = cause.unwrap_or_else(|| format!("qemu ended with {status}"));
+fn epitaph(dir: &Path, known: Option<Diagnosis>, status: ExitStatus) -> Diagnosis {
+    let Diagnosis { cause, mut text } =
+        known.unwrap_or_else(|| Diagnosis::new(Cause::Died, format!("qemu ended with {status}")));
     for (file, whose) in [(STDERR, "qemu said"), (CONSOLE, "last lines of the console")] {
         let lines = last_lines(&dir.join(file));
         if !lines.is_empty() {
             text.push_str(&format!("\n{whose}:{lines}"));
         }
     }
-    text
+    Diagnosis { cause, text }
 }
 
 #[async_trait]
@@ -408,7 +410,7 @@ impl platform::Machine for QemuMachine {
         self.dialer.clone()
     }
 
-    async fn died(&self) -> String {
+    async fn died(&self) -> Diagnosis {
         let status = self.proc.wait().await;
         if self.ending.load(Ordering::Relaxed) {
             return std::future::pending().await;
@@ -524,7 +526,8 @@ mod tests {
         let proc = Arc::new(Command::new("sleep").arg("1000").spawn().await.unwrap());
         let (publish, cause) = watch::channel(None);
         watch_events(monitor.unwrap(), proc.clone(), publish, CancellationToken::new()).await;
-        assert!(cause.borrow().as_ref().unwrap().starts_with("no space left in "));
+        let known = cause.borrow().clone().unwrap();
+        assert!(known.text.starts_with("no space left in ") && known.cause.is_of_host(), "{known:?}");
         assert_eq!(proc.wait().await.signal(), Some(9));
     }
 
@@ -534,14 +537,15 @@ mod tests {
         let console: String = (0..100).map(|i| format!("\x1b[1mline {i}\x1b[0;30m\r\n\r\n")).collect();
         std::fs::write(dir.path().join(CONSOLE), console).unwrap();
         std::fs::write(dir.path().join(STDERR), "qemu: no memory\n").unwrap();
-        let text = epitaph(dir.path(), None, ExitStatus::from_raw(0x100));
+        let Diagnosis { cause, text } = epitaph(dir.path(), None, ExitStatus::from_raw(0x100));
+        assert_eq!(cause, Cause::Died);
         assert!(
             text.starts_with("qemu ended with exit status: 1\nqemu said:\n  qemu: no memory\nlast lines of the console:\n  line 90\n"),
             "{text:?}"
         );
         assert!(text.ends_with("line 99") && !text.contains('\x1b'), "{text:?}");
-        let text = epitaph(Path::new("/none"), Some("because".into()), ExitStatus::from_raw(0));
-        assert_eq!(text, "because");
+        let known = Diagnosis::new(Cause::Ended, "because");
+        assert_eq!(epitaph(Path::new("/none"), Some(known.clone()), ExitStatus::from_raw(0)), known);
     }
 
     #[test]

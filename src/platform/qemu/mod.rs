@@ -267,6 +267,10 @@ impl Flight for QemuFlight {
         self.setup.decision.slowness
     }
 
+    fn image(&self) -> Option<&std::path::Path> {
+        Some(&self.setup.base.path)
+    }
+
     fn properties(&self) -> serde_json::Map<String, serde_json::Value> {
         [
             ("mangled".to_owned(), self.setup.base.is_mangled().into()),

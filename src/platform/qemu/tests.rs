@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::cause::{Cause, Diagnosis};
 use crate::conf::{self, Additions, IgnitionVersion, UserData};
 use crate::ledger;
 use crate::platform::distribution::Distribution;
@@ -250,8 +251,8 @@ async fn a_dead_machine_is_noticed() {
     let dir = out.path().canonicalize().unwrap().join(machine.id());
     kill(Pid::from_raw(processes_in(&dir)[0]), Signal::SIGKILL).unwrap();
     let why = tokio::time::timeout(LONG, machine.died()).await.unwrap();
-    assert!(why.starts_with("qemu ended with signal: 9"), "{why}");
-    assert!(why.contains("\nlast lines of the console:\n") && why.contains("SeaBIOS"), "{why}");
+    assert!(why.text.starts_with("qemu ended with signal: 9") && why.cause.is_of_host(), "{why}");
+    assert!(why.text.contains("\nlast lines of the console:\n") && why.text.contains("SeaBIOS"), "{why}");
     assert_eq!(machine.destroy().await, []);
 
     let told_to = launch(ignition()).await.unwrap();
@@ -286,7 +287,7 @@ async fn power_off_is_told_from_a_crash() {
     let flight = flight::<QemuUnpriv>(options, base(out.path(), "arm64-usr")).await.unwrap();
     let machine = flight.launch(request(out.path(), ignition(), MachineOptions::default())).await.unwrap();
     let why = tokio::time::timeout(LONG, machine.died()).await.unwrap();
-    assert_eq!(why, "the guest powered itself off");
+    assert_eq!(why, Diagnosis::new(Cause::Ended, "the guest powered itself off"));
     assert_eq!(machine.destroy().await, []);
 }
 

@@ -14,6 +14,7 @@ use super::{
     Error, Flight, FlightBase, LaunchRequest, Machine, News, Platform, Result, ResultExt, State, Target,
     Variables, Warm, keep_user_data,
 };
+use crate::cause::{Cause, Diagnosis};
 use crate::ledger::{Clean, Failure, Ledger, Leftover, Resource};
 use crate::ssh;
 use crate::text::last_lines;
@@ -281,7 +282,7 @@ impl Machine for Script {
         Arc::new(ssh::Direct)
     }
 
-    async fn died(&self) -> String {
+    async fn died(&self) -> Diagnosis {
         let mut ended = self.guest.life.ended.subscribe();
         // The sender lives in self.
         let Ok(why) = ended.wait_for(Option::is_some).await.map(|why| why.clone()) else {
@@ -292,7 +293,7 @@ impl Machine for Script {
         if !words.is_empty() {
             text += &format!("\nlast lines of the console:\n{words}");
         }
-        text
+        Diagnosis::new(Cause::Ended, text)
     }
 
     async fn console(&self) -> Option<Vec<u8>> {
