@@ -112,7 +112,9 @@ fn failures_of_virtual_machines_are_named() {
         let found = causes(&env, "_kola_temp/qemu-unpriv-latest");
         assert_eq!(found, named(&[("idle", wanted)]), "{}\n{}", outcome.stdout, outcome.stderr);
     };
-    let file = |option: &str, name: &str| format!("--qemu-{option}={}", folder.join(name).display());
+    let variants = ["full", "base"].map(|variant| folder.join(variant));
+    let variant = variants.iter().find(|variant| variant.join("vmlinuz").exists()).unwrap();
+    let file = |option: &str, name: &str| format!("--qemu-{option}={}", variant.join(name).display());
     let (kernel, initrd) = (file("kernel", "vmlinuz"), file("initrd", "initrd.zst"));
     let hangs = "--qemu-append=console=ttyS0,115200n8 root=LABEL=NOWHERE rw";
     idle("initramfs", &[&kernel, &initrd, hangs, "--boot-timeout=60s"]);

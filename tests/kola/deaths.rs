@@ -112,7 +112,8 @@ fn a_death_in_a_reboot_is_told_by_the_reboot() {
     let env = env();
     let plan = r#"{"answers": [{"command": "sudo reboot", "lost": true, "kills": "it caught fire"}]}"#;
     let outcome = planned(&env, plan, &["selftest.reboot"]).expect(1);
-    let told = r#"    selftest.reboot (machine-ended): machine "scripted-0" failed to reboot: it caught fire"#;
+    let told =
+        r#"    selftest.reboot (machine-ended): machine "scripted-0" failed to reboot: it caught fire"#;
     assert!(outcome.stdout.lines().any(|l| l == told), "{}", outcome.stdout);
     assert_eq!(outcome.stdout.matches("it caught fire").count(), 2, "{}", outcome.stdout);
 }
