@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OnceCell, watch};
 
+use super::commands::Commands;
 use super::distribution::{Distribution, OsRelease};
 use super::{Error, Limits, Machine, News, Result, ResultExt, end};
 use crate::badness;
@@ -61,6 +62,7 @@ pub struct Guest {
     told: OnceLock<&'static str>,
     /// It goes on from the state of another one.
     woken: bool,
+    commands: Commands,
 }
 
 /// Where a saved machine has the program by which its copies get random numbers of their own.
@@ -139,6 +141,7 @@ impl Guest {
             up: watch::Sender::new(false),
             told: OnceLock::new(),
             woken: false,
+            commands: Commands::default(),
         })
     }
 
@@ -185,7 +188,10 @@ impl Guest {
     /// # Errors
     /// The kinds of [`ssh::Error`].
     pub async fn ssh(&self, command: &str) -> std::result::Result<ssh::Output, ssh::Error> {
-        self.ssh.run(command).await
+        let begun = Instant::now();
+        let ended = self.ssh.run(command).await;
+        self.commands.add(&self.dir, command, begun.elapsed(), &ended);
+        ended
     }
 
     /// Waits until the machine is usable: journal streaming, systemd done, the right system, no failed unit.

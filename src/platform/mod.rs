@@ -24,6 +24,7 @@ use crate::ssh;
 pub mod aws;
 pub mod azure;
 pub mod cloud;
+pub mod commands;
 pub mod deployment;
 pub mod digitalocean;
 pub mod distribution;
