@@ -14,6 +14,7 @@
 //! ```
 
 pub mod output_dir;
+pub mod partition;
 
 mod names;
 mod outcome;
