@@ -99,41 +99,6 @@ pub fn with_guesses(mut report: Report, choice: &register::Choice, tests: &[Arc<
     report
 }
 
-/// One of `n` shares of the tests, by a hash of their names: `hash:M/N`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    part: u64,
-    of: u64,
-}
-
-impl std::str::FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.strip_prefix("hash:").and_then(|rest| rest.split_once('/'));
-        let parsed = numbers.and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
-        match parsed {
-            Some((part, of)) if (1..=of).contains(&part) => Ok(Self { part, of }),
-            Some(_) => Err("of hash:M/N, M is from 1 to N".into()),
-            None => Err("a share is hash:M/N, such as hash:1/4".into()),
-        }
-    }
-}
-
-impl Shard {
-    /// Whether a test of this name is in this share.
-    pub fn has(self, name: &str) -> bool {
-        fnv1(name.as_bytes()) % self.of + 1 == self.part
-    }
-}
-
-/// FNV-1, 64 bits: <http://www.isthe.com/chongo/tech/comp/fnv/>.
-fn fnv1(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| hash.wrapping_mul(0x0000_0100_0000_01b3) ^ u64::from(*byte))
-}
-
 /// Each test `times` times, its number behind its name.
 pub fn multiplied(tests: Vec<Arc<Test>>, times: usize) -> Result<Vec<Arc<Test>>> {
     if times == 0 {
@@ -153,33 +118,4 @@ pub fn multiplied(tests: Vec<Arc<Test>>, times: usize) -> Result<Vec<Arc<Test>>>
             .collect::<Vec<_>>()
     };
     Ok(tests.iter().flat_map(copies).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_parsed_and_cover_all_once() {
-        for (text, told) in [
-            ("hash:0/3", "from 1 to N"),
-            ("hash:4/3", "from 1 to N"),
-            ("2/3", "hash:M/N"),
-            ("hash:1", "hash:M/N"),
-            ("hash:1/0", "from 1 to N"),
-        ] {
-            assert!(text.parse::<Shard>().unwrap_err().contains(told), "{text}");
-        }
-        // The first values of the published test vectors of FNV-1.
-        assert_eq!(
-            [fnv1(b""), fnv1(b"a"), fnv1(b"foobar")],
-            [0xcbf2_9ce4_8422_2325, 0xaf63_bd4c_8601_b7be, 0x340d_8765_a4dd_a9c2]
-        );
-        let shards: Vec<Shard> = (1..=3).map(|part| Shard { part, of: 3 }).collect();
-        for n in 0..100 {
-            let name = format!("test.{n}");
-            assert_eq!(shards.iter().filter(|s| s.has(&name)).count(), 1);
-        }
-        assert!(shards.iter().all(|s| (0..100).any(|n| s.has(&format!("test.{n}")))));
-    }
 }

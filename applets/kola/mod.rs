@@ -13,6 +13,7 @@ mod kolet;
 mod list;
 mod options;
 mod order;
+mod partition;
 pub mod register;
 mod replay;
 mod run;
@@ -99,6 +100,7 @@ const MANUAL: Manual = Manual {
         google::ENVIRONMENT,
         openstack::ENVIRONMENT,
         packet::ENVIRONMENT,
+        ::mantle::harness::partition::ENVIRONMENT,
         mantle::http::ENVIRONMENT,
     ],
     examples: &[
@@ -119,6 +121,10 @@ const MANUAL: Manual = Manual {
             "Run all tests without that tag, those that fail once more.",
         ),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
+        (
+            "kola run -p nspawn --partition hash:2/8",
+            "Run the second of eight parts, on one of eight machines; in a job array of Slurm --partition hash says enough.",
+        ),
         ("kola doctor -p nspawn", "See what platform nspawn needs on this host."),
         ("kola updatepayload --payload update.gz", "See whether a machine updates itself to a payload."),
         ("kola replay _kola_temp/qemu-latest", "Run again what did not pass in the last run."),
@@ -134,6 +140,7 @@ fn sections() -> Vec<Section> {
     all.push(denylist::section());
     all.push(verdicts());
     all.push(causes());
+    all.push(partition::section());
     all.extend(feature_file());
     all
 }

@@ -2,11 +2,15 @@
 //!
 //! The times of earlier runs are in `mantle/kola-times.json` in the user's state folder (`$XDG_STATE_HOME`, else
 //! `~/.local/state`): seconds by platform and test. It only says what to start first; who removes it loses nothing else.
+//! A file of the same form that is named in its place also says how tests are shared out among machines.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use color_eyre::Section as _;
+use color_eyre::eyre::{Result, WrapErr as _, bail};
 use mantle::harness::Summary;
 use mantle::platform::qemu;
 
@@ -35,6 +39,9 @@ pub struct Options {
     /// Seed of the order, to repeat it; it is printed
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+    /// Durations of earlier runs, in place of this user's own: for --partition weighted, on all machines the same file, and for the order
+    #[arg(long, value_name = "FILE")]
+    durations: Option<PathBuf>,
 }
 
 impl Options {
@@ -44,15 +51,38 @@ impl Options {
     }
 
     /// The order, with the times of earlier runs on a platform.
-    pub fn read(&self, platform: &str) -> Order {
+    ///
+    /// # Errors
+    /// When the file of durations cannot be read.
+    pub fn read(&self, platform: &str) -> Result<Order> {
         let file = mantle::folders::state().map(|folder| folder.join(FILE));
         let times = file.as_deref().map(read).unwrap_or_default();
-        Order { options: self.clone(), platform: platform.to_owned(), file, times }
+        let given = self.durations.as_deref().map(durations).transpose()?;
+        Ok(Order { options: self.clone(), platform: platform.to_owned(), file, times, given })
     }
 }
 
 /// Seconds by platform and test.
 type Times = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// The durations in a file that was named.
+fn durations(file: &Path) -> Result<Times> {
+    let advice = "it is a JSON object as kola keeps it in kola-times.json: {\"qemu\": {\"coreos.auth.verify\": 21.5}}, \
+                  seconds by platform and test; {} to begin with";
+    let text = mantle::input::read(file)
+        .wrap_err_with(|| format!("cannot read the durations in {}", file.display()))
+        .suggestion(advice)?;
+    let times: Times = serde_json::from_slice(&text)
+        .wrap_err_with(|| format!("{} holds no durations", file.display()))
+        .suggestion(advice)?;
+    let mut all = times.iter().flat_map(|(platform, tests)| tests.iter().map(move |test| (platform, test)));
+    if let Some((platform, (test, seconds))) =
+        all.find(|(_, (_, s))| Duration::try_from_secs_f64(**s).is_err())
+    {
+        bail!("{}: {test} on {platform} cannot have taken {seconds} s", file.display());
+    }
+    Ok(times)
+}
 
 /// The order of a run's tests.
 pub struct Order {
@@ -60,9 +90,23 @@ pub struct Order {
     platform: String,
     file: Option<PathBuf>,
     times: Times,
+    /// What was named to be used in their place.
+    given: Option<Times>,
 }
 
 impl Order {
+    /// Whether the durations were named, rather than this user's own.
+    pub fn is_given(&self) -> bool {
+        self.given.is_some()
+    }
+
+    /// How long a test took before, as far as it is known.
+    pub fn duration(&self, test: &Test) -> Option<Duration> {
+        let known = self.given.as_ref().unwrap_or(&self.times).get(&self.platform)?;
+        let seconds = known.get(test.name.as_ref()).or_else(|| known.get(test.registered_name()))?;
+        Duration::try_from_secs_f64(*seconds).ok()
+    }
+
     /// Sorts the tests, of which so many run at once; says how, where names do not say it.
     pub fn sort(&self, tests: &mut [Arc<Test>], parallel: usize) {
         let usual = if parallel > 1 && tests.len() > 1 { "longest" } else { "name" };
@@ -72,16 +116,12 @@ impl Order {
             return;
         }
         let seed = self.options.clone().seed();
-        let known = self.times.get(&self.platform);
         let longest = order == "longest";
-        let milliseconds = |test: &Test| {
-            let seconds = known.and_then(|times| times.get(test.name.as_ref()))?;
-            Some((seconds * 1000.0) as u64)
-        };
         // Who has never been timed may take longest.
-        let rank = |test: &Test| if longest { milliseconds(test).unwrap_or(u64::MAX) } else { 0 };
+        let rank =
+            |test: &Test| if longest { self.duration(test).unwrap_or(Duration::MAX) } else { Duration::ZERO };
         tests.sort_by_key(|test| (std::cmp::Reverse(rank(test)), mix(seed, &test.name)));
-        let timed = tests.iter().filter(|test| milliseconds(test).is_some()).count();
+        let timed = tests.iter().filter(|test| self.duration(test).is_some()).count();
         let how = if longest {
             format!("longest first by earlier runs ({timed} of {} timed)", tests.len())
         } else {
@@ -112,7 +152,7 @@ impl Order {
 }
 
 /// What is in the file; nothing if it is not there or not understood.
-fn read(file: &std::path::Path) -> Times {
+fn read(file: &Path) -> Times {
     let text = std::fs::read(file).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
 }
@@ -173,10 +213,11 @@ mod tests {
             BTreeMap::from([("a.1".to_owned(), 5.0), ("a.2".to_owned(), 50.0)]),
         )]);
         Order {
-            options: Options { order: Some(kind.to_owned()), seed: Some(seed) },
+            options: Options { order: Some(kind.to_owned()), seed: Some(seed), durations: None },
             platform: "qemu".to_owned(),
             file: None,
             times,
+            given: None,
         }
     }
 

@@ -23,13 +23,14 @@ use mantle::text::chain;
 use semver::Version;
 use tokio_util::sync::CancellationToken;
 
-use super::choice::{self, Shard};
+use super::choice;
 use super::cluster::{Shared, TestCluster, blame};
 use super::denylist::{Denylist, Here};
 use super::external;
 use super::flight::{Departures, Flight, both};
 use super::options::Setup;
-use super::order;
+use super::order::{self, Order};
+use super::partition::{self, Part};
 use super::register::{self, Chosen, Config, Flag, Selection, Test};
 use super::replay::Recipe;
 
@@ -51,9 +52,8 @@ pub struct Options {
     /// Run each test N times, with its number behind its name
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true)]
     multiply: usize,
-    /// Run one share of the tests: hash:M/N, the share M of N
-    #[arg(long, value_name = "SHARE")]
-    sharding: Option<Shard>,
+    #[command(flatten)]
+    partition: partition::Options,
     /// Give tests more time than they ask for, in percent
     #[arg(long, value_name = "PERCENT", default_value = "0", hide_default_value = true)]
     extend_timeout_percentage: u32,
@@ -88,7 +88,8 @@ const WARNED: u8 = 77;
 /// # Errors
 /// When a test failed, none was selected, or the run could not be made.
 pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context) -> Result<u8> {
-    let options = Options::from_arg_matches(matches)?;
+    let mut options = Options::from_arg_matches(matches)?;
+    options.order.seed();
     let setup = Setup::read(matches)?;
     // It is written at the end of a run that may be long.
     setup.general.tapfile.as_deref().map(Target::of).transpose()?;
@@ -101,6 +102,9 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
         update_payload: setup.general.update_payload.clone(),
         ..Shared::default()
     };
+    let order = options.order.read(setup.driver.name)?;
+    // Tests that are named one by one are run here, whatever part they were in.
+    let part = if options.only.is_empty() { options.partition.read(&order)? } else { None };
     let denylist = options.choice.denylist()?;
     let (tests, unread) = options.choice.tests(&denylist)?;
     let mut run = Run {
@@ -110,33 +114,24 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
         denylist,
         image: setup.facts.as_ref().map(|f| f.version.clone()),
         shared: Arc::new(shared),
+        order,
+        part,
         consoles_warn: false,
         told: BTreeSet::new(),
+        whole: Vec::new(),
         options,
         setup,
     };
     // Decide before anything is made: most mistakes end here.
     choice::check_patterns(&run.choice, &run.tests, &run.unread)?;
     let chosen = run.choose()?;
-    let Some(chosen) = run.prepare(chosen).await? else { return Ok(SUCCESS) };
-    let out = run.setup.output_dir(context).await?;
-    let mut recipe = Recipe::new(&context.command_line, run.options.order.seed());
-    recipe.write(&out)?;
-    let flight = Arc::new(Flight::new(&run.setup, &out, context).await?);
-    let result = run.on_flight(&flight, chosen, &out, &context.cancel).await;
-    let properties = write_properties(&out, &run.setup, &flight, context);
-    if let (Err(_), Some(image)) = (&result, flight.driver.image()) {
-        // What failed can be run again on the same image.
-        match recipe.of_image(image).await.and_then(|()| recipe.write(&out)) {
-            Ok(()) => {}
-            Err(e) => mantle::warning!("kola", "{e:#}: kola replay cannot tell whether it is the same"),
-        }
+    let chosen = run.prepare(chosen).await?;
+    // Where there are other parts, that this one has no tests must be known, too.
+    if chosen.is_empty() && run.part.is_none() {
+        return Ok(SUCCESS);
     }
-    let left = flight.destroy().await;
-    let warned = both(result, left)?;
-    properties?;
-    let version = run.image.as_deref().unwrap_or("unknown");
-    mantle::debug!("kola", "image version {version}");
+    let out = run.setup.output_dir(context).await?;
+    let warned = run.on_platform(chosen, &out, context).await?;
     Ok(if warned && run.options.on_warn_failure_exit_77 { WARNED } else { SUCCESS })
 }
 
@@ -156,10 +151,15 @@ struct Run {
     /// Version of the image, once it is known.
     image: Option<String>,
     shared: Arc<Shared>,
+    order: Order,
+    /// The part of the tests that is run here.
+    part: Option<Part>,
     /// Signs of trouble in consoles and journals are warnings.
     consoles_warn: bool,
     /// What people have been told.
     told: BTreeSet<String>,
+    /// The tests of all parts.
+    whole: Vec<Arc<Test>>,
 }
 
 impl Run {
@@ -177,8 +177,8 @@ impl Run {
         }
     }
 
-    /// What is to be run of the chosen tests, told to people; `None` if all are denied.
-    async fn prepare(&mut self, chosen: Chosen) -> Result<Option<Vec<Arc<Test>>>> {
+    /// What is to be run of the chosen tests, told to people; nothing if all are denied, or in other parts.
+    async fn prepare(&mut self, chosen: Chosen) -> Result<Vec<Arc<Test>>> {
         self.tell(left_out(&chosen), false);
         let here = Here {
             platforms: std::iter::once(self.setup.driver.name).chain(self.setup.driver.variant_of).collect(),
@@ -192,29 +192,78 @@ impl Run {
         self.tell(applied.warnings, true);
         self.consoles_warn = applied.consoles_warn;
         let mut tests = applied.tests;
-        if tests.is_empty() {
-            mantle::notice!("kola", "all tests are denied: nothing to run");
-            return Ok(None);
-        }
-        if let Some(shard) = self.options.sharding {
-            let all = tests.len();
-            tests.retain(|test| shard.has(&test.name));
-            self.tell(vec![format!("{} of {all} tests are in this share", tests.len())], false);
-            if tests.is_empty() {
-                return Ok(None);
-            }
-        }
         for test in &mut tests {
             translate(test).await?;
         }
         let mut tests = choice::multiplied(tests, self.options.multiply)?;
-        if !self.options.only.is_empty() {
+        if !self.options.only.is_empty() && !tests.is_empty() {
             tests.retain(|test| self.options.only.iter().any(|name| *name == test.name));
             if tests.is_empty() {
                 bail!("none of these tests is to be run here: {}", self.options.only.join(", "));
             }
         }
-        Ok(Some(external::share(tests, self.setup.target.distribution)))
+        // Before there are parts: which tests are one on a machine is the same in all of them.
+        let mut tests = external::share(tests, self.setup.target.distribution);
+        self.whole.clone_from(&tests);
+        if tests.is_empty() {
+            mantle::notice!("kola", "all tests are denied: nothing to run");
+        } else if let Some(part) = &self.part {
+            let told;
+            (tests, told) = part.of(&tests, &self.order);
+            self.tell(vec![told], false);
+        }
+        Ok(tests)
+    }
+
+    /// Whether it depends on the version of the image which tests there are, and that is not known. Also if only other
+    /// parts have those that it matters for: all must come to the same list.
+    fn asks_for_version(&self) -> bool {
+        let bounded = |t: &Arc<Test>| {
+            (t.min_version.is_some() || t.end_version.is_some())
+                && !self.choice.patterns.iter().any(|p| *p == t.name)
+        };
+        let asked = self.whole.iter().any(bounded) || self.denylist.asks_for_version(&self.whole);
+        self.image.is_none() && !self.whole.is_empty() && asked
+    }
+
+    /// Makes a flight for these tests and runs them; returns whether a tolerated test failed. Without tests it is only
+    /// said that there were none.
+    async fn on_platform(&mut self, tests: Vec<Arc<Test>>, out: &Path, context: &Context) -> Result<bool> {
+        if tests.is_empty() && !self.asks_for_version() {
+            let suite = harness::run(Vec::new(), &self.harness(out), context.cancel.clone()).await;
+            return nothing(suite, out);
+        }
+        let mut recipe = Recipe::new(&context.command_line, self.options.order.seed());
+        recipe.write(out)?;
+        let flight = Arc::new(Flight::new(&self.setup, out, context).await?);
+        let result = self.on_flight(&flight, tests, out, &context.cancel).await;
+        let properties = write_properties(out, &self.setup, &flight, context);
+        if let (Err(_), Some(image)) = (&result, flight.driver.image()) {
+            // What failed can be run again on the same image.
+            match recipe.of_image(image).await.and_then(|()| recipe.write(out)) {
+                Ok(()) => {}
+                Err(e) => mantle::warning!("kola", "{e:#}: kola replay cannot tell whether it is the same"),
+            }
+        }
+        let left = flight.destroy().await;
+        let warned = both(result, left)?;
+        properties?;
+        let version = self.image.as_deref().unwrap_or("unknown");
+        mantle::debug!("kola", "image version {version}");
+        Ok(warned)
+    }
+
+    /// What the harness is told of the run.
+    fn harness(&self, out: &Path) -> harness::Options {
+        harness::Options {
+            output_dir: out.to_owned(),
+            parallel: self.setup.parallel(),
+            platform: self.setup.driver.name.to_owned(),
+            version: self.version().as_ref().map(Version::to_string).unwrap_or_default(),
+            progress: harness::Progress::detect(),
+            ordered: true,
+            rerun: self.options.rerun(),
+        }
     }
 
     /// The run proper, between the making and the end of the flight; returns whether a tolerated test failed.
@@ -225,31 +274,17 @@ impl Run {
         out: &Path,
         cancel: &CancellationToken,
     ) -> Result<bool> {
-        let bounded = |t: &Test| {
-            (t.min_version.is_some() || t.end_version.is_some())
-                && !self.choice.patterns.iter().any(|p| *p == t.name)
-        };
-        let asked = tests.iter().any(|t| bounded(t)) || self.denylist.asks_for_version(&tests);
-        if self.image.is_none() && asked {
+        if self.asks_for_version() {
             self.image = image_version(flight, out, cancel).await?;
             let chosen = self.choose()?;
-            match self.prepare(chosen).await? {
-                Some(chosen) => tests = chosen,
-                None => return Ok(false),
+            tests = self.prepare(chosen).await?;
+            if tests.is_empty() {
+                let suite = harness::run(Vec::new(), &self.harness(out), cancel.clone()).await;
+                return nothing(suite, out);
             }
         }
-        let parallel = self.setup.parallel();
-        let mut order = self.options.order.read(self.setup.driver.name);
-        order.sort(&mut tests, parallel);
-        let options = harness::Options {
-            output_dir: out.to_owned(),
-            parallel,
-            platform: self.setup.driver.name.to_owned(),
-            version: self.version().as_ref().map(Version::to_string).unwrap_or_default(),
-            progress: harness::Progress::detect(),
-            ordered: true,
-            rerun: self.options.rerun(),
-        };
+        let options = self.harness(out);
+        self.order.sort(&mut tests, options.parallel);
         let kinds = self.kinds(&tests);
         if self.setup.general.warm {
             tell_kinds(&kinds, tests.len());
@@ -263,7 +298,7 @@ impl Run {
         let copied =
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
         if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {
-            order.learn(summary);
+            self.order.learn(summary);
             tell_end(summary, out, &self.options.only)?;
             tell_github(summary, &format!("kola on {}", self.setup.driver.name))?;
         }
@@ -353,6 +388,16 @@ impl Run {
         }
         Err(report)
     }
+}
+
+/// The end of a run without tests, which is as it should be.
+fn nothing(suite: std::result::Result<harness::Summary, harness::Error>, out: &Path) -> Result<bool> {
+    match suite {
+        Ok(_) | Err(harness::Error::NoTests) => {}
+        Err(e) => return Err(e.into()),
+    }
+    mantle::output::line(format_args!("PASS, no tests here, output in {}", out.display()))?;
+    Ok(false)
 }
 
 /// One test of a run; it may be run again.

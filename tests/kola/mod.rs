@@ -8,6 +8,7 @@ mod external;
 mod interrupt;
 mod leftovers;
 mod listing;
+mod partition;
 mod programs;
 mod results;
 mod updates;
