@@ -9,7 +9,7 @@ STATIC := OPENSSL_STATIC=1 RUSTFLAGS="-C target-feature=+crt-static"
 TESTING := --features test-platform
 
 .PHONY: demo test test-full setup release guest guest-full guest-all generate lint check check-full cork-sdk kola-nspawn kola-qemu \
-	kola-full test-openstack bench
+	kola-full test-openstack test-slurm bench
 
 demo: setup release guest          ## boot a real guest in QEMU and test it
 	$(MANTLE) kola run --parallel 2 debian.basic coreos.auth.verify 'coreos.ignition.v2.*' systemd.sysusers.gshadow
@@ -20,7 +20,7 @@ test: setup                        ## everything CI runs
 	+$(MAKE) check release cork-sdk kola-nspawn kola-qemu
 	@echo "all tests passed"
 
-test-full: test guest-all check-full kola-full   ## what takes longer than CI should; a few hours where guests are emulated
+test-full: test guest-all check-full kola-full test-slurm   ## what takes longer than CI should; a few hours where guests are emulated
 	@echo "all tests passed, long ones too"
 
 setup:                             ## install the Debian packages that building and testing need
@@ -71,6 +71,10 @@ kola-qemu: release guest-full      ## those that need a machine, and full boots 
 kola-full: release guest-all       ## every test that one of our guests can run, three times, on both local platforms
 	MANTLE=$(MANTLE) tests/kola-full.sh $(CARGO_TARGET_DIR)/kola
 	MANTLE_TEST_MACHINES=qemu-unpriv cargo nextest run --locked $(TESTING) -E 'test(kola::real_tests)'
+
+test-slurm: release guest-full      ## parts of a suite on a real Slurm, two nodes on this machine
+	tests/setup.sh tests/packages-full.txt
+	MANTLE=$(MANTLE) tests/slurm.sh $(CARGO_TARGET_DIR)/slurm
 
 test-openstack:                    ## what mantle asks of an OpenStack, against the real services (outside CI)
 	cargo nextest run --locked $(TESTING) --no-run

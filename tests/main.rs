@@ -6,6 +6,7 @@
 mod cli;
 mod cloud;
 mod cork;
+mod deploy;
 mod gangue;
 mod generated;
 mod kola;
