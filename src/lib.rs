@@ -6,9 +6,10 @@
 //! |---|---|
 //! | `applet`, `args`, `complete`, `config`, `error` | what all command lines share: dispatch, options, completion, configuration files, failures |
 //! | `platform` | machines: drivers (one folder each) behind the traits `Flight` and `Machine`, and the registry |
+//! | `results` | results of runs at shared places: stored as tests end, got back |
 //! | `cloud` | clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over |
 //! | `publish` | releases as plans: looked at, rehearsed, carried out, gone on with |
-//! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit |
+//! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit; puts the results of several processes together |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
 //! | `update` | update payloads: made, verified, applied |
@@ -68,6 +69,7 @@ pub mod progress;
 pub mod publish;
 pub mod release;
 pub mod repo;
+pub mod results;
 pub mod sdk;
 pub mod secret;
 pub mod shutdown;

@@ -11,6 +11,7 @@ mod external;
 mod flight;
 mod kolet;
 mod list;
+mod merge;
 mod options;
 mod order;
 mod partition;
@@ -18,6 +19,7 @@ pub mod register;
 mod replay;
 mod run;
 mod spawn;
+mod stored;
 pub mod tests;
 mod torcx;
 mod updatepayload;
@@ -63,7 +65,7 @@ const MANUAL: Manual = Manual {
             ),
             (
                 "~/.local/state/mantle/kola-times.json",
-                "How long each test took on each platform, for the order of later runs; XDG_STATE_HOME moves it.",
+                "How long each test took on each platform, for the order of later runs; `merge` keeps the times of all shares here, and in a file of this name in its output folder. XDG_STATE_HOME moves it.",
             ),
             ("<image>.json", "What an image can do; without it, what its distribution can do."),
             ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
@@ -120,6 +122,11 @@ const MANUAL: Manual = Manual {
             "kola run --rerun -j auto --tag '!slow'",
             "Run all tests without that tag, those that fail once more.",
         ),
+        (
+            "kola run --sharding hash:2/8 --results gs://bucket/nightly-17",
+            "Run the second of eight shares, and store its results where the others do.",
+        ),
+        ("kola merge gs://bucket/nightly-17 --output-dir merged", "Put the results of all shares together."),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         (
             "kola run -p nspawn --partition hash:2/8",
@@ -225,6 +232,12 @@ fn command() -> Command {
                 .arg(pattern.clone()),
         )
         .subcommand(
+            merge::Options::augment_args(Command::new("merge"))
+                .about("Put the results of several runs together")
+                .long_about(merge::ABOUT)
+                .after_help(merge::EXAMPLES),
+        )
+        .subcommand(
             Command::new("new")
                 .about("Make an external test to begin with")
                 .long_about(external::scaffold::ABOUT)
@@ -327,6 +340,9 @@ fn command() -> Command {
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
     match matches.subcommand() {
         Some(("run", m)) => return run::run(m, run::patterns(m)?, &context).await,
+        Some(("merge", m)) => {
+            return merge::run(m, merge::Options::from_arg_matches(m)?, &context).await;
+        }
         Some(("list", m)) => list::run(m, &run::patterns(m)?, args::flag(m, "json"))?,
         Some(("spawn", m)) => spawn::run(m, spawn::Options::from_arg_matches(m)?, &context).await?,
         Some(("check-console", m)) => {

@@ -19,7 +19,7 @@ use super::options::Setup;
 use super::register::Test;
 
 /// The file of the times.
-const FILE: &str = "kola-times.json";
+pub const FILE: &str = "kola-times.json";
 /// How much memory of the host auto leaves alone, in MiB.
 const SPARE_MIB: u64 = 512;
 /// What a container takes besides what it shares with others, in MiB: measured as 60 on our guest.
@@ -30,7 +30,7 @@ const QEMU_MIB: u64 = 128;
 const REMOTE: usize = 4;
 
 /// In which order tests are started.
-#[derive(clap::Args, Debug, Clone)]
+#[derive(clap::Args, Debug, Clone, Default)]
 #[group(skip)]
 pub struct Options {
     /// Order in which tests are started: longest (first those that took longest in earlier runs), random, or name [default: longest where several run at once, else name]
@@ -130,9 +130,24 @@ impl Order {
         mantle::notice!("kola", "order of the tests: {how}; --order {order} --seed {seed} repeats it");
     }
 
+    /// Takes how long the tests of a merged run took in place of what was known, also into a file of its own. Merging the
+    /// same again changes nothing.
+    ///
+    /// # Errors
+    /// When that file cannot be written.
+    pub fn replace(&mut self, summary: &Summary, copy: &Path) -> std::io::Result<()> {
+        let seconds = |lasted: &std::time::Duration| (lasted.as_secs_f64() * 1000.0).round() / 1000.0;
+        let merged: BTreeMap<String, f64> =
+            summary.times.iter().map(|(name, lasted)| (name.clone(), seconds(lasted))).collect();
+        let platform = self.platform.clone();
+        write(copy, &Times::from([(platform.clone(), merged.clone())]))?;
+        self.times.entry(platform).or_default().extend(merged);
+        self.keep();
+        Ok(())
+    }
+
     /// Keeps how long the tests took, for later runs.
     pub fn learn(&mut self, summary: &Summary) {
-        let Some(file) = &self.file else { return };
         let known = self.times.entry(self.platform.clone()).or_default();
         for (name, lasted) in &summary.times {
             let now = lasted.as_secs_f64();
@@ -140,15 +155,21 @@ impl Order {
             // The latest counts half, that one slow run does not stay for long.
             known.insert(name.clone(), ((before + now) * 500.0).round() / 1000.0);
         }
-        let write = || {
-            std::fs::create_dir_all(file.parent().unwrap_or(file))?;
-            let text = serde_json::to_vec_pretty(&self.times).map_err(std::io::Error::other)?;
-            mantle::target::replace(file, 0o666, &text)
-        };
-        if let Err(e) = write() {
+        self.keep();
+    }
+
+    fn keep(&self) {
+        let Some(file) = &self.file else { return };
+        if let Err(e) = write(file, &self.times) {
             mantle::info!("kola", "cannot keep the times of tests in {}: {e}", file.display());
         }
     }
+}
+
+fn write(file: &Path, times: &Times) -> std::io::Result<()> {
+    std::fs::create_dir_all(file.parent().unwrap_or(file))?;
+    let text = serde_json::to_vec_pretty(times).map_err(std::io::Error::other)?;
+    mantle::target::replace(file, 0o666, &text)
 }
 
 /// What is in the file; nothing if it is not there or not understood.

@@ -62,6 +62,12 @@ pub struct Part {
 }
 
 impl Part {
+    /// The same as results have it.
+    pub fn shown(&self) -> mantle::harness::Part {
+        let Partition { by, part, of } = self.partition;
+        mantle::harness::Part { by: by.to_string(), part, of }
+    }
+
     /// The tests of this part, and a line that says which part this is, why, and how many tests are in it.
     pub fn of(&self, whole: &[Arc<Test>], order: &Order) -> (Vec<Arc<Test>>, String) {
         let Self { partition, source } = self;

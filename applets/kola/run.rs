@@ -11,12 +11,13 @@ use color_eyre::Section as _;
 use color_eyre::eyre::{Result, WrapErr as _, bail, eyre};
 use mantle::applet::Context;
 use mantle::badness;
-use mantle::error::SUCCESS;
+use mantle::error::{SUCCESS, Stop};
 use mantle::harness::{self, Case, Outcome, T};
 use mantle::network::discovery;
 use mantle::platform::deployment::Deployment;
 use mantle::platform::guest::Evidence;
 use mantle::platform::{DRIVERS, MachineOptions};
+use mantle::results::{Place, Uploader};
 use mantle::ssh;
 use mantle::target::{Fresh, Target};
 use mantle::text::chain;
@@ -33,6 +34,7 @@ use super::order::{self, Order};
 use super::partition::{self, Part};
 use super::register::{self, Chosen, Config, Flag, Selection, Test};
 use super::replay::Recipe;
+use super::stored;
 
 /// Options of `kola run` besides those by which tests are chosen.
 #[derive(clap::Args, Debug, Clone)]
@@ -54,6 +56,12 @@ pub struct Options {
     multiply: usize,
     #[command(flatten)]
     partition: partition::Options,
+    /// Also store the results here while the run goes on, in a folder of their own: gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, or a folder. `kola merge` puts those of several runs together
+    #[arg(long, value_name = "PLACE")]
+    results: Option<Place>,
+    /// What to call the run that these tests are a share of; `kola merge` refuses shares of others
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    run_name: String,
     /// Give tests more time than they ask for, in percent
     #[arg(long, value_name = "PERCENT", default_value = "0", hide_default_value = true)]
     extend_timeout_percentage: u32,
@@ -115,6 +123,12 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
         image: setup.facts.as_ref().map(|f| f.version.clone()),
         shared: Arc::new(shared),
         order,
+        share: harness::Share {
+            part: part.as_ref().map(Part::shown),
+            run: options.run_name.clone(),
+            system: format!("{} on {}", setup.target.distribution.name, setup.target.board),
+            ..harness::Share::default()
+        },
         part,
         consoles_warn: false,
         told: BTreeSet::new(),
@@ -127,11 +141,26 @@ pub async fn run(matches: &ArgMatches, patterns: Vec<String>, context: &Context)
     let chosen = run.choose()?;
     let chosen = run.prepare(chosen).await?;
     // Where there are other parts, that this one has no tests must be known, too.
-    if chosen.is_empty() && run.part.is_none() {
+    if chosen.is_empty() && run.part.is_none() && run.options.results.is_none() {
         return Ok(SUCCESS);
     }
+    let store = match &run.options.results {
+        Some(place) => Some(stored::open(place.clone(), matches).await?),
+        None => None,
+    };
     let out = run.setup.output_dir(context).await?;
-    let warned = run.on_platform(chosen, &out, context).await?;
+    let uploader = store.map(|store| Uploader::start(store, stored::folder(&run.share), out.clone()));
+    run.share.told = uploader.as_ref().map(Uploader::listener);
+    let result = run.on_platform(chosen, &out, context).await;
+    let stored = match (uploader, &run.options.results) {
+        (Some(uploader), Some(place)) => {
+            let cancel = &context.cancel;
+            stored::tell(&uploader.finish(cancel).await, place, &stored::folder(&run.share), cancel)
+        }
+        _ => Ok(()),
+    };
+    let warned = result?;
+    stored?;
     Ok(if warned && run.options.on_warn_failure_exit_77 { WARNED } else { SUCCESS })
 }
 
@@ -158,6 +187,8 @@ struct Run {
     consoles_warn: bool,
     /// What people have been told.
     told: BTreeSet<String>,
+    /// Which part this is, and who hears of results.
+    share: harness::Share,
     /// The tests of all parts.
     whole: Vec<Arc<Test>>,
 }
@@ -263,6 +294,10 @@ impl Run {
             progress: harness::Progress::detect(),
             ordered: true,
             rerun: self.options.rerun(),
+            share: harness::Share {
+                names: Some(self.whole.iter().map(|test| test.name.to_string()).collect()),
+                ..self.share.clone()
+            },
         }
     }
 
@@ -276,6 +311,10 @@ impl Run {
     ) -> Result<bool> {
         if self.asks_for_version() {
             self.image = image_version(flight, out, cancel).await?;
+            if self.image.is_none() && cancel.is_cancelled() && self.share.part.is_some() {
+                // With another list of tests than the other shares have nothing could be said of this one.
+                return Err(Stop::Interrupted.into());
+            }
             let chosen = self.choose()?;
             tests = self.prepare(chosen).await?;
             if tests.is_empty() {
@@ -547,7 +586,7 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag], only_war
 
 /// Says how the run ended: each test that failed with its line that matters and what its machines left, then the
 /// counts.
-fn tell_end(summary: &harness::Summary, out: &Path, only: &[String]) -> Result<()> {
+pub(super) fn tell_end(summary: &harness::Summary, out: &Path, only: &[String]) -> Result<()> {
     use mantle::output::line;
     if !summary.bad.is_empty() {
         line("Not passed:")?;
@@ -583,7 +622,7 @@ fn tell_end(summary: &harness::Summary, out: &Path, only: &[String]) -> Result<(
 }
 
 /// Annotates the run, and adds to its page, in a workflow of GitHub Actions.
-fn tell_github(summary: &harness::Summary, heading: &str) -> Result<()> {
+pub(super) fn tell_github(summary: &harness::Summary, heading: &str) -> Result<()> {
     if std::env::var_os("GITHUB_ACTIONS").is_none_or(|on| on != "true") {
         return Ok(());
     }
@@ -684,7 +723,7 @@ fn existing(payload: Option<&Path>) -> Result<()> {
 }
 
 /// Copies a report to where somebody wants it.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     let put = || -> std::io::Result<()> {
         let mut report = std::fs::File::open(from)?;
         let fresh = Fresh::new(Target::of(to).map_err(std::io::Error::other)?, 0o666)?;

@@ -13,6 +13,7 @@
 //! };
 //! ```
 
+pub mod merge;
 pub mod output_dir;
 pub mod partition;
 
@@ -21,6 +22,7 @@ mod outcome;
 mod panics;
 mod report;
 mod rerun;
+mod share;
 mod slots;
 mod state;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use std::time::Duration;
 
 use color_eyre::eyre;
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -41,12 +44,16 @@ use tokio_util::sync::CancellationToken;
 pub use outcome::{Fault, Infra, Outcome, Panicked, Skip, Stopped, infra, is_failure, skip};
 pub use report::{Error as ReportError, Event, Progress, Record, github};
 pub use rerun::Rerun;
+pub use share::{Part, Share, Told};
 pub use state::T;
 
 use names::Names;
 use panics::Owned;
 use report::{Heading, Out, Recorder};
 use slots::{Class, Slots};
+
+/// Why a test is skipped that had not begun when the run was interrupted.
+const NOT_STARTED: &str = "not started: the run was interrupted";
 
 /// A top-level test.
 #[derive(Clone)]
@@ -103,6 +110,8 @@ pub struct Options {
     pub ordered: bool,
     /// Which failed tests are run again.
     pub rerun: Rerun,
+    /// What these tests are a part of, and who is told of results.
+    pub share: Share,
 }
 
 /// How many top-level tests ended how.
@@ -174,6 +183,8 @@ struct Suite {
     slots: Arc<Slots>,
     recorder: Recorder,
     names: Mutex<Names>,
+    /// Who wants to know when there are new results.
+    told: Option<mpsc::UnboundedSender<Told>>,
     /// A test that had ended reported a failure.
     late: AtomicBool,
 }
@@ -181,6 +192,11 @@ struct Suite {
 impl Suite {
     fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, what: Told) {
+        // Who no longer listens has heard enough.
+        let _ = self.told.as_ref().map(|told| told.send(what));
     }
 
     fn fail_late(&self) {
@@ -231,24 +247,34 @@ async fn run_to(
     clean_up: impl AsyncFnOnce() -> Vec<String>,
 ) -> Result<Summary, Error> {
     output_dir::ensure(&options.output_dir)?;
+    let mut names = Names::default();
     if !options.ordered {
         cases.sort_by(|a, b| crate::natural::compare(&a.name, &b.name));
     }
-    let heading = Heading { planned: cases.len(), platform: &options.platform, version: &options.version };
+    for case in &mut cases {
+        case.name = names.unique(None, &case.name);
+    }
+    let selection = options.share.selection(&cases);
+    let heading = Heading {
+        planned: cases.len(),
+        platform: &options.platform,
+        version: &options.version,
+        share: &options.share,
+        selection: &selection,
+    };
     let suite = Arc::new(Suite {
         recorder: Recorder::new(&options.output_dir, &heading, options.progress, out),
         output_dir: options.output_dir.clone(),
         cancel: cancel.child_token(),
         slots: Slots::new(options.parallel),
-        names: Mutex::default(),
+        names: Mutex::new(names),
+        told: options.share.told.clone(),
         late: AtomicBool::new(false),
     });
 
     // Should this future be dropped, sub-tests must not go on alone.
     let _stop = suite.cancel.clone().drop_guard();
-    for case in &mut cases {
-        case.name = suite.names().unique(None, &case.name);
-    }
+    suite.tell(Told::Began);
     pass(&suite, cases.clone(), 0).await;
     rerun::run(&suite, &cases, &options.rerun).await;
     let left = clean_up().await;
@@ -272,7 +298,7 @@ async fn pass(suite: &Arc<Suite>, cases: Vec<Case>, attempt: u32) {
         running.spawn(async move {
             tokio::select! {
                 biased;
-                () = suite.cancel.cancelled() => t.skip_because("not started: the run was interrupted"),
+                () = suite.cancel.cancelled() => t.skip_because(NOT_STARTED),
                 slot = slot => {
                     // The queue lives in the suite and drops no request.
                     if let Ok(slot) = slot {
@@ -285,6 +311,7 @@ async fn pass(suite: &Arc<Suite>, cases: Vec<Case>, attempt: u32) {
             }
             t.finish().await;
             checkpoint(&suite).await;
+            suite.tell(Told::Ended { name: t.name().to_owned(), attempt });
         });
     }
     while let Some(ended) = running.join_next().await {
@@ -337,7 +364,7 @@ async fn conclude(suite: &Arc<Suite>, interrupted: bool) -> Result<Summary, Erro
         _ => "PASS",
     };
     let recorder = Arc::clone(suite);
-    let written = tokio::task::spawn_blocking(move || recorder.recorder.finish(result)).await;
+    let written = tokio::task::spawn_blocking(move || recorder.recorder.finish(result, interrupted)).await;
     let written = written.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     if !failed && !empty {
         written?;

@@ -155,6 +155,14 @@ impl serde::Serialize for Outcome {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Outcome {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let word = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        let known = Self::ALL.into_iter().find(|outcome| outcome.as_str() == word);
+        known.ok_or_else(|| serde::de::Error::custom(format_args!("{word:?} is no outcome")))
+    }
+}
+
 /// What kind of failure it was: the `type` of JUnit's `failure` element.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -176,6 +184,11 @@ pub enum Fault {
 impl Fault {
     /// Those after which a test can be run again.
     pub const REPEATABLE: [Self; 5] = [Self::Error, Self::Panic, Self::Timeout, Self::Lost, Self::Infra];
+
+    /// The one that [`Fault::as_str`] calls so.
+    pub(super) fn named(word: &str) -> Option<Self> {
+        Self::REPEATABLE.into_iter().chain([Self::Interrupted]).find(|fault| fault.as_str() == word)
+    }
 
     pub(super) fn of(report: &eyre::Report) -> Self {
         let find = |e: &(dyn std::error::Error + 'static)| match e.downcast_ref::<Stopped>() {

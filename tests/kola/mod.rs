@@ -8,6 +8,7 @@ mod external;
 mod interrupt;
 mod leftovers;
 mod listing;
+mod merged;
 mod partition;
 mod programs;
 mod results;

@@ -1,5 +1,10 @@
 //! The results for programs: TAP, JSON and JUnit.
 
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 use quick_junit::{NonSuccessKind, Report, SerializeError, TestCase, TestCaseStatus, TestRerun, TestSuite};
 use serde::Serialize;
 
@@ -9,46 +14,57 @@ use crate::text::strip_escapes;
 
 /// TAP: upstream's line for each top-level test, in order of completion and without numbers; with the reason of
 /// what was skipped, and that of what went wrong as a diagnostic below.
-pub fn tap(snapshot: &Snapshot) -> String {
+pub(super) fn tap(snapshot: &Snapshot) -> String {
     let mut out = format!("1..{}\n", snapshot.planned);
     for record in snapshot.records.iter().filter(|r| r.depth == 0) {
-        let (word, directive) = match record.outcome.form().tap {
-            Tap::Ok => ("ok", None),
-            Tap::NotOk => ("not ok", None),
-            Tap::OkBut(directive) => ("ok", Some(directive)),
-            Tap::NotOkBut(directive) => ("not ok", Some(directive)),
-        };
-        // A # would begin a directive.
-        out.push_str(&format!("{word} - {}", record.name.replace('#', "")));
-        let reason = record.reason.as_deref().map(strip_escapes).unwrap_or_default();
-        if let Some(directive) = directive {
-            let reason: Vec<&str> = reason.split_whitespace().collect();
-            out.push_str(format!(" # {directive} {}", reason.join(" ")).trim_end());
-            out.push('\n');
-            continue;
-        }
+        out.push_str(&tap_of(record));
+    }
+    out
+}
+
+/// The lines of one top-level test.
+pub fn tap_of(record: &Record) -> String {
+    let (word, directive) = match record.outcome.form().tap {
+        Tap::Ok => ("ok", None),
+        Tap::NotOk => ("not ok", None),
+        Tap::OkBut(directive) => ("ok", Some(directive)),
+        Tap::NotOkBut(directive) => ("not ok", Some(directive)),
+    };
+    // A # would begin a directive.
+    let mut out = format!("{word} - {}", record.name.replace('#', ""));
+    let reason = record.reason.as_deref().map(strip_escapes).unwrap_or_default();
+    if let Some(directive) = directive {
+        let reason: Vec<&str> = reason.split_whitespace().collect();
+        out.push_str(format!(" # {directive} {}", reason.join(" ")).trim_end());
         out.push('\n');
-        if record.outcome != Outcome::Pass {
-            out.push_str(&format!("# {}\n", record.kind()));
-            for line in reason.lines() {
-                out.push_str(format!("#   {line}").trim_end());
-                out.push('\n');
-            }
+        return out;
+    }
+    out.push('\n');
+    if record.outcome != Outcome::Pass {
+        out.push_str(&format!("# {}\n", record.kind()));
+        for line in reason.lines() {
+            out.push_str(format!("#   {line}").trim_end());
+            out.push('\n');
         }
     }
     out
 }
 
+/// What report.json has behind its tests.
 #[derive(Serialize)]
-struct JsonReport<'a> {
-    /// `null` if there is none.
-    tests: Option<Vec<JsonTest<'a>>>,
-    result: &'a str,
-    platform: &'a str,
-    version: &'a str,
+pub struct Tail<'a> {
+    /// `PASS`, `FAIL`, or nothing if there was no test.
+    pub result: &'a str,
+    /// Platform the tests ran on.
+    pub platform: &'a str,
+    /// Version of what was tested.
+    pub version: &'a str,
     /// Ours: what is left of what the tests shared.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    left: &'a [String],
+    pub left: &'a [String],
+    /// Ours: what is wrong with the parts of a run, besides their tests.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub problems: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -76,46 +92,150 @@ impl<'a> JsonTest<'a> {
 }
 
 /// `report.json`: keys and order of upstream, one line.
-pub fn json(snapshot: &Snapshot) -> String {
-    let tests = snapshot.records.iter().map(|r| JsonTest::of(r));
-    let report = JsonReport {
-        tests: (!snapshot.records.is_empty()).then(|| tests.collect()),
-        result: snapshot.result,
-        platform: &snapshot.platform,
-        version: &snapshot.version,
-        left: &snapshot.left,
-    };
-    let mut line = serde_json::to_string(&report).expect("strings and numbers are always JSON");
-    line.push('\n');
-    line
+pub(super) fn json(snapshot: &Snapshot) -> String {
+    let mut out = Vec::new();
+    let tests = snapshot.records.iter().map(|record| Ok(Arc::clone(record)));
+    let Snapshot { result, platform, version, left, .. } = snapshot;
+    write_json(&mut out, tests, &Tail { result, platform, version, left, problems: &[] })
+        .expect("memory takes all");
+    String::from_utf8(out).expect("JSON is text")
+}
+
+/// The same, test by test.
+///
+/// # Errors
+/// Those of the tests, and what the writer says.
+pub fn write_json<R: std::borrow::Borrow<Record>>(
+    mut out: impl Write,
+    tests: impl IntoIterator<Item = io::Result<R>>,
+    tail: &Tail<'_>,
+) -> io::Result<()> {
+    let mut any = false;
+    out.write_all(b"{\"tests\":")?;
+    for test in tests {
+        out.write_all(if any { b"," } else { b"[" })?;
+        serde_json::to_writer(&mut out, &JsonTest::of(test?.borrow()))?;
+        any = true;
+    }
+    let tail = serde_json::to_string(tail)?;
+    // `null` if there is none, as upstream has it.
+    let end = if any { "]" } else { "null" };
+    writeln!(out, "{end},{}", tail.strip_prefix('{').unwrap_or(&tail))
+}
+
+/// What a JUnit document says before its cases.
+pub struct Junit<'a> {
+    /// Platform the tests ran on: the name of the suite.
+    pub platform: &'a str,
+    /// Version of what was tested.
+    pub version: &'a str,
+    /// When the run began.
+    pub began: DateTime<Utc>,
+    /// How long it took.
+    pub lasted: Duration,
+    /// The outcomes of all tests and sub-tests.
+    pub outcomes: &'a mut dyn Iterator<Item = Outcome>,
+    /// Errors that belong to no test: the name of a case, and its lines.
+    pub errors: &'a [(&'a str, &'a [String])],
 }
 
 /// JUnit XML: one suite, named like the platform; sub-tests are cases of their own, after whose top-level test
 /// their class is named. It fits the schema that Jenkins' xUnit plugin checks against (junit-10.xsd), one of the
 /// stricter of those in use.
-pub fn junit(snapshot: &Snapshot) -> Result<String, SerializeError> {
-    let mut suite = TestSuite::new(snapshot.platform.as_str());
-    suite.set_timestamp(snapshot.began).set_time(snapshot.lasted);
-    suite.add_property(("version", snapshot.version.as_str()));
-    suite.add_test_cases(snapshot.records.iter().map(|r| case(r)));
-    if !snapshot.left.is_empty() {
-        let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-        status.set_type("left").set_message(snapshot.left.join("\n"));
-        let mut case = TestCase::new("clean-up", status);
-        suite.add_test_case(case.set_classname("clean-up").set_time(std::time::Duration::ZERO).clone());
-    }
-    let mut report = Report::new(env!("CARGO_PKG_NAME"));
-    report.set_time(snapshot.lasted).add_test_suite(suite);
-    let text = report.to_string()?;
-    // The schema knows the number of skipped tests on the suite only. No attribute before it has a `skipped`.
-    let outer = text.find("<testsuites ").and_then(|at| Some((at, at + text[at..].find('>')?)));
-    Ok(match outer {
-        Some((start, end)) => {
-            let number = format!(" skipped=\"{}\"", report.skipped);
-            text[..start].to_owned() + &text[start..end].replacen(&number, "", 1) + &text[end..]
+pub(super) fn junit(snapshot: &Snapshot) -> Result<String, SerializeError> {
+    let mut out = Vec::new();
+    let head = Junit {
+        platform: &snapshot.platform,
+        version: &snapshot.version,
+        began: snapshot.began,
+        lasted: snapshot.lasted,
+        outcomes: &mut snapshot.records.iter().map(|r| r.outcome),
+        errors: &[("clean-up", &snapshot.left)],
+    };
+    let tests = snapshot.records.iter().map(|record| Ok(Arc::clone(record)));
+    write_junit(&mut out, head, tests).expect("memory takes all")?;
+    Ok(String::from_utf8(out).expect("XML is text"))
+}
+
+/// The same, test by test.
+///
+/// # Errors
+/// Those of the tests, what the writer says; what cannot be said in XML.
+pub fn write_junit<R: std::borrow::Borrow<Record>>(
+    mut out: impl Write,
+    head: Junit<'_>,
+    tests: impl IntoIterator<Item = io::Result<R>>,
+) -> io::Result<Result<(), SerializeError>> {
+    let mut suite = TestSuite::new(head.platform);
+    suite.set_timestamp(head.began).set_time(head.lasted);
+    suite.add_property(("version", head.version));
+    for outcome in head.outcomes {
+        suite.tests += 1;
+        match outcome.form().junit {
+            JUnit::Success | JUnit::Flaky => {}
+            JUnit::Skipped => suite.skipped += 1,
+            JUnit::Failure => suite.failures += 1,
+            JUnit::Error => suite.errors += 1,
         }
-        None => text,
-    })
+    }
+    let errors: Vec<TestCase> = head
+        .errors
+        .iter()
+        .filter(|(_, lines)| !lines.is_empty())
+        .map(|(name, lines)| error(name, lines))
+        .collect();
+    suite.tests += errors.len();
+    suite.errors += errors.len();
+    let mut report = Report::new(env!("CARGO_PKG_NAME"));
+    report.set_time(head.lasted).add_test_suite(suite);
+    let mut text = match report.to_string() {
+        Ok(text) => text,
+        Err(e) => return Ok(Err(e)),
+    };
+    // The schema knows the number of skipped tests on the suite only. No attribute before it has a `skipped`.
+    if let Some(start) = text.find("<testsuites ")
+        && let Some(length) = text[start..].find('>')
+    {
+        let number = format!(" skipped=\"{}\"", report.skipped);
+        let tag = text[start..start + length].replacen(&number, "", 1);
+        text.replace_range(start..start + length, &tag);
+    }
+    let end = text.rfind(SUITE_END).unwrap_or(text.len());
+    out.write_all(&text.as_bytes()[..end])?;
+    let cases = tests.into_iter().map(|test| test.map(|test| case(test.borrow())));
+    for case in cases.chain(errors.into_iter().map(Ok)) {
+        match alone(case?) {
+            Ok(case) => out.write_all(case.as_bytes())?,
+            Err(e) => return Ok(Err(e)),
+        }
+    }
+    out.write_all(&text.as_bytes()[end..])?;
+    Ok(Ok(()))
+}
+
+/// The line that ends a suite.
+const SUITE_END: &str = "    </testsuite>\n";
+
+/// The lines of a case: cut out of a document of its own, as a document of all would be in memory as a whole.
+fn alone(case: TestCase) -> Result<String, SerializeError> {
+    let mut suite = TestSuite::new("");
+    suite.add_test_case(case);
+    let mut report = Report::new("");
+    report.add_test_suite(suite);
+    let text = report.to_string()?;
+    let start = text.find("        <testcase ").unwrap_or_default();
+    let end = text.rfind(SUITE_END).unwrap_or(text.len());
+    Ok(text[start..end].to_owned())
+}
+
+/// An error that belongs to no test.
+fn error(name: &str, lines: &[String]) -> TestCase {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+    let kind = if name == "clean-up" { "left" } else { name };
+    status.set_type(kind).set_message(lines.join("\n"));
+    let mut case = TestCase::new(name, status);
+    case.set_classname(name).set_time(Duration::ZERO);
+    case
 }
 
 /// A run of a test besides the one that its case is of.
@@ -183,9 +303,6 @@ fn case(record: &Record) -> TestCase {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use super::*;
     use crate::harness::outcome::Fault;
 

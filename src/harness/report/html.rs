@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{Record, Snapshot};
@@ -21,6 +23,8 @@ const DATA: &str = "@DATA@";
 const OUTPUT: usize = 256 << 10;
 /// Least, where there are many tests.
 const LITTLE: usize = 4 << 10;
+/// Least of one that passed.
+const LEAST_PASSED: usize = 1 << 10;
 /// Bytes of all outputs together, as long as each test has its least.
 const ALL_OUTPUT: usize = 16 << 20;
 /// Most files of a test that are linked.
@@ -28,8 +32,29 @@ const FILES: usize = 40;
 /// Levels of folders below a test's that are looked through: one a sub-test, one a machine.
 const LEVELS: usize = 4;
 
+/// What the page says above its tests.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    /// Platform the tests ran on.
+    pub platform: &'a str,
+    /// Version of what was tested.
+    pub version: &'a str,
+    /// `PASS`, `FAIL`, or nothing if there was no test.
+    pub result: &'a str,
+    /// When the run began.
+    pub began: DateTime<Utc>,
+    /// How long it took.
+    pub lasted: Duration,
+    /// What is left of what the tests shared.
+    pub left: &'a [String],
+    /// What is wrong with the parts of a run, besides their tests.
+    pub problems: &'a [String],
+    /// The parts of a run, if it had several: what is said of each.
+    pub parts: &'a [(usize, String)],
+}
+
 #[derive(Serialize)]
-struct Head<'a> {
+struct Said<'a> {
     mantle: &'a str,
     platform: &'a str,
     version: &'a str,
@@ -37,6 +62,10 @@ struct Head<'a> {
     began: String,
     seconds: f64,
     left: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    problems: &'a [String],
+    #[serde(skip_serializing_if = "<[(usize, String)]>::is_empty")]
+    parts: &'a [(usize, String)],
     outcomes: Vec<Word>,
 }
 
@@ -63,14 +92,108 @@ struct Test {
     files: Vec<Link>,
     /// Files that are not linked.
     more: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<usize>,
+    /// Where its files are, if they cannot be linked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
 }
 
+/// A sub-test.
 #[derive(Serialize)]
-struct Sub {
-    name: String,
-    outcome: Outcome,
-    seconds: f64,
-    headline: String,
+pub struct Sub {
+    /// Its full name.
+    pub name: String,
+    /// Its result.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub seconds: f64,
+    /// The first line of what went wrong.
+    pub headline: String,
+}
+
+/// Where the files of a test are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// In the folders that it has in this one, to which this relative URL leads from the page, with a slash behind it.
+    Folder(PathBuf, String),
+    /// Where no link leads.
+    Place(String),
+}
+
+/// A page that grows test by test.
+pub struct Page<W> {
+    out: W,
+    /// Bytes of output that one test may have.
+    share: usize,
+    any: bool,
+}
+
+impl<W: Write> Page<W> {
+    /// Begins the page of so many tests.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn begin(mut out: W, head: &Head<'_>, tests: usize) -> io::Result<Self> {
+        let (before, _) = frame();
+        out.write_all(before.as_bytes())?;
+        let outcomes = Outcome::ALL.map(|o| {
+            let form = o.form();
+            Word { word: form.word, counted: form.counted, good: form.good }
+        });
+        let head = Said {
+            mantle: env!("CARGO_PKG_VERSION"),
+            platform: head.platform,
+            version: head.version,
+            result: head.result,
+            began: head.began.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            seconds: head.lasted.as_secs_f64(),
+            left: head.left,
+            problems: head.problems,
+            parts: head.parts,
+            outcomes: outcomes.into(),
+        };
+        let head = json(&head)?;
+        let head = head.strip_suffix('}').unwrap_or(&head);
+        write!(out, "{head},\"tests\":[")?;
+        Ok(Self { out, share: (ALL_OUTPUT / tests.max(1)).min(OUTPUT), any: false })
+    }
+
+    /// Adds a top-level test of a part; `start` is counted from the start of the run. They come in natural order.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn test(
+        &mut self,
+        record: &Record,
+        start: Option<f64>,
+        subs: Vec<Sub>,
+        part: Option<usize>,
+        files: &Files,
+    ) -> io::Result<()> {
+        let comma = if self.any { "," } else { "" };
+        self.any = true;
+        // Among very many, those that passed are hardly looked at.
+        let least = if record.outcome == Outcome::Pass { LEAST_PASSED } else { LITTLE };
+        let mut test = test(record, start, subs, files, self.share.max(least));
+        test.part = part;
+        write!(self.out, "{comma}{}", json(&test)?)
+    }
+
+    /// Completes it.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn end(mut self) -> io::Result<()> {
+        self.out.write_all(b"]}")?;
+        self.out.write_all(frame().1.as_bytes())?;
+        self.out.flush()
+    }
+}
+
+/// What stands before and after the data.
+fn frame() -> (&'static str, &'static str) {
+    PAGE.split_once(DATA).expect("the page has a place for its data")
 }
 
 #[derive(Serialize)]
@@ -84,27 +207,7 @@ struct Link {
 ///
 /// # Errors
 /// What the writer says.
-pub fn write(snapshot: &Snapshot, folder: &Path, mut out: impl Write) -> io::Result<()> {
-    let (before, after) = PAGE.split_once(DATA).expect("the page has a place for its data");
-    out.write_all(before.as_bytes())?;
-    let outcomes = Outcome::ALL.map(|o| {
-        let form = o.form();
-        Word { word: form.word, counted: form.counted, good: form.good }
-    });
-    let head = Head {
-        mantle: env!("CARGO_PKG_VERSION"),
-        platform: &snapshot.platform,
-        version: &snapshot.version,
-        result: snapshot.result,
-        began: snapshot.began.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        seconds: snapshot.lasted.as_secs_f64(),
-        left: &snapshot.left,
-        outcomes: outcomes.into(),
-    };
-    let head = json(&head)?;
-    let head = head.strip_suffix('}').unwrap_or(&head);
-    write!(out, "{head},\"tests\":[")?;
-
+pub(super) fn write(snapshot: &Snapshot, folder: &Path, out: impl Write) -> io::Result<()> {
     let mut subs = HashMap::<&str, Vec<&Record>>::new();
     let mut tests: Vec<usize> = Vec::new();
     for (at, record) in snapshot.records.iter().enumerate() {
@@ -115,17 +218,31 @@ pub fn write(snapshot: &Snapshot, folder: &Path, mut out: impl Write) -> io::Res
     }
     let records = &snapshot.records;
     tests.sort_by(|a, b| crate::natural::compare(&records[*a].name, &records[*b].name));
-    let share = (ALL_OUTPUT / tests.len().max(1)).clamp(LITTLE, OUTPUT);
-    for (n, at) in tests.into_iter().enumerate() {
+    let head = Head {
+        platform: &snapshot.platform,
+        version: &snapshot.version,
+        result: snapshot.result,
+        began: snapshot.began,
+        lasted: snapshot.lasted,
+        left: &snapshot.left,
+        problems: &[],
+        parts: &[],
+    };
+    let files = Files::Folder(folder.to_owned(), "../".to_owned());
+    let mut page = Page::begin(out, &head, tests.len())?;
+    for at in tests {
         let record = &records[at];
         let start = snapshot.starts.get(at).copied().flatten().map(|s| s.as_secs_f64());
         let subs = subs.get(record.name.as_str()).map(Vec::as_slice).unwrap_or_default();
-        let comma = if n == 0 { "" } else { "," };
-        write!(out, "{comma}{}", json(&test(record, start, subs, folder, share))?)?;
+        let subs = subs.iter().map(|sub| Sub {
+            name: sub.name.clone(),
+            outcome: sub.outcome,
+            seconds: sub.duration.as_secs_f64(),
+            headline: sub.headline(),
+        });
+        page.test(record, start, subs.collect(), None, &files)?;
     }
-    out.write_all(b"]}")?;
-    out.write_all(after.as_bytes())?;
-    out.flush()
+    page.end()
 }
 
 /// JSON that can stand in an HTML script.
@@ -133,7 +250,7 @@ fn json(value: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string(value)?.replace('<', "\\u003c"))
 }
 
-fn test(record: &Record, start: Option<f64>, subs: &[&Record], folder: &Path, share: usize) -> Test {
+fn test(record: &Record, start: Option<f64>, subs: Vec<Sub>, files: &Files, share: usize) -> Test {
     let cut = record.output.len().saturating_sub(share);
     // To the next line, or at least to the next character.
     let rest = record.output.as_bytes().get(cut..).unwrap_or_default();
@@ -144,7 +261,13 @@ fn test(record: &Record, start: Option<f64>, subs: &[&Record], folder: &Path, sh
             (cut + to_line..).find(|at| record.output.is_char_boundary(*at)).unwrap_or(record.output.len())
         }
     };
-    let (files, more) = files(folder, record);
+    let (files, more, place) = match files {
+        Files::Folder(folder, href) => {
+            let (links, more) = links(folder, href, record);
+            (links, more, None)
+        }
+        Files::Place(place) => (Vec::new(), 0, Some(place.clone()).filter(|p| !p.is_empty())),
+    };
     Test {
         name: record.name.clone(),
         outcome: record.outcome,
@@ -154,23 +277,17 @@ fn test(record: &Record, start: Option<f64>, subs: &[&Record], folder: &Path, sh
         reason: record.reason.as_deref().map(strip_escapes).unwrap_or_default(),
         output: strip_escapes(&record.output[cut..]),
         cut,
-        subs: subs
-            .iter()
-            .map(|sub| Sub {
-                name: sub.name.clone(),
-                outcome: sub.outcome,
-                seconds: sub.duration.as_secs_f64(),
-                headline: sub.headline(),
-            })
-            .collect(),
+        subs,
         files,
         more,
+        part: None,
+        place,
     }
 }
 
 /// The files in a test's folders, one for each time that it was run, that have something in them, and how many more
 /// there are.
-fn files(folder: &Path, record: &Record) -> (Vec<Link>, usize) {
+fn links(folder: &Path, href: &str, record: &Record) -> (Vec<Link>, usize) {
     let mut links = Vec::new();
     for run in record.earlier.iter().map(AsRef::as_ref).chain([record]) {
         let own = folder_of_attempt(folder, &run.name, run.attempt);
@@ -186,7 +303,7 @@ fn files(folder: &Path, record: &Record) -> (Vec<Link>, usize) {
                 0 => plain.into_owned(),
                 n => format!("run {}: {plain}", n + 1),
             };
-            Some(Link { name, href: format!("../{}", parts.join("/")), bytes })
+            Some(Link { name, href: format!("{href}{}", parts.join("/")), bytes })
         }));
     }
     let more = links.len().saturating_sub(FILES);
@@ -209,7 +326,6 @@ fn find(folder: &Path, levels: usize, found: &mut Vec<(PathBuf, u64)>) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use serde_json::Value;
 

@@ -1,9 +1,9 @@
 //! What happens in a run, recorded once and shown in several forms.
 
-mod events;
-mod files;
+pub(super) mod events;
+pub(super) mod files;
 pub mod github;
-mod html;
+pub(super) mod html;
 mod progress;
 mod text;
 
@@ -18,18 +18,22 @@ use tokio::time::Instant;
 
 use super::Summary;
 use super::outcome::{Fault, Outcome};
+use super::share::{Selection, Share};
 use crate::cause::Cause;
 use crate::target::{Fresh, Target};
 pub use progress::Progress;
 
 /// The folder of the reports, below the output folder.
-const REPORTS: &str = "reports";
+pub(super) const REPORTS: &str = "reports";
 /// The file of events.
-const EVENTS: &str = "events.ndjson";
+pub(super) const EVENTS: &str = "events.ndjson";
 /// What the lines of that file look like.
-const SCHEMA: &str = "events.schema.json";
+pub(super) const SCHEMA: &str = "events.schema.json";
 /// The page for people.
-const PAGE: &str = "report.html";
+pub(super) const PAGE: &str = "report.html";
+
+/// The names of all tests of the run, of which this process may have a part.
+pub(super) const SELECTION: &str = "selection.json";
 
 /// Takes the text of the results: stdout, or a buffer in tests.
 pub type Out = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
@@ -205,6 +209,10 @@ pub struct Heading<'a> {
     pub platform: &'a str,
     /// Version of the tested system, "" if unknown.
     pub version: &'a str,
+    /// Which part of which run this is.
+    pub share: &'a Share,
+    /// All tests of that run.
+    pub selection: &'a Selection,
 }
 
 impl Recorder {
@@ -342,14 +350,14 @@ impl Recorder {
     }
 
     /// Writes the final files and takes the progress display away.
-    pub fn finish(&self, result: &'static str) -> Result<(), Error> {
+    pub fn finish(&self, result: &'static str, interrupted: bool) -> Result<(), Error> {
         let written = self.write(result).and_then(|snapshot| self.write_page(&snapshot));
         let counts = self.summary().counts;
         let mut state = self.lock();
         state.bars = None;
         let State { snapshot, events, failure, .. } = &mut *state;
         let counts: Vec<_> = Outcome::ALL.into_iter().zip(counts).collect();
-        let ended = events.as_mut().map(|events| events.end(result, &counts, &snapshot.left));
+        let ended = events.as_mut().map(|events| events.end(result, interrupted, &counts, &snapshot.left));
         let ended = ended.unwrap_or(Ok(())).map_err(|e| self.of_events(e));
         match failure.take() {
             Some(e) => Err(e),
@@ -382,7 +390,7 @@ impl Recorder {
 }
 
 /// The folder of the reports below the output folder, made if it is missing.
-fn reports(output_dir: &Path) -> Result<PathBuf, Error> {
+pub(super) fn reports(output_dir: &Path) -> Result<PathBuf, Error> {
     let path = output_dir.join(REPORTS);
     match std::fs::create_dir_all(&path) {
         Ok(()) => Ok(path),
@@ -393,11 +401,12 @@ fn reports(output_dir: &Path) -> Result<PathBuf, Error> {
 fn begin(output_dir: &Path, heading: &Heading<'_>) -> Result<events::Events, Error> {
     let reports = reports(output_dir)?;
     replace(&reports.join(SCHEMA), events::SCHEMA.as_bytes())?;
+    replace(&reports.join(SELECTION), heading.selection.text().as_bytes())?;
     let path = reports.join(EVENTS);
     events::Events::begin(&path, heading).map_err(|source| Error::File { path, source })
 }
 
 /// Puts a complete file in place of an older one, or leaves the older one.
-fn replace(path: &Path, data: &[u8]) -> Result<(), Error> {
+pub(super) fn replace(path: &Path, data: &[u8]) -> Result<(), Error> {
     crate::target::replace(path, 0o666, data).map_err(|source| Error::File { path: path.to_owned(), source })
 }

@@ -133,6 +133,7 @@ async fn reports_that_cannot_be_written_are_errors() {
         progress: Progress::default(),
         ordered: false,
         rerun: Rerun::default(),
+        share: Share::default(),
     };
     let full: Out = Box::new(|_| Err(std::io::Error::other("disk full")));
     let error =
@@ -157,6 +158,7 @@ async fn live_display_takes_all_events() {
         progress: Progress { bars: true, color: true },
         ordered: false,
         rerun: Rerun::default(),
+        share: Share::default(),
     };
     let text = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&text);

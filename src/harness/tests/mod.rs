@@ -71,6 +71,7 @@ async fn run_with(cases: Vec<Case>, parallel: usize, cancel: CancellationToken, 
         progress: Progress::default(),
         ordered: false,
         rerun,
+        share: Share::default(),
     };
     let result = run_to(cases, &options, cancel, out, async || Vec::new()).await;
     let text = without_line_numbers(std::str::from_utf8(&text.lock().unwrap()).unwrap());

@@ -21,6 +21,7 @@ use rusoto_core::RusotoError;
 use self::dispatch::Dispatcher;
 pub use self::ebs::BLOCK;
 pub(super) use self::iam::{assume_role, assume_role_with_web_identity};
+pub use self::s3::Listed;
 pub(super) use self::sso::{renew_sso_token, role_keys};
 pub use self::types::*;
 use super::COMPONENT;

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
 use hyper::body::Bytes;
 use rusoto_core::{ByteStream, RusotoError};
 use rusoto_s3::{
     AbortMultipartUploadRequest, CompleteMultipartUploadRequest, CompletedMultipartUpload, CompletedPart,
     CreateBucketConfiguration, CreateBucketRequest, CreateMultipartUploadRequest, DeleteObjectRequest,
-    HeadObjectRequest, ListMultipartUploadsRequest, ListPartsRequest, PutObjectRequest, S3 as _, S3Client,
-    UploadPartRequest,
+    GetObjectRequest, HeadObjectRequest, ListMultipartUploadsRequest, ListObjectsV2Request, ListPartsRequest,
+    PutObjectRequest, S3 as _, S3Client, UploadPartRequest,
 };
 
 use super::super::endpoints::Service;
@@ -21,6 +23,17 @@ const FIRST_REGION: &str = "us-east-1";
 /// What is written down with an object.
 fn metadata(sha256: &str) -> Option<HashMap<String, String>> {
     Some(HashMap::from([(DIGEST.to_owned(), sha256.to_owned())]))
+}
+
+/// An object as listings have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub key: String,
+    /// Length, in bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub time: Option<DateTime<Utc>>,
 }
 
 /// A body in one piece.
@@ -77,6 +90,73 @@ impl Api {
             })),
             Err(e) if e.is_not_found() => Ok(None),
             Err(e) => Err(e),
+        }
+    }
+
+    /// A piece of an object, from an offset on, with the tag of the object that it is of; less than `length` bytes at
+    /// its end.
+    ///
+    /// # Errors
+    /// Any [`super::Error`]; `PreconditionFailed` when the object has not the tag `etag`.
+    pub async fn get_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        etag: Option<&str>,
+        offset: u64,
+        length: u64,
+    ) -> Result<(Vec<u8>, String)> {
+        let call = "GetObject";
+        let once = |c: S3Client| {
+            let request = GetObjectRequest {
+                bucket: bucket.to_owned(),
+                key: key.to_owned(),
+                range: Some(format!("bytes={offset}-{}", offset + length.max(1) - 1)),
+                if_match: etag.map(str::to_owned),
+                ..Default::default()
+            };
+            async move { c.get_object(request).await }
+        };
+        let answer = self.s3(call, once).await?;
+        let tag = answer.e_tag.unwrap_or_default();
+        let body = required(call, "body", answer.body)?;
+        // It is in memory already.
+        let pieces = body.map_ok(|piece| piece.to_vec()).try_concat().await;
+        Ok((pieces.map_err(|e| super::Error::answer(call, e.to_string()))?, tag))
+    }
+
+    /// The objects that lie directly in a folder, and the folders in it: names that begin with `prefix`, with the times
+    /// at which they were stored, and with a slash at the end.
+    ///
+    /// # Errors
+    /// Any [`super::Error`].
+    pub async fn list_folder(&self, bucket: &str, prefix: &str) -> Result<(Vec<Listed>, Vec<String>)> {
+        let (mut objects, mut folders, mut token) = (Vec::new(), Vec::new(), None::<String>);
+        loop {
+            let once = |c: S3Client| {
+                let request = ListObjectsV2Request {
+                    bucket: bucket.to_owned(),
+                    prefix: Some(prefix.to_owned()),
+                    delimiter: Some("/".to_owned()),
+                    continuation_token: token.clone(),
+                    ..Default::default()
+                };
+                async move { c.list_objects_v2(request).await }
+            };
+            let page = self.s3("ListObjectsV2", once).await?;
+            objects.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| {
+                let time = object.last_modified.and_then(|t| DateTime::parse_from_rfc3339(&t).ok());
+                Some(Listed {
+                    key: object.key?,
+                    size: u64::try_from(object.size?).ok()?,
+                    time: time.map(|t| t.to_utc()),
+                })
+            }));
+            folders.extend(page.common_prefixes.unwrap_or_default().into_iter().filter_map(|p| p.prefix));
+            match (page.is_truncated, page.next_continuation_token) {
+                (Some(true), Some(next)) if token.as_ref() != Some(&next) => token = Some(next),
+                _ => return Ok((objects, folders)),
+            }
         }
     }
 

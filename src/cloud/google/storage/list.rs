@@ -99,7 +99,7 @@ impl Storage {
         &self,
         prefix: &Location,
         recursive: bool,
-        each: &mut dyn FnMut(Page),
+        each: &mut (dyn FnMut(Page) + Send),
     ) -> Result<(), Error> {
         let mut waiting =
             VecDeque::from([Step::Page { range: Range::default(), token: None, cut: recursive }]);
