@@ -89,7 +89,7 @@ pub async fn run(matches: &ArgMatches, options: Options, context: &Context) -> R
     let times = out.join(order::FILE);
     order.replace(&summary, &times).wrap_err_with(|| format!("cannot write {}", times.display()))?;
     tell(&merge, &out)?;
-    tell_end(&summary, &out, &[])?;
+    tell_end(&summary, &out, false)?;
     tell_github(&summary, &format!("kola on {}, merged", merge.platform()))?;
     if let Some(to) = &general.tapfile {
         copy(&out.join("test.tap"), to)?;

@@ -338,7 +338,7 @@ impl Run {
             self.setup.general.tapfile.as_ref().map(|to| copy(&out.join("test.tap"), to)).unwrap_or(Ok(()));
         if let Ok(summary) | Err(harness::Error::Failed(summary)) = &suite {
             self.order.learn(summary);
-            tell_end(summary, out, &self.options.only)?;
+            tell_end(summary, out, self.options.only.is_empty())?;
             tell_github(summary, &format!("kola on {}", self.setup.driver.name))?;
         }
         let verdict = if suite.is_ok() { "PASS" } else { "FAIL" };
@@ -585,8 +585,8 @@ fn check_evidence(t: &T, machine: &Evidence, ignored: &[badness::Flag], only_war
 }
 
 /// Says how the run ended: each test that failed with its line that matters and what its machines left, then the
-/// counts.
-pub(super) fn tell_end(summary: &harness::Summary, out: &Path, only: &[String]) -> Result<()> {
+/// counts. With `again`, also how to run what did not pass once more.
+pub(super) fn tell_end(summary: &harness::Summary, out: &Path, again: bool) -> Result<()> {
     use mantle::output::line;
     if !summary.bad.is_empty() {
         line("Not passed:")?;
@@ -604,7 +604,7 @@ pub(super) fn tell_end(summary: &harness::Summary, out: &Path, only: &[String]) 
             }
         }
     }
-    if !summary.bad.is_empty() && only.is_empty() {
+    if !summary.bad.is_empty() && again {
         line(format_args!("To run them again: kola replay {}", ssh::quote(&out.display().to_string())))?;
     }
     if !summary.not_rerun.is_empty() {
