@@ -65,7 +65,8 @@ impl Part {
     /// The same as results have it.
     pub fn shown(&self) -> mantle::harness::Part {
         let Partition { by, part, of } = self.partition;
-        mantle::harness::Part { by: by.to_string(), part, of }
+        let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+        mantle::harness::Part { by: by.to_string(), part: number(part), of: number(of) }
     }
 
     /// The tests of this part, and a line that says which part this is, why, and how many tests are in it.
