@@ -253,6 +253,19 @@ def json_value(shape, value, path):
         yield from scalar(shape, value, path)
 
 
+def rpc(headers, body):
+    """The Service Quotas: the operation in a header, its parameters as JSON."""
+    described = model("service-quotas")
+    prefix, _, action = headers.get("x-amz-target", "").partition(".")
+    if prefix != described.metadata["targetPrefix"] or action not in described.operation_names:
+        yield f"{prefix}.{action}: no operation of service-quotas"
+        return
+    kind = f"application/x-amz-json-{described.metadata['jsonVersion']}"
+    if headers.get("content-type") != kind:
+        yield f"{action}: the body is {headers.get('content-type')}, expected {kind}"
+    yield from json_value(described.operation_model(action).input_shape, json.loads(body), action)
+
+
 def bare(element):
     return element.tag.rpartition("}")[2]
 
@@ -288,6 +301,8 @@ def judge(request):
         yield from query(service, request, body)
     elif service in ("s3", "ebs"):
         yield from rest(service, request, body)
+    elif service == "servicequotas":
+        yield from rpc(headers, body)
     else:
         yield f"{request['method']} {request['target']}: signed for {service}"
 

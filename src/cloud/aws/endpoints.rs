@@ -78,12 +78,14 @@ pub enum Service {
     Sso,
     /// Where tokens for that portal are renewed.
     SsoOidc,
+    /// How much of everything an account may have.
+    Quotas,
 }
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Ec2, Self::Ebs, Self::S3, Self::Iam, Self::Sts, Self::Sso, Self::SsoOidc];
+    pub const ALL: [Self; 8] =
+        [Self::Ec2, Self::Ebs, Self::S3, Self::Iam, Self::Sts, Self::Sso, Self::SsoOidc, Self::Quotas];
 
     /// The last part of the variable that overrides its endpoint.
     fn variable(self) -> &'static str {
@@ -95,6 +97,7 @@ impl Service {
             Self::Sts => "AWS_ENDPOINT_URL_STS",
             Self::Sso => "AWS_ENDPOINT_URL_SSO",
             Self::SsoOidc => "AWS_ENDPOINT_URL_SSO_OIDC",
+            Self::Quotas => "AWS_ENDPOINT_URL_SERVICE_QUOTAS",
         }
     }
 }
@@ -152,6 +155,7 @@ impl Endpoints {
             (Service::S3, _) => (format!("s3.{region}.{suffix}"), region),
             (Service::Sso, _) => (format!("portal.sso.{region}.{suffix}"), region),
             (Service::SsoOidc, _) => (format!("oidc.{region}.{suffix}"), region),
+            (Service::Quotas, _) => (format!("servicequotas.{region}.{suffix}"), region),
         };
         let url = self.overridden(service).map_or_else(|| format!("https://{host}"), str::to_owned);
         Endpoint { url, region: region.to_owned() }

@@ -26,12 +26,32 @@ pub struct Collector {
     channel: String,
     /// So many of the newest versions stay, however old.
     keep: usize,
+    /// What machines were started of since then stays.
+    unused_since: Option<DateTime<Utc>>,
 }
 
 impl Collector {
     /// With the APIs of an account in a region, and its number. The newest `keep` versions stay, however old.
     pub fn new(api: Api, account: String, channel: &str, keep: usize) -> Self {
-        Self { api, account, channel: channel.into(), keep }
+        Self { api, account, channel: channel.into(), keep, unused_since: None }
+    }
+
+    /// Images stay that machines were started of since this time.
+    #[must_use]
+    pub fn unused_since(self, time: Option<DateTime<Utc>>) -> Self {
+        Self { unused_since: time, ..self }
+    }
+
+    /// Marks as kept what machines were started of lately. Only what would go is asked about: of these, or of what
+    /// was made before a time.
+    async fn keep_used(&self, found: &mut [Found], asked: impl Fn(&Found) -> bool) -> Result<()> {
+        let Some(since) = self.unused_since else { return Ok(()) };
+        for image in found.iter_mut().filter(|f| f.kind == IMAGE.name && f.ours && !f.kept) {
+            if asked(image) {
+                image.kept = self.api.last_launched(&image.id).await?.is_some_and(|time| time >= since);
+            }
+        }
+        Ok(())
     }
 
     /// All images of the channel, and snapshots without one.
@@ -103,12 +123,15 @@ impl Collect for Collector {
         vec![("account", self.account.clone()), ("region", region), ("channel", self.channel.clone())]
     }
 
-    async fn find(&self, _: DateTime<Utc>) -> Result<Vec<Found>> {
-        self.all().await
+    async fn find(&self, before: DateTime<Utc>) -> Result<Vec<Found>> {
+        let mut found = self.all().await?;
+        self.keep_used(&mut found, |image| image.created.is_none_or(|created| created < before)).await?;
+        Ok(found)
     }
 
     async fn recheck(&self, items: &[Item], _: DateTime<Utc>) -> Result<Vec<Now>> {
-        let there = self.all().await?;
+        let mut there = self.all().await?;
+        self.keep_used(&mut there, |image| items.iter().any(|item| item.id == image.id)).await?;
         let now = |item: &Item| match there.iter().find(|f| f.kind == item.kind && f.id == item.id) {
             Some(found) => Now::There(found.clone()),
             None => Now::Gone,

@@ -136,7 +136,7 @@ fn parse(error_type: Option<&str>, body: &[u8]) -> Refusal {
 }
 
 /// The text of the first element of this name.
-fn element(xml: &str, name: &str) -> Option<String> {
+pub(super) fn element(xml: &str, name: &str) -> Option<String> {
     let start = xml.find(&format!("<{name}>"))? + name.len() + 2;
     let length = xml[start..].find(&format!("</{name}>"))?;
     let mut text = String::new();
