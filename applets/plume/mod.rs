@@ -1,5 +1,6 @@
 //! plume: publishes releases.
 
+mod gate;
 mod index;
 mod prune;
 mod release;

@@ -31,7 +31,8 @@ pub fn command() -> Command {
             "Remove the images of old releases of a channel from Amazon EC2, in all regions that the channel table names, \
              public ones too, with the snapshots that they were made of. An image is of a release if plume made it: it \
              has the tags Channel, Version and CreatedBy=mantle. Those with the tag mantle:keep stay, and so do the \
-             newest versions, however old they are.\n\n\
+             newest versions, however old they are. With --days-last-launched those stay, too, that machines were \
+             started of lately; EC2 needs a day to tell.\n\n\
              --dry-run prints a line of JSON for each region; --apply carries out what such lines name, as far as it \
              still may be removed. Images of Compute Engine are kept by number as each release is published; blobs at \
              Azure stay.",
@@ -56,6 +57,11 @@ pub fn command() -> Command {
                 .default_value("1")
                 .help("How many of the newest versions stay, however old"),
         )
+        .arg(
+            option("days-last-launched", "DAYS")
+                .value_parser(clap::value_parser!(u32))
+                .help("Keep images that machines were started of within so many days; give it with --apply, too"),
+        )
         .arg(file("aws-credentials").help("AWS credentials file [default: as the AWS CLI does]"))
         .arg(
             Arg::new("dry-run")
@@ -79,6 +85,11 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
     let facts = channel.aws.ok_or_else(|| usage(format!("channel {name} is not released to Amazon EC2")))?;
     let number = |id: &str| matches.get_one::<u32>(id).copied().unwrap_or_default();
     let age = chrono::TimeDelta::from_std(Duration::from_secs(u64::from(number("days")) * DAY))?;
+    let used = matches.get_one::<u32>("days-last-launched");
+    let used = used
+        .map(|days| chrono::TimeDelta::from_std(Duration::from_secs(u64::from(*days) * DAY)))
+        .transpose()?;
+    let unused_since = used.map(|age| chrono::Utc::now() - age);
     let (before, keep) = (chrono::Utc::now() - age, number("keep-last") as usize);
     let mut earlier = downloads::path(matches, "apply").map(|file| read(&file)).transpose()?;
     let mut failed = Vec::new();
@@ -96,7 +107,7 @@ pub async fn run(matches: &ArgMatches, context: &Context) -> Result<()> {
         let who = who.wrap_err_with(|| format!("could not use the account of {}", partition.name))?;
         for region in &partition.regions {
             let there = api.in_region(region)?;
-            let cloud = Collector::new(there, who.account.clone(), name, keep);
+            let cloud = Collector::new(there, who.account.clone(), name, keep).unused_since(unused_since);
             let outcome = match &mut earlier {
                 Some(plans) => {
                     let is_here = |p: &Plan| p.scope.iter().any(|(n, v)| n == "region" && v == region);

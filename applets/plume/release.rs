@@ -18,6 +18,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
 use serde_json::{Map, Value, json};
 
+use super::gate;
 use crate::downloads;
 
 /// The form of the plan that `--json` prints.
@@ -113,6 +114,8 @@ pub fn commands() -> [Command; 5] {
         "Publish what `plume pre-release` made: images become public, then files are copied to where the public finds \
          them, and last of all that leads to the newest release is changed: image families, folders such as `current`, \
          index pages. That waits until every image is seen to be public.\n\n\
+         With --test-gate, nothing becomes public before `kola run` has passed on the images; an image that has passed \
+         is not tested again.\n\n\
          A repeated command goes on where the last one stopped.",
     );
     let plan = Command::new("plan").about("Show what a release would change, and where").long_about(
@@ -137,8 +140,8 @@ pub fn commands() -> [Command; 5] {
             .arg(verify_key())
             .arg(file("write-image-list").help("File for a list of the images, as JSON"))
             .arg(dry_run()),
-        common(release).arg(platforms(None)).arg(mass_delete()).arg(dry_run()),
-        common(plan).arg(platforms(None)).arg(mass_delete()).arg(json_form()),
+        gate::options(common(release).arg(platforms(None)).arg(mass_delete()).arg(dry_run())),
+        gate::options(common(plan).arg(platforms(None)).arg(mass_delete()).arg(json_form())),
     ]
 }
 
@@ -199,6 +202,7 @@ async fn show(matches: &ArgMatches, stage: Stage, context: &Context) -> Result<(
                 State::Todo => "to do",
                 State::Impossible if stage == Stage::Verify => "WRONG",
                 State::Impossible => "IMPOSSIBLE",
+                State::Unknown => "unknown",
             };
             output::line(format!("  {state:<10}  {}", finding.does))?;
             for detail in &finding.details {
@@ -247,6 +251,8 @@ impl Job {
             e => super::explain(e),
         })?;
         let places = places(&args::strings(matches, "platform"), stage)?;
+        let distro = super::text(matches, "distro").unwrap_or("cl");
+        let gates = gate::read(matches, distro, &board, &places)?;
         let google = Choice { service: false, key: downloads::path(matches, "gce-json-key") };
         let key = matches.try_get_one::<std::path::PathBuf>("verify-key").ok().flatten();
         let keyring = downloads::keyring(key.map(std::path::PathBuf::as_path))?;
@@ -269,6 +275,7 @@ impl Job {
             date: chrono::Utc::now().date_naive(),
             build,
             accounts: Accounts { google, aws_credentials, azure },
+            gates,
             allow_mass_delete: allow.copied().unwrap_or_default(),
             cancel: context.cancel.clone(),
         };
@@ -306,6 +313,16 @@ impl Job {
         let findings = publish::survey(&self.steps, world, &journal).await.map_err(explain)?;
         for finding in findings.iter().filter(|f| f.state == State::Done && f.phase != Phase::Check) {
             info!("plume", "already done: {}", finding.does);
+        }
+        let unknown: Vec<&String> =
+            findings.iter().filter(|f| f.state == State::Unknown).flat_map(|f| &f.details).collect();
+        unknown.iter().for_each(|line| info!("plume", "not known: {line}"));
+        if !unknown.is_empty() {
+            notice!(
+                "plume",
+                "{} things cannot be known before the work; `plume plan` names them",
+                unknown.len()
+            );
         }
         publish::carry_out(&self.steps, &findings, world, &journal).await.map_err(explain)
     }

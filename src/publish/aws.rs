@@ -1,5 +1,7 @@
 //! Amazon EC2: a snapshot and its images in the region of each partition's bucket, copies in the others, lists of all.
 
+mod preflight;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use super::lists::{self, Region};
-use super::{Act, COMPONENT, Look, Phase, Release, Result, Step, Stopped, World};
+use super::{Act, Look, Phase, Release, Result, Step, Stopped, World, gate};
 use crate::cloud::aws::api::{Api, Image, Permission, tag};
 use crate::cloud::aws::failure::Error;
 use crate::cloud::aws::images::{self, Kind, Order, first_snapshot};
@@ -17,9 +19,7 @@ use crate::cloud::aws::upload::{self, Request, Source, check_image_name};
 use crate::cloud::aws::{Account, copy};
 use crate::compress::Compression;
 use crate::disk::Format;
-use crate::http::Class;
 use crate::release::{Aws, AwsPartition, DiskFormat, Selection};
-use crate::warning;
 
 /// The place.
 pub struct Provider;
@@ -68,6 +68,16 @@ impl super::Provider for Provider {
         for partition in 0..facts.partitions.len() {
             Shared::partition(&shared, partition, &mut steps);
         }
+        if let (Some(tester), Some(first)) = (release.tester("aws"), facts.partitions.first()) {
+            let place = Place {
+                shared: shared.clone(),
+                partition: 0,
+                region: first.bucket_region.clone(),
+                kind: Kind::Hvm,
+            };
+            let does = format!("test image {} in {} before it is public", place.name(), place.region);
+            steps.push(gate::step("aws", does, Gate(place, tester)));
+        }
         let list = facts.list_prefix.as_str();
         let needs = shared.images().map(|image| image.key()).collect();
         let does = format!("write the lists {list}* of images beside the build");
@@ -76,6 +86,11 @@ impl super::Provider for Provider {
         steps.push(lists);
         steps
     }
+}
+
+/// As EC2 calls it, but for `amd64`.
+fn architecture(board: &str) -> &str {
+    super::metadata::architecture(board).1
 }
 
 /// An image's name in EC2: what is not allowed in it becomes `_`.
@@ -112,7 +127,7 @@ impl Shared {
 
     /// Whether a partition gets paravirtual images: they are made in the region of its bucket.
     fn has_pv(&self, partition: &AwsPartition) -> bool {
-        self.facts.pv_kernel(&partition.bucket_region).is_some() && self.board != "arm64-usr"
+        self.facts.pv_kernel(&partition.bucket_region).is_some() && architecture(&self.board) != "arm64"
     }
 
     fn partition(shared: &Arc<Self>, partition: usize, steps: &mut Vec<Step>) {
@@ -126,9 +141,7 @@ impl Shared {
             whose,
         ));
         for region in &facts.regions {
-            let limits = Limits(shared.clone(), partition, region.clone());
-            let does = format!("have public images in {region}");
-            steps.push(Step::new(format!("aws/{region}/limits"), Phase::Check, does, limits));
+            preflight::steps(shared, partition, region, steps);
         }
         let does = format!("import snapshot {} in {bucket_region}", shared.name);
         let snapshot = Snapshot(shared.clone(), partition);
@@ -254,50 +267,6 @@ impl Act for Caller {
     }
 }
 
-/// Whether a region takes our images, and lets them be public.
-struct Limits(Arc<Shared>, usize, String);
-
-#[async_trait(?Send)]
-impl Act for Limits {
-    async fn look(&self, _: &World<'_>) -> Result<Look> {
-        let Self(shared, partition, region) = self;
-        let api = shared.api_in(*partition, region).await?;
-        match api.encrypts_snapshots().await {
-            Ok(false) => {}
-            Ok(true) => {
-                let why = format!(
-                    "new snapshots in {region} are encrypted by default, and such ones cannot be public: switch that off \
-                     for this account"
-                );
-                return Ok(Look::Impossible(why));
-            }
-            Err(e) if e.class() == Some(Class::Denied) => {
-                warning!(COMPONENT, "{region}: it cannot be told whether snapshots are encrypted: {e}");
-            }
-            Err(e) => return Err(Stopped::failed(e)),
-        }
-        let Some(limit) = shared.facts.partitions[*partition].public_images else {
-            return Ok(Look::Done(Value::Null));
-        };
-        let public = api.images(true, &[], &[("is-public", &["true"])]).await.map_err(Stopped::failed)?;
-        let public: Vec<&str> = public.iter().filter(|i| i.public).map(|i| i.name.as_str()).collect();
-        let ours = shared.images().filter(|place| place.region == *region).map(|place| place.name());
-        let new = ours.filter(|name| !public.contains(&name.as_str())).count();
-        Ok(match public.len() + new > limit {
-            true => Look::Impossible(format!(
-                "the account has {} public images there, {new} more would be over its limit of {limit}: remove old ones, \
-                 or ask for a larger limit",
-                public.len()
-            )),
-            false => Look::Done(Value::Null),
-        })
-    }
-
-    async fn run(&self, _: &World<'_>) -> Result<Value> {
-        Ok(Value::Null)
-    }
-}
-
 /// The snapshot that a partition's images are made of.
 struct Snapshot(Arc<Shared>, usize);
 
@@ -394,7 +363,7 @@ impl Make {
             known.ok_or_else(|| Stopped::words(format!("there is no snapshot {}", shared.name)))?;
         let there = api.snapshot(&snapshot).await.map_err(Stopped::failed)?;
         let (name, architecture) =
-            (place.name(), if shared.board == "arm64-usr" { "arm64" } else { "x86_64" });
+            (place.name(), if architecture(&shared.board) == "arm64" { "arm64" } else { "x86_64" });
         let description = match place.kind {
             Kind::Hvm => format!("{} (HVM)", shared.description),
             Kind::Pv => format!("{} (PV)", shared.description),
@@ -466,6 +435,38 @@ impl Act for Publish {
         let image = image.ok_or_else(|| Stopped::words(format!("there is no image {}", place.name())))?;
         images::publish(&api, &image.id, &world.release.cancel).await.map_err(stopped)?;
         Ok(json!({"ami": image.id}))
+    }
+}
+
+/// A test of the first of the images: the others are copies of it, or of its snapshot.
+struct Gate(Place, Arc<dyn gate::Tester>);
+
+impl Gate {
+    async fn image(&self) -> Result<Option<gate::Image>> {
+        let Self(place, _) = self;
+        let found = images::find(&place.api().await?, &place.name()).await.map_err(stopped)?;
+        Ok(found.map(|image| gate::Image::Aws {
+            ami: image.id,
+            region: place.region.clone(),
+            profile: place.facts().profile.clone(),
+            credentials: place.shared.credentials.clone(),
+        }))
+    }
+}
+
+#[async_trait(?Send)]
+impl Act for Gate {
+    async fn look(&self, _: &World<'_>) -> Result<Look> {
+        Ok(match self.image().await? {
+            Some(image) => gate::look(&image),
+            None => Look::After(self.0.key(), format!("there is no image {}", self.0.name())),
+        })
+    }
+
+    async fn run(&self, world: &World<'_>) -> Result<Value> {
+        let image = self.image().await?;
+        let image = image.ok_or_else(|| Stopped::words(format!("there is no image {}", self.0.name())))?;
+        gate::run(&*self.1, &image, world).await
     }
 }
 

@@ -11,19 +11,19 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{Act, COMPONENT, Look, Phase, Release, Result, Step, Stopped, World};
 use crate::bucket::Expected;
+use crate::cloud::google::images;
 use crate::cloud::google::storage::{Attributes, Fingerprint, Location, Object, OnlyIf, Storage};
 use crate::compress::Compression;
 use crate::download::{Engine, Error as DownloadError, Signed, Source, signature};
 use crate::openpgp::Keyring;
-use crate::release::file_in;
-use crate::release::version::FILE_NAME;
+use crate::release::{Selection, file_in};
 use crate::{info, target};
 
 /// With what the keys of checks of the build begin.
 pub const PLACE: &str = "build";
 
 /// A short file is no longer, in bytes.
-const SHORT: u64 = 1 << 20;
+const SHORT: u64 = 4 << 20;
 
 /// The files of a build.
 #[derive(Debug)]
@@ -97,11 +97,32 @@ impl Build {
         if let Some(store) = &self.store {
             return Ok(self.listing(store).await?.contains_key(name));
         }
-        let short = if name == FILE_NAME { name.to_owned() } else { format!("{name}.sig") };
-        match self.engine.fetch(&self.source(&short)?, SHORT, &release.cancel).await {
-            Ok(_) => Ok(true),
-            Err(e) if e.status() == Some(reqwest::StatusCode::NOT_FOUND) => Ok(false),
+        let short = if name == release.selection.complete { name.to_owned() } else { format!("{name}.sig") };
+        Ok(self.short(&short, release).await?.is_some())
+    }
+
+    /// A short file of the build; `None` if there is none.
+    pub(super) async fn short(&self, name: &str, release: &Release) -> Result<Option<Vec<u8>>> {
+        self.short_at(&self.source(name)?, release).await
+    }
+
+    /// A short file elsewhere.
+    pub(super) async fn short_at(&self, source: &Source, release: &Release) -> Result<Option<Vec<u8>>> {
+        match self.engine.fetch(source, SHORT, &release.cancel).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.status() == Some(reqwest::StatusCode::NOT_FOUND) => Ok(None),
             Err(e) => Err(stopped(e)),
+        }
+    }
+
+    /// The address of a file for everybody.
+    pub(super) fn public_url(&self, name: &str, release: &Release) -> String {
+        let Selection { board, version, destinations, .. } = &release.selection;
+        let folders = destinations.iter().filter(|d| d.version_path);
+        let mut folders = folders.filter_map(|d| d.final_prefixes(board, version).ok()?.into_iter().next());
+        match folders.next().as_ref().or(self.store.as_ref()) {
+            Some(folder) => images::source(&folder.bucket, &folder.join(name).name),
+            None => file_in(&self.url, name),
         }
     }
 
@@ -109,7 +130,9 @@ impl Build {
     /// Storage: it is the day of the release then.
     pub(super) async fn time(&self, release: &Release) -> Result<DateTime<Utc>> {
         let stored = match &self.store {
-            Some(store) => self.listing(store).await?.get(FILE_NAME).and_then(|o| o.time_created),
+            Some(store) => {
+                self.listing(store).await?.get(&release.selection.complete).and_then(|o| o.time_created)
+            }
             None => None,
         };
         Ok(stored.unwrap_or_else(|| release.date.and_time(NaiveTime::MIN).and_utc()))
@@ -202,7 +225,7 @@ fn stopped(error: DownloadError) -> Stopped {
 
 /// The one check that every stage has.
 pub fn steps(release: &Release) -> Vec<Step> {
-    let does = format!("find {}", release.build.url_of(FILE_NAME));
+    let does = format!("find {}", release.build.url_of(&release.selection.complete));
     vec![Step::new(format!("{PLACE}/version"), Phase::Check, does, Complete)]
 }
 
@@ -212,10 +235,10 @@ struct Complete;
 #[async_trait(?Send)]
 impl Act for Complete {
     async fn look(&self, world: &World<'_>) -> Result<Look> {
-        let build = &world.release.build;
-        Ok(match build.has(FILE_NAME, world.release).await? {
+        let (build, name) = (&world.release.build, world.release.selection.complete.as_str());
+        Ok(match build.has(name, world.release).await? {
             true => Look::Done(Value::Null),
-            false => Look::Impossible(format!("File not found: {}", build.url_of(FILE_NAME))),
+            false => Look::Impossible(format!("File not found: {}", build.url_of(name))),
         })
     }
 

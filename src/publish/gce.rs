@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use super::{Act, COMPONENT, Look, Phase, Release, Result, Stage, Step, Stopped, World};
+use super::{Act, COMPONENT, Look, Phase, Release, Result, Stage, Step, Stopped, World, gate};
 use crate::cloud::google::Account;
 use crate::cloud::google::compute::{
     ALL_ZONES, Compute, Deprecation, Image, Milestone, NewImage, Unfinished,
@@ -109,6 +109,10 @@ impl super::Provider for Provider {
                 Delete(shared.clone()),
             ),
         ];
+        if let Some(tester) = release.tester("gce") {
+            let does = format!("test image {name} of project {project} before it is public");
+            steps.push(gate::step("gce", does, Gate(shared.clone(), tester)).after("gce/image"));
+        }
         if facts.public {
             let does = format!("publish image {name} of project {project}");
             steps.push(Step::new("gce/public", Phase::Publish, does, Publish(shared)).after("gce/image"));
@@ -338,7 +342,7 @@ impl Act for Make {
                 description: Some(&description),
                 licenses: &licenses,
                 features: &features,
-                architecture: (board == "arm64-usr").then_some("ARM64"),
+                architecture: (super::metadata::architecture(board).1 == "arm64").then_some("ARM64"),
             };
             match images::create(compute, &new, false, cancel).await {
                 // The one that is there is of our own making: its answer was lost.
@@ -362,6 +366,30 @@ impl Act for Make {
             Err(poll::Error::Cancelled) => Err(Stopped::Interrupted),
             Err(poll::Error::TimedOut { what, last, .. }) => Err(Stopped::words(format!("{what}: {last}"))),
         }
+    }
+}
+
+/// A test of the image, which has no family yet.
+struct Gate(Arc<Shared>, Arc<dyn gate::Tester>);
+
+impl Gate {
+    fn of(&self, image: &Image) -> gate::Image {
+        let (project, key) = (self.0.facts.project.clone(), self.0.credentials.key.clone());
+        gate::Image::Gce { project, name: image.name.clone(), key }
+    }
+}
+
+#[async_trait(?Send)]
+impl Act for Gate {
+    async fn look(&self, _: &World<'_>) -> Result<Look> {
+        Ok(match self.0.image().await? {
+            Some(image) => gate::look(&self.of(&image)),
+            None => Look::After("gce/image".into(), format!("there is no image {}", self.0.stem())),
+        })
+    }
+
+    async fn run(&self, world: &World<'_>) -> Result<Value> {
+        gate::run(&*self.1, &self.of(&self.0.existing().await?), world).await
     }
 }
 

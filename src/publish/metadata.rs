@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Map, Value, json};
 
+use super::coreos::{Description, Gcp};
 use super::{Act, Look, Phase, Release, Result, Stage, Step, Stopped, World};
-use crate::release::{Metadata, Selection};
+use crate::release::{Metadata, Releases, Selection};
+use crate::text::json_mistake;
 
 /// The place.
 pub struct Provider;
@@ -44,7 +46,8 @@ pub fn order(steps: &mut [Step]) {
 
 fn names(facts: &Metadata) -> Vec<&str> {
     let simple = facts.simplestreams.iter().flat_map(|s| [s.products.as_str(), s.index.as_str()]);
-    facts.stream.as_deref().into_iter().chain(simple).collect()
+    let releases = facts.releases.iter().map(|r| r.file.as_str());
+    facts.stream.as_deref().into_iter().chain(simple).chain(releases).collect()
 }
 
 /// What is named.
@@ -53,12 +56,12 @@ struct Images {
     /// Regions of EC2 with their images.
     aws: Vec<(String, String)>,
     /// Project, family and name of an image of Compute Engine.
-    gce: Option<(String, String, String)>,
+    gce: Option<(String, Option<String>, String)>,
 }
 
 impl Images {
     /// `None`: they are not all known yet.
-    fn of(world: &World<'_>) -> Option<Self> {
+    fn of(world: &World<'_>, described: Option<&Description>) -> Option<Self> {
         let Selection { aws, gce, .. } = &world.release.selection;
         let mut images = Self::default();
         for region in aws.iter().flat_map(|aws| &aws.partitions).flat_map(|p| &p.regions) {
@@ -68,7 +71,17 @@ impl Images {
         images.aws.sort();
         if let Some(gce) = gce {
             let name = world.known("gce/image")?["image"].as_str()?.to_owned();
-            images.gce = Some((gce.project.clone(), gce.family.clone(), name));
+            images.gce = Some((gce.project.clone(), Some(gce.family.clone()), name));
+        }
+        // What is not released by us may have been by those who built it.
+        if let (None, Some(described)) = (aws, described) {
+            images.aws = described.amis.iter().map(|ami| (ami.name.clone(), ami.hvm.clone())).collect();
+            images.aws.sort();
+        }
+        if let (None, Some(Gcp { image, project: Some(project), family })) =
+            (gce, described.and_then(|d| d.gcp.as_ref()))
+        {
+            images.gce = Some((project.clone(), family.clone(), image.clone()));
         }
         Some(images)
     }
@@ -83,10 +96,12 @@ struct Described<'a> {
     /// When it was built.
     time: DateTime<Utc>,
     images: &'a Images,
+    /// The files that can be had.
+    artifacts: Value,
 }
 
 /// The names of an architecture: as the kernel has it, and as Debian has it.
-fn architecture(board: &str) -> (&str, &str) {
+pub(super) fn architecture(board: &str) -> (&str, &str) {
     match board.strip_suffix("-usr").unwrap_or(board) {
         "amd64" | "x86_64" => ("x86_64", "amd64"),
         "arm64" | "aarch64" => ("aarch64", "arm64"),
@@ -101,7 +116,7 @@ fn text(value: &Value) -> String {
 
 impl Described<'_> {
     fn stream(&self) -> Value {
-        let Self { channel, version, architecture, time, images } = self;
+        let Self { channel, version, architecture, images, artifacts, .. } = self;
         let mut named = Map::new();
         if !images.aws.is_empty() {
             let region = |(region, ami): &(String, String)| {
@@ -111,17 +126,24 @@ impl Described<'_> {
             named.insert("aws".into(), json!({ "regions": regions }));
         }
         if let Some((project, family, name)) = &images.gce {
-            let gcp = json!({"release": version, "project": project, "family": family, "name": name});
+            let mut gcp = json!({"release": version, "project": project, "name": name});
+            if let Some(family) = family {
+                gcp["family"] = family.as_str().into();
+            }
             named.insert("gcp".into(), gcp);
         }
         json!({
             "stream": channel,
             "metadata": {
-                "last-modified": time.to_rfc3339_opts(SecondsFormat::Secs, true),
+                "last-modified": self.last_modified(),
                 "generator": concat!("mantle ", env!("CARGO_PKG_VERSION")),
             },
-            "architectures": { *architecture: { "artifacts": {}, "images": named } },
+            "architectures": { *architecture: { "artifacts": artifacts, "images": named } },
         })
+    }
+
+    fn last_modified(&self) -> String {
+        self.time.to_rfc3339_opts(SecondsFormat::Secs, true)
     }
 
     fn updated(&self) -> String {
@@ -182,10 +204,17 @@ impl Describe {
     /// Names and contents; `None`: what they name is not known yet.
     async fn files(&self, world: &World<'_>) -> Result<Option<Vec<(String, String)>>> {
         let Selection { channel, board, version, .. } = &world.release.selection;
-        let Some(images) = Images::of(world) else { return Ok(None) };
         let (kernel, debian) = architecture(board);
-        let time = world.release.build.time(world.release).await?;
-        let release = Described { channel, version, architecture: kernel, time, images: &images };
+        let build = &world.release.build;
+        let described = match &self.0.build {
+            Some(name) => Some(Description::read(build, name, kernel, world.release).await?),
+            None => None,
+        };
+        let Some(images) = Images::of(world, described.as_ref()) else { return Ok(None) };
+        let time = build.time(world.release).await?;
+        let url = |path: &str| build.public_url(path, world.release);
+        let artifacts = described.as_ref().map_or_else(|| json!({}), |d| d.artifacts(version, kernel, url));
+        let release = Described { channel, version, architecture: kernel, time, images: &images, artifacts };
         let mut files = Vec::new();
         if let Some(name) = &self.0.stream {
             files.push((name.clone(), text(&release.stream())));
@@ -194,6 +223,15 @@ impl Describe {
             files.push((simple.products.clone(), text(&release.products(&simple.content_id, debian))));
             let index = release.index(&simple.content_id, debian, &simple.products);
             files.push((simple.index.clone(), text(&index)));
+        }
+        if let (Some(Releases { file, index, release: url }), Some(described)) =
+            (&self.0.releases, &described)
+        {
+            let wrong = |why: String| Stopped::words(format!("{index}: {why}"));
+            let old = build.short_at(&index.parse().map_err(Stopped::failed)?, world.release).await?;
+            let old = old.map(|bytes| serde_json::from_slice(&bytes).map_err(|e| wrong(json_mistake(&e))));
+            let new = described.index(old.transpose()?, channel, kernel, url, &release.last_modified());
+            files.push((file.clone(), text(&new.map_err(wrong)?)));
         }
         Ok(Some(files))
     }
@@ -234,11 +272,17 @@ mod tests {
     fn descriptions_name_the_images() {
         let images = Images {
             aws: vec![("eu-north-1".into(), "ami-1".into()), ("us-west-2".into(), "ami-2".into())],
-            gce: Some(("p".into(), "f".into(), "f-1-2-3".into())),
+            gce: Some(("p".into(), Some("f".into()), "f-1-2-3".into())),
         };
         let time = "2026-01-02T03:04:05Z".parse().unwrap();
-        let of =
-            Described { channel: "alpha", version: "1.2.3", architecture: "x86_64", time, images: &images };
+        let of = Described {
+            channel: "alpha",
+            version: "1.2.3",
+            architecture: "x86_64",
+            time,
+            images: &images,
+            artifacts: json!({}),
+        };
         let stream = of.stream();
         let here = &stream["architectures"]["x86_64"]["images"];
         assert_eq!(here["aws"]["regions"]["us-west-2"], json!({"release": "1.2.3", "image": "ami-2"}));

@@ -22,7 +22,9 @@
 mod aws;
 mod azure;
 mod build;
+mod coreos;
 mod files;
+pub mod gate;
 mod gce;
 pub mod journal;
 mod lists;
@@ -33,7 +35,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
@@ -54,6 +56,9 @@ const COMPONENT: &str = "plume";
 
 /// In what came of a step: how many things it has changed, where it may have found nothing to be changed.
 const CHANGES: &str = "changes";
+
+/// In what came of a step: why it is no good, though it is done. The step has failed then.
+const REFUSED: &str = "refused";
 
 /// The places that releases go to, in the order in which they are shown.
 pub const PROVIDERS: &[&dyn Provider] =
@@ -182,12 +187,7 @@ impl Stage {
             // Images are looked at, not changed.
             (Self::Rollback, phase) => matches!(phase, Phase::Publish | Phase::Point),
         };
-        let is_wanted = match step.only {
-            None => true,
-            Some(Self::Release) => self != Self::Rollback,
-            Some(only) => self == only,
-        };
-        of_phase && is_wanted
+        of_phase && (step.stages.is_empty() || step.stages.contains(&self))
     }
 }
 
@@ -201,14 +201,14 @@ pub struct Step {
     pub does: String,
     /// The keys of those in the same phase that must be done before.
     pub needs: Vec<String>,
-    /// The one stage that has it; [`Stage::Release`] stands for all but those that go back. `None`: any.
-    only: Option<Stage>,
+    /// The stages that have it; none: any.
+    stages: &'static [Stage],
     act: Box<dyn Act>,
 }
 
 impl Step {
     fn new(key: impl Into<String>, phase: Phase, does: impl Into<String>, act: impl Act + 'static) -> Self {
-        Self { key: key.into(), phase, does: does.into(), needs: Vec::new(), only: None, act: Box::new(act) }
+        Self { key: key.into(), phase, does: does.into(), needs: Vec::new(), stages: &[], act: Box::new(act) }
     }
 
     fn after(mut self, key: impl Into<String>) -> Self {
@@ -216,8 +216,19 @@ impl Step {
         self
     }
 
-    fn only_to(mut self, stage: Stage) -> Self {
-        self.only = Some(stage);
+    /// [`Stage::Release`] stands for all stages but those that go back.
+    fn only_to(self, stage: Stage) -> Self {
+        self.only_in(match stage {
+            Stage::Prepare => &[Stage::Prepare],
+            Stage::Release => &[Stage::Prepare, Stage::Release, Stage::Whole, Stage::Verify],
+            Stage::Whole => &[Stage::Whole],
+            Stage::Rollback => &[Stage::Rollback],
+            Stage::Verify => &[Stage::Verify],
+        })
+    }
+
+    fn only_in(mut self, stages: &'static [Stage]) -> Self {
+        self.stages = stages;
         self
     }
 
@@ -244,10 +255,14 @@ enum Look {
     After(String, String),
     /// Nobody can tell, and doing it again does no harm: the journal decides.
     Untold,
+    /// The same, if the journal has these values of it: what was done was done to this, and it was good.
+    Remembered(Value),
     /// It looks for itself, each time, and does no more than it has to.
     Always,
     /// It cannot be: why.
     Impossible(String),
+    /// Of a check: there is nothing known to be in the way, but these things cannot be told.
+    Unknown(Vec<String>),
 }
 
 /// A step's two functions.
@@ -270,7 +285,7 @@ impl Act for Must {
             Look::Todo(details) if details.is_empty() => Look::Impossible("it is not done".into()),
             Look::Todo(details) => Look::Impossible(format!("it is not done: {}", details.join("; "))),
             Look::After(_, why) => Look::Impossible(why),
-            Look::Untold | Look::Always => Look::Done(Value::Null),
+            Look::Untold | Look::Remembered(_) | Look::Always => Look::Done(Value::Null),
             other => other,
         })
     }
@@ -306,11 +321,18 @@ pub struct Release {
     pub accounts: Accounts,
     /// Replace most of what a folder of files has, if the release comes to that.
     pub allow_mass_delete: bool,
+    /// What tests images before they are public.
+    pub gates: Vec<gate::Gate>,
     /// Stops the work.
     pub cancel: CancellationToken,
 }
 
 impl Release {
+    /// Who tests the images of a place.
+    fn tester(&self, place: &str) -> Option<Arc<dyn gate::Tester>> {
+        self.gates.iter().find(|gate| gate.place == place).map(|gate| gate.tester.clone())
+    }
+
     /// Distribution, channel, board and version.
     pub fn name(&self) -> String {
         let Selection { channel, board, version, .. } = &self.selection;
@@ -371,6 +393,7 @@ pub fn plan(release: &Release, stage: Stage, places: &[String]) -> Vec<Step> {
         Stage::Prepare | Stage::Release | Stage::Whole => false,
     };
     steps = steps.into_iter().map(|step| if is_checked(&step) { step.into_check() } else { step }).collect();
+    gate::order(&mut steps);
     metadata::order(&mut steps);
     steps.sort_by_key(|step| step.phase);
     steps

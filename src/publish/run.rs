@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::journal::Journal;
-use super::{CHANGES, COMPONENT, Error, Look, Phase, Result, Step, Stopped, World};
+use super::{CHANGES, COMPONENT, Cause, Error, Look, Phase, REFUSED, Result, Step, Stopped, World, place};
 use crate::poll::{Answer, Poll};
 use crate::{info, notice};
 
-/// Steps under way at once.
+/// Steps under way at once, of each place.
 const PARALLEL: usize = 8;
 
 /// Looks whether what was made public is seen to be.
@@ -28,6 +28,8 @@ pub enum State {
     Todo,
     /// It cannot be.
     Impossible,
+    /// A check found nothing in the way, but could not tell all.
+    Unknown,
 }
 
 /// A step as it was found.
@@ -104,6 +106,13 @@ pub async fn survey(steps: &[Step], world: &World<'_>, journal: &Journal) -> Res
                     }
                     None => (State::Todo, Vec::new()),
                 },
+                Ok(Look::Remembered(wanted)) => match journal.recorded(&step.key) {
+                    Some(value) if is_good(&value, &wanted) => {
+                        world.learn(&step.key, value);
+                        (State::Done, Vec::new())
+                    }
+                    _ => (State::Todo, Vec::new()),
+                },
                 Ok(Look::After(key, why)) => {
                     let maker = steps.iter().position(|s| s.key == key);
                     let will_be =
@@ -111,6 +120,7 @@ pub async fn survey(steps: &[Step], world: &World<'_>, journal: &Journal) -> Res
                     if will_be { (State::Todo, Vec::new()) } else { (State::Impossible, vec![why]) }
                 }
                 Ok(Look::Impossible(why)) => (State::Impossible, vec![why]),
+                Ok(Look::Unknown(lines)) => (State::Unknown, lines),
             };
             let (key, does, needs) = (step.key.clone(), step.does.clone(), step.needs.clone());
             findings[i] = Some(Finding { key, phase: step.phase, does, needs, state, details });
@@ -119,11 +129,17 @@ pub async fn survey(steps: &[Step], world: &World<'_>, journal: &Journal) -> Res
     Ok(findings.into_iter().flatten().collect())
 }
 
+/// Whether a record has these values, and was good.
+fn is_good(record: &Value, wanted: &Value) -> bool {
+    let mut wanted = wanted.as_object().into_iter().flatten();
+    record.get(REFUSED).is_none() && wanted.all(|(name, value)| record.get(name) == Some(value))
+}
+
 /// Does what a [`survey`] of the same steps found to be done yet.
 ///
 /// # Errors
-/// [`Error::Impossible`] before anything is changed; the errors of steps: the others of the same group are done then,
-/// later ones are not begun.
+/// [`Error::Impossible`] before anything is changed; the errors of steps: those that are under way end then, later
+/// phases are not begun.
 pub async fn carry_out(
     steps: &[Step],
     findings: &[Finding],
@@ -131,7 +147,8 @@ pub async fn carry_out(
     journal: &Journal,
 ) -> Result<(), Error> {
     refuse_the_impossible(findings)?;
-    let mut done: Vec<bool> = findings.iter().map(|f| f.state == State::Done).collect();
+    let mut done: Vec<bool> =
+        findings.iter().map(|f| matches!(f.state, State::Done | State::Unknown)).collect();
     // What a step was found to have done may be outdated by those that it needs.
     for group in groups(steps) {
         for i in group {
@@ -139,53 +156,101 @@ pub async fn carry_out(
             done[i] = done[i] && !steps[i].needs.iter().any(outdated);
         }
     }
+    let mut phases: Vec<Phase> = steps.iter().map(|step| step.phase).collect();
+    phases.sort_unstable();
+    phases.dedup();
     let mut published = false;
-    for group in groups(steps) {
-        let group: Vec<usize> = group.into_iter().filter(|i| !done[*i]).collect();
-        let Some(first) = group.first() else { continue };
-        if steps[*first].phase > Phase::Publish && !published {
+    for phase in phases {
+        let waiting: Vec<usize> =
+            (0..steps.len()).filter(|i| steps[*i].phase == phase && !done[*i]).collect();
+        if waiting.is_empty() {
+            continue;
+        }
+        if phase > Phase::Publish && !published {
             everything_is_public(steps, world).await?;
             published = true;
         }
-        let runs = stream::iter(group).map(|i| async move {
-            // Steps stop by themselves, between two calls: what they make would be lost sight of.
-            let made = match world.release.cancel.is_cancelled() {
-                true => Err(Stopped::Interrupted),
-                false => {
-                    info!(COMPONENT, "to {}", steps[i].does);
-                    steps[i].act.run(world).await
-                }
-            };
-            if let Ok(value) = &made {
-                world.learn(&steps[i].key, value.clone());
-                match value[CHANGES].as_u64() {
-                    Some(0) => info!(COMPONENT, "already done: {}", steps[i].does),
-                    _ => notice!(COMPONENT, "Done: {}", steps[i].does),
-                }
-            }
-            (i, made)
-        });
-        let made: Vec<(usize, Result<Value>)> = runs.buffer_unordered(PARALLEL).collect().await;
-        let (mut failures, mut interrupted) = (Vec::new(), false);
-        for (i, made) in made {
-            match made {
-                Ok(value) => journal.record(&steps[i].key, value).await?,
-                Err(Stopped::Interrupted) => interrupted = true,
-                Err(Stopped::Failed(source)) => failures.push((steps[i].does.clone(), source)),
-            }
-        }
-        match (failures.len(), failures.pop()) {
-            (_, None) if interrupted => return Err(Error::Interrupted),
-            (_, None) => {}
-            (1, Some((what, source))) => return Err(Error::Step { what, source }),
-            (_, Some(last)) => {
-                failures.push(last);
-                let line = |(what, cause)| format!("cannot {what}: {}", Stopped::Failed(cause));
-                return Err(Error::Several(failures.into_iter().map(line).collect()));
-            }
-        }
+        carry_out_phase(steps, phase, waiting, &mut done, world, journal).await?;
     }
     Ok(())
+}
+
+/// Does the steps of a phase: each as soon as those that it needs are done, however long others take.
+async fn carry_out_phase(
+    steps: &[Step],
+    phase: Phase,
+    mut waiting: Vec<usize>,
+    done: &mut [bool],
+    world: &World<'_>,
+    journal: &Journal,
+) -> Result<(), Error> {
+    let at: BTreeMap<&str, usize> = steps.iter().enumerate().map(|(i, s)| (s.key.as_str(), i)).collect();
+    let (mut running, mut busy) = (FuturesUnordered::new(), BTreeMap::<&str, usize>::new());
+    let (mut failures, mut interrupted) = (Vec::<(String, Cause)>::new(), false);
+    loop {
+        // What is not public yet does no harm: it is made as far as it can be, to be there for the next run.
+        let goes_on = !interrupted && (failures.is_empty() || phase <= Phase::Prepare);
+        waiting.retain(|i| {
+            let step = &steps[*i];
+            let mut needs = step.needs.iter().filter_map(|key| at.get(key.as_str()));
+            let is_ready = needs.all(|n| done[*n] || steps[*n].phase != phase);
+            let slots = busy.entry(place(&step.key)).or_default();
+            let begins = goes_on && is_ready && *slots < PARALLEL;
+            if begins {
+                *slots += 1;
+                let i = *i;
+                running.push(async move { (i, run(step, world).await) });
+            }
+            !begins
+        });
+        let Some((i, made)) = running.next().await else { break };
+        busy.entry(place(&steps[i].key)).and_modify(|slots| *slots -= 1);
+        match made {
+            Ok(value) => {
+                let refused = value[REFUSED].as_str().map(str::to_owned);
+                journal.record(&steps[i].key, value).await?;
+                done[i] = refused.is_none();
+                failures.extend(refused.map(|why| (steps[i].does.clone(), why.into())));
+            }
+            Err(Stopped::Interrupted) => interrupted = true,
+            Err(Stopped::Failed(source)) => failures.push((steps[i].does.clone(), source)),
+        }
+    }
+    match (failures.len(), failures.pop()) {
+        (_, None) if interrupted => Err(Error::Interrupted),
+        (_, None) => match waiting.first() {
+            None => Ok(()),
+            Some(i) => {
+                let source = "it waits for a step that waits for it".into();
+                Err(Error::Step { what: steps[*i].does.clone(), source })
+            }
+        },
+        (1, Some((what, source))) => Err(Error::Step { what, source }),
+        (_, Some(last)) => {
+            failures.push(last);
+            let line = |(what, cause)| format!("cannot {what}: {}", Stopped::Failed(cause));
+            Err(Error::Several(failures.into_iter().map(line).collect()))
+        }
+    }
+}
+
+/// Does a step.
+async fn run(step: &Step, world: &World<'_>) -> Result<Value> {
+    // Steps stop by themselves, between two calls: what they make would be lost sight of.
+    if world.release.cancel.is_cancelled() {
+        return Err(Stopped::Interrupted);
+    }
+    info!(COMPONENT, "to {}", step.does);
+    let value = step.act.run(world).await?;
+    if value.get(REFUSED).is_some() {
+        return Ok(value);
+    }
+    world.learn(&step.key, value.clone());
+    match value[CHANGES].as_u64() {
+        Some(0) => info!(COMPONENT, "already done: {}", step.does),
+        _ => notice!(COMPONENT, "Done: {}", step.does),
+    }
+    Ok(value)
 }
 
 fn refuse_the_impossible(findings: &[Finding]) -> Result<(), Error> {
@@ -203,7 +268,9 @@ async fn everything_is_public(steps: &[Step], world: &World<'_>) -> Result<(), E
                 Err(stopped) => Err(stopped),
                 Ok(Look::Todo(_) | Look::After(..)) => Ok(Answer::NotYet("not seen to be done".into())),
                 Ok(Look::Impossible(why)) => Err(Stopped::words(why)),
-                Ok(Look::Done(_) | Look::Untold | Look::Always) => Ok(Answer::Ready(())),
+                Ok(Look::Done(_) | Look::Untold | Look::Remembered(_) | Look::Always | Look::Unknown(_)) => {
+                    Ok(Answer::Ready(()))
+                }
             }
         };
         let seen = PUBLIC.until(&step.does, &world.release.cancel, look).await;

@@ -1,7 +1,10 @@
 //! Plans of the built-in table, looked at without asking anybody.
 
+use serde_json::json;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::journal::Journal;
 use super::*;
 use crate::cloud::google::storage::{Options, Storage};
 use crate::download::Engine;
@@ -33,6 +36,7 @@ fn release(distribution: &str, channel: &str, board: &str) -> Release {
         build,
         accounts: Accounts { google: Choice::default(), aws_credentials: None, azure },
         allow_mass_delete: false,
+        gates: Vec::new(),
         cancel: CancellationToken::new(),
     }
 }
@@ -106,4 +110,87 @@ fn flatcar_has_blobs_and_no_paravirtual_images() {
     let blob = "upload blob flatcar-linux-1.2.3-stable-arm64.vhd to container publish of flatcar0001";
     assert!(does.contains(&blob), "{does:?}");
     assert!(does.contains(&"create GCE image flatcar-stable-1-2-3-arm64"), "{does:?}");
+}
+
+/// Waits for somebody, then lets others go on; or fails.
+struct Fake {
+    waits: Option<Arc<Notify>>,
+    tells: Option<Arc<Notify>>,
+    fails: bool,
+}
+
+#[async_trait(?Send)]
+impl Act for Fake {
+    async fn look(&self, _: &World<'_>) -> Result<Look> {
+        Ok(Look::Todo(Vec::new()))
+    }
+
+    async fn run(&self, _: &World<'_>) -> Result<Value> {
+        if let Some(waits) = &self.waits {
+            waits.notified().await;
+        }
+        if let Some(tells) = &self.tells {
+            tells.notify_one();
+        }
+        if self.fails { Err(Stopped::words("no")) } else { Ok(json!({})) }
+    }
+}
+
+fn fake(key: &str, phase: Phase, waits: Option<&Arc<Notify>>, tells: Option<&Arc<Notify>>) -> Step {
+    Step::new(key, phase, key, Fake { waits: waits.cloned(), tells: tells.cloned(), fails: false })
+}
+
+fn failing(key: &str, phase: Phase) -> Step {
+    Step::new(key, phase, key, Fake { waits: None, tells: None, fails: true })
+}
+
+async fn carried_out(steps: &[Step]) -> (Result<(), Error>, Vec<String>) {
+    let release = release("flatcar", "stable", "amd64-usr");
+    let (world, journal) = (World::new(&release, false), Journal::look("no such release").unwrap());
+    let findings = survey(steps, &world, &journal).await.unwrap();
+    let result = carry_out(steps, &findings, &world, &journal).await;
+    let done = steps.iter().filter(|s| world.known(&s.key).is_some()).map(|s| s.key.clone()).collect();
+    (result, done)
+}
+
+#[tokio::test]
+async fn a_slow_cloud_does_not_hold_up_the_others() {
+    let last = Arc::new(Notify::new());
+    let steps = [
+        fake("azure/copy", Phase::Prepare, Some(&last), None),
+        fake("aws/snapshot", Phase::Prepare, None, None),
+        fake("aws/image", Phase::Prepare, None, None).after("aws/snapshot"),
+        fake("aws/copy", Phase::Prepare, None, Some(&last)).after("aws/image"),
+    ];
+    let (result, done) = carried_out(&steps).await;
+    result.unwrap();
+    assert_eq!(done.len(), 4);
+}
+
+#[tokio::test]
+async fn a_failure_stops_what_needs_it_and_all_that_comes_later() {
+    let prepare = |key: &str| fake(key, Phase::Prepare, None, None);
+    let steps = [
+        failing("azure/blob", Phase::Prepare),
+        prepare("azure/image").after("azure/blob"),
+        prepare("aws/snapshot"),
+        prepare("aws/image").after("aws/snapshot"),
+        fake("aws/public", Phase::Publish, None, None),
+    ];
+    let (result, done) = carried_out(&steps).await;
+    assert!(matches!(result, Err(Error::Step { what, .. }) if what == "azure/blob"));
+    assert_eq!(done, ["aws/snapshot", "aws/image"]);
+    // Nothing more becomes public once something could not.
+    let publish = |key: &str| fake(key, Phase::Publish, None, None);
+    let steps = [
+        failing("gce/image", Phase::Publish),
+        publish("aws/a"),
+        publish("aws/b").after("aws/a"),
+        publish("gce/public").after("gce/image"),
+    ];
+    let (result, done) = carried_out(&steps).await;
+    assert!(result.is_err());
+    assert_eq!(done, ["aws/a"]);
+    let steps = [prepare("aws/a").after("aws/b"), prepare("aws/b").after("aws/a")];
+    assert!(carried_out(&steps).await.0.is_err(), "they wait for each other");
 }

@@ -87,18 +87,29 @@ fn channel(c: &Channel) -> Verdict {
         return wrong("source", "it lacks {version}, or {board} or {arch}");
     }
     names("boards", &c.boards)?;
+    component("complete", &c.complete)?;
     c.gce.as_ref().map_or(Ok(()), |gce| self::gce(gce, c))?;
     c.azure.as_ref().map_or(Ok(()), azure)?;
     c.aws.as_ref().map_or(Ok(()), |aws| self::aws(aws, c))?;
     if let Some(metadata) = &c.metadata {
         let simple = metadata.simplestreams.as_ref();
+        let releases = metadata.releases.as_ref();
         let files = simple.into_iter().flat_map(|s| [&s.index, &s.products]).chain(&metadata.stream);
+        let files = files.chain(releases.map(|r| &r.file)).chain(&metadata.build);
         let mut seen = BTreeSet::new();
         for name in files {
             component("metadata", name)?;
             if !seen.insert(name) {
                 return wrong("metadata", format!("{name:?} is to have two contents"));
             }
+        }
+        if let Some(releases) = releases {
+            if metadata.build.is_none() {
+                return wrong("metadata.releases", "it needs metadata.build");
+            }
+            let schemes = ["gs", "https", "http"];
+            url("metadata.releases.index", &releases.index, &schemes, &["channel"])?;
+            url("metadata.releases.release", &releases.release, &schemes, &["channel", "version"])?;
         }
         simple.map_or(Ok(()), |s| text("metadata.simplestreams.content-id", &s.content_id))?;
     }
@@ -121,13 +132,13 @@ fn gce(gce: &Gce, channel: &Channel) -> Verdict {
     }
     gce.licenses.iter().try_for_each(|l| text("gce.licenses", l))?;
     gce.protected.iter().try_for_each(|name| text("gce.protected", name))?;
-    component("gce.image", &gce.image)?;
+    image("gce.image", &gce.image)?;
     component("gce.publish", &gce.publish)?;
     suffixes("gce.board-suffixes", &gce.board_suffixes, channel)
 }
 
 fn azure(azure: &Azure) -> Verdict {
-    component("azure.image", &azure.image)?;
+    image("azure.image", &azure.image)?;
     text("azure.account", &azure.account)?;
     text("azure.container", &azure.container)?;
     component("azure.blob", &azure.blob)?;
@@ -169,7 +180,7 @@ fn azure(azure: &Azure) -> Verdict {
 fn aws(aws: &Aws, channel: &Channel) -> Verdict {
     text("aws.name", &aws.name)?;
     text("aws.description", &aws.description)?;
-    component("aws.image", &aws.image)?;
+    image("aws.image", &aws.image)?;
     component("aws.list-prefix", &aws.list_prefix)?;
     suffixes("aws.board-suffixes", &aws.board_suffixes, channel)?;
     for (region, kernel) in &aws.pv_kernels {
@@ -232,6 +243,12 @@ fn text(field: &str, value: &str) -> Verdict {
         return wrong(field, "it has control characters");
     }
     Ok(())
+}
+
+/// The name of an image file.
+fn image(field: &str, value: &str) -> Verdict {
+    component(field, value)?;
+    placeholders(field, value, &["arch", "version"])
 }
 
 /// What can stand between two slashes.

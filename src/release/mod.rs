@@ -31,7 +31,7 @@ pub use downloads::{RootError, file_in};
 pub use select::Selection;
 pub use table::{
     Aws, AwsPartition, Azure, AzureEnvironment, Channel, ClassicAzure, Destination, DiskFormat, Distribution,
-    Downloads, Gce, Manifest, Metadata, Sdk, Simplestreams,
+    Downloads, Gce, Manifest, Metadata, Releases, Sdk, Simplestreams,
 };
 
 /// The built-in table.

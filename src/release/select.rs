@@ -2,7 +2,8 @@
 
 use super::check::USER;
 use super::{
-    Aws, Azure, Channel, Destination, Distribution, Error, Gce, Metadata, architecture, fill, is_component,
+    Aws, Azure, Channel, Destination, Distribution, Error, Gce, Metadata, Releases, architecture, fill,
+    is_component,
 };
 use crate::cloud::address::{self, Address, Amazon, Google};
 use crate::cloud::google::storage::Location;
@@ -19,6 +20,8 @@ pub struct Selection {
     pub version: String,
     /// Folder of the build, without a slash at its end: a URL.
     pub source: String,
+    /// The file that says that the build is complete.
+    pub complete: String,
     /// Google Compute Engine, if the board goes there.
     pub gce: Option<Gce>,
     /// Microsoft Azure, if the board goes there.
@@ -66,7 +69,7 @@ impl Distribution {
                 return Err(Error::Required(what));
             }
         }
-        let Channel { source, boards, gce, azure, aws, metadata, destinations } =
+        let Channel { source, boards, complete, gce, azure, aws, metadata, destinations } =
             self.channel(channel, user)?;
         if !boards.iter().any(|b| b == board) {
             return Err(Error::UnknownBoard { board: board.into(), channel: channel.into() });
@@ -76,19 +79,33 @@ impl Distribution {
         }
         let version_text = as_part_of(&source, version);
         let values = [("board", board), ("arch", architecture(board)), ("version", &*version_text)];
+        let names = [("channel", channel), ("arch", architecture(board)), ("version", version)];
+        let named = |template: &str| fill(template, &names);
         let cloud = self.cloud_boards.iter().any(|b| b == board);
         Ok(Selection {
             channel: channel.into(),
             board: board.into(),
             version: version.into(),
             source: without_slash(fill(&source, &values)),
-            gce: gce.filter(|_| cloud),
-            azure: azure.filter(|_| cloud).map(|azure| {
-                let blob = [("channel", channel), ("arch", architecture(board)), ("version", version)];
-                Azure { blob: fill(&azure.blob, &blob), ..azure }
+            complete,
+            gce: gce.filter(|_| cloud).map(|gce| Gce { image: named(&gce.image), ..gce }),
+            azure: azure.filter(|_| cloud).map(|azure| Azure {
+                blob: named(&azure.blob),
+                image: named(&azure.image),
+                ..azure
             }),
-            aws: aws.filter(|_| cloud),
-            metadata,
+            aws: aws.filter(|_| cloud).map(|aws| Aws { image: named(&aws.image), ..aws }),
+            metadata: metadata.map(|metadata| Metadata {
+                releases: metadata.releases.map(|releases| Releases {
+                    index: fill(&releases.index, &[("channel", &as_part_of(&releases.index, channel))]),
+                    release: {
+                        let put = |value| as_part_of(&releases.release, value);
+                        fill(&releases.release, &[("channel", &put(channel)), ("version", &put(version))])
+                    },
+                    ..releases
+                }),
+                ..metadata
+            }),
             destinations,
         })
     }

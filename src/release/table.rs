@@ -85,6 +85,9 @@ pub struct Channel {
     pub source: String,
     /// The boards that are built.
     pub boards: Vec<String>,
+    /// The file that says that a build is complete.
+    #[serde(default = "version_file")]
+    pub complete: String,
     /// Google Compute Engine.
     #[serde(default)]
     pub gce: Option<Gce>,
@@ -112,6 +115,25 @@ pub struct Metadata {
     /// Simplestreams, as Ubuntu has them.
     #[serde(default)]
     pub simplestreams: Option<Simplestreams>,
+    /// The file of a build with what CoreOS Assembler says about it: the artifacts, their SHA-256, and images that
+    /// others have made of it already.
+    #[serde(default)]
+    pub build: Option<String>,
+    /// The index of all releases, as Fedora CoreOS has it; it needs `build`.
+    #[serde(default)]
+    pub releases: Option<Releases>,
+}
+
+/// An index of releases.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Releases {
+    /// The file that is written.
+    pub file: String,
+    /// Where the index is that the release is added to: a `gs://` or web URL; `{channel}` is filled in.
+    pub index: String,
+    /// Where the release is described, for the index: a URL; `{channel}` and `{version}` are filled in.
+    pub release: String,
 }
 
 /// Simplestreams.
@@ -139,7 +161,7 @@ pub struct Gce {
     /// Names of the licences.
     #[serde(default)]
     pub licenses: Vec<String>,
-    /// The image file in the build.
+    /// The image file in the build; `{arch}` and `{version}` are filled in.
     pub image: String,
     /// The file beside it that will name the published image.
     pub publish: String,
@@ -163,7 +185,7 @@ pub struct Gce {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Azure {
-    /// The image file in the build.
+    /// The image file in the build; `{arch}` and `{version}` are filled in.
     pub image: String,
     /// The storage account.
     pub account: String,
@@ -220,7 +242,7 @@ pub struct Aws {
     pub name: String,
     /// What the images' descriptions begin with.
     pub description: String,
-    /// The image file in the build.
+    /// The image file in the build; `{arch}` and `{version}` are filled in.
     pub image: String,
     /// The format of that file, when decompressed.
     pub format: DiskFormat,
@@ -293,4 +315,8 @@ pub struct Destination {
 
 fn yes() -> bool {
     true
+}
+
+fn version_file() -> String {
+    super::version::FILE_NAME.into()
 }

@@ -284,7 +284,7 @@ fn hostile_tables_are_errors() {
     assert!(matches!(Table::read(&path), Err(Error::Read { .. })));
     assert!(matches!(Table::read(folder.path()), Err(Error::Read { .. })));
     std::fs::write(&path, CHANNELS).unwrap();
-    assert_eq!(Table::read(&path).unwrap().distributions().count(), 2);
+    assert_eq!(Table::read(&path).unwrap().distributions().count(), 3);
 }
 
 #[test]
