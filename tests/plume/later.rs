@@ -36,14 +36,21 @@ fn a_release_is_verified_gone_back_from_and_pruned() {
     let document = |name: &str| -> Value {
         serde_json::from_str(&there[&format!("amd64-usr/current/{name}")].0).unwrap()
     };
-    let judged =
-        [("stream", "ours_stream.json"), ("products", "ours_products.json"), ("index", "ours_index.json")];
+    let judged = [
+        ("stream", "ours_stream.json"),
+        ("products", "ours_products.json"),
+        ("index", "ours_index.json"),
+        ("releases", "ours_releases.json"),
+    ];
     let lines = judged.map(|(schema, name)| json!({"schema": schema, "document": document(name)}));
     emulators::judged("judge_schema.py", &[], lines);
     let stream = document("ours_stream.json");
     let west = &stream["architectures"]["x86_64"]["images"]["aws"]["regions"]["us-west-2"];
     let ami = &world.images("us-west-2")["images"]["Ours-alpha-2.0.0-hvm"][0]["id"];
     assert_eq!(*west, json!({"release": "2.0.0", "image": ami}));
+    let disk = &stream["architectures"]["x86_64"]["artifacts"]["qemu"]["formats"]["qcow2.xz"]["disk"];
+    let folder = "https://storage.googleapis.com/alpha-release/amd64-usr/2.0.0";
+    assert_eq!(disk["location"], format!("{folder}/ours-2.0.0-qemu.x86_64.qcow2.xz"));
 
     // As it should be, and changed by somebody.
     world.changes();
@@ -123,6 +130,21 @@ fn a_release_is_verified_gone_back_from_and_pruned() {
     assert_eq!(world.changes(), Vec::<String>::new());
     let file = world.env.write("plan.json", &plan);
     let apply = format!("--apply={}", file.display());
+    // What machines were started of lately stays, also if that is known only after the plan.
+    let lately = chrono::Utc::now() - chrono::TimeDelta::days(3);
+    world.account(|account| {
+        account.launched = Some(lately.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    });
+    let items = |plan: &str| -> usize {
+        let plans = plan.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        plans.map(|plan| plan["items"].as_array().unwrap().len()).sum()
+    };
+    assert_eq!(items(&prune(&["-n", "--days-last-launched=7"]).expect(0).stdout), 0);
+    assert_eq!(items(&prune(&["-n", "--days-last-launched=2"]).expect(0).stdout), 5);
+    prune(&[&apply, "--days-last-launched=7"]).expect(0);
+    assert_eq!(world.changes(), Vec::<String>::new());
+    world.account(|account| account.launched = None);
+    assert_eq!(items(&prune(&["-n", "--days-last-launched=7"]).expect(0).stdout), 5);
     prune(&[&apply]).expect(0);
     for region in REGIONS {
         let there = world.images(region);

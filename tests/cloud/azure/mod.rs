@@ -4,7 +4,7 @@
 pub mod asm;
 mod blobs;
 mod classic;
-mod double;
+pub mod double;
 mod identity;
 mod kola;
 mod ore;
