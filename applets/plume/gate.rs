@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ::mantle::args;
 use ::mantle::error::{Result, Section as _, usage};
+use ::mantle::folders::Unusable;
 use ::mantle::platform::distribution::Distribution;
 use ::mantle::process;
 use ::mantle::publish::gate::{Gate, Image, Tester, Verdict};
@@ -132,7 +133,12 @@ impl Tester for Kola {
         let failed = |e: std::io::Error| Stopped::Failed(e.into());
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let name = format!("plume-{}-{}-{run}", world.release.selection.version, std::process::id());
-        let folder: PathBuf = std::path::absolute("_kola_temp").map_err(failed)?.join(name);
+        let all: PathBuf = std::path::absolute("_kola_temp").map_err(failed)?;
+        tokio::fs::create_dir_all(&all)
+            .await
+            .map_err(Unusable::at(&all))
+            .map_err(|e| Stopped::Failed(e.into()))?;
+        let folder = all.join(name);
         let binary = std::fs::read_link("/proc/self/exe").map_err(failed)?;
         let words = self.words(image, &folder);
         info!("plume", "kola run {}", words.join(" "));

@@ -184,7 +184,7 @@ fn killed_at_random(seed: u64, times: usize) {
 
 #[test]
 fn a_release_killed_here_and_there_is_finished_by_the_next() {
-    killed_at(23, 61);
+    killed_at(23, 97);
 }
 
 #[test]
