@@ -9,6 +9,7 @@
 //! | `results` | results of runs at shared places: stored as tests end, got back |
 //! | `cloud` | clouds as ore and plume use them: accounts, credentials, APIs, images, uploads, what is left over |
 //! | `publish` | releases as plans: looked at, rehearsed, carried out, gone on with |
+//! | `doubles` | the clouds' services on this machine, for rehearsals and tests |
 //! | `harness` | runs named tests in parallel and reports them: text, TAP, JSON, JUnit; puts the results of several processes together |
 //! | `conf` | userdata: Ignition, cloud-config, scripts; what can be added to them |
 //! | `journal`, `ssh` | the guest as seen through its sshd |
@@ -46,6 +47,7 @@ pub mod compress;
 pub mod conf;
 pub mod config;
 pub mod disk;
+pub mod doubles;
 pub mod download;
 pub mod error;
 pub mod folders;

@@ -3,6 +3,7 @@
 mod gate;
 mod index;
 mod prune;
+mod rehearse;
 mod release;
 
 use std::collections::BTreeSet;
@@ -56,6 +57,10 @@ pub const APPLET: Applet = Applet {
         ],
         exit_status: EXIT_STATUS,
         examples: &[
+            (
+                "plume rehearse --channel=alpha --board=amd64-usr",
+                "See a whole release happen on this machine, of a build that is made up, without any account.",
+            ),
             (
                 "plume plan --channel=alpha --board=amd64-usr --version=2345.0.0",
                 "Look at what a release would change in all clouds and buckets, and what would be in its way.",
@@ -119,6 +124,10 @@ fn command() -> Command {
                 .value_parser(Choices(distributions))
                 .help("Distribution of the table, or another of --channels"),
         )
+        // In the order in which a release needs them.
+        .subcommands(release::commands())
+        .subcommand(prune::command())
+        .subcommand(rehearse::command())
         .subcommand(
             Command::new("index")
                 .about("Update HTML indexes for CoreOS release storage")
@@ -162,8 +171,6 @@ fn command() -> Command {
                 .about("Print the channel table")
                 .long_about("Print the channel table, the built-in one or that of --channels, after checking it."),
         )
-        .subcommands(release::commands())
-        .subcommand(prune::command())
 }
 
 async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
@@ -173,6 +180,7 @@ async fn run(matches: ArgMatches, context: Context) -> Result<u8> {
         Some(("plan", m)) => release::plan(m, &context).await?,
         Some(("pre-release", m)) => release::before(m, &context).await?,
         Some(("prune", m)) => prune::run(m, &context).await?,
+        Some(("rehearse", m)) => rehearse::run(m, &context).await?,
         Some(("release", m)) => release::release(m, &context).await?,
         Some(("rollback", m)) => release::back(m, &context).await?,
         Some(("verify", m)) => release::verify(m, &context).await?,

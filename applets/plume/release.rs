@@ -34,6 +34,17 @@ fn file(id: &'static str) -> Arg {
 
 /// What says which release is meant, and whose clouds.
 fn common(command: Command) -> Command {
+    which(command)
+        .arg(file("aws-credentials").help("AWS credentials file [default: as the AWS CLI does]"))
+        .arg(file("azure-profile").help("Azure profile, or a file of publish settings [default: ~/.azure/azureProfile.json]"))
+        .arg(file("azure-auth").help(
+            "File with the credentials of an application at Azure, for channels without the classic API [default: \
+             ~/.azure/credentials.json]",
+        ))
+}
+
+/// What says which release is meant.
+pub fn which(command: Command) -> Command {
     command
         .arg(
             option("board", "BOARD")
@@ -52,15 +63,10 @@ fn common(command: Command) -> Command {
                 .short('V')
                 .help("Version [default: that of .repo/manifests/version.txt below the SDK's root]"),
         )
-        .arg(file("aws-credentials").help("AWS credentials file [default: as the AWS CLI does]"))
-        .arg(file("azure-profile").help("Azure profile, or a file of publish settings [default: ~/.azure/azureProfile.json]"))
-        .arg(file("azure-auth").help(
-            "File with the credentials of an application at Azure, for channels without the classic API [default: \
-             ~/.azure/credentials.json]",
-        ))
 }
 
-fn platforms(default: Option<&'static str>) -> Arg {
+/// `--platform`.
+pub fn platforms(default: Option<&'static str>) -> Arg {
     let all: Vec<&str> = PROVIDERS.iter().map(|p| p.name()).collect();
     let prepared: Vec<&str> = PROVIDERS.iter().filter(|p| p.prepares()).map(|p| p.name()).collect();
     let arg = option("platform", "PLATFORM").value_delimiter(',').action(ArgAction::Append);
@@ -84,7 +90,8 @@ fn dry_run() -> Arg {
         .help("Only show what would be done; nothing is changed")
 }
 
-fn verify_key() -> Arg {
+/// `--verify-key`.
+pub fn verify_key() -> Arg {
     downloads::verify_key()
 }
 
@@ -99,7 +106,7 @@ fn mass_delete() -> Arg {
         .help("Go on even if most of what a folder of files has would be deleted")
 }
 
-/// The subcommands.
+/// The subcommands, in the order in which a release needs them.
 pub fn commands() -> [Command; 5] {
     let before = Command::new("pre-release")
         .about("Run pre-release steps for CoreOS")
@@ -133,15 +140,15 @@ pub fn commands() -> [Command; 5] {
          something is not as the release left it, or as it would leave it.",
     );
     [
-        common(verify).arg(platforms(None)).arg(mass_delete()).arg(verify_key()).arg(json_form()),
-        common(back).arg(platforms(None)).arg(mass_delete()).arg(dry_run()),
+        gate::options(common(plan).arg(platforms(None)).arg(mass_delete()).arg(json_form())),
         common(before)
             .arg(platforms(Some("aws,azure")))
             .arg(verify_key())
             .arg(file("write-image-list").help("File for a list of the images, as JSON"))
             .arg(dry_run()),
         gate::options(common(release).arg(platforms(None)).arg(mass_delete()).arg(dry_run())),
-        gate::options(common(plan).arg(platforms(None)).arg(mass_delete()).arg(json_form())),
+        common(verify).arg(platforms(None)).arg(mass_delete()).arg(verify_key()).arg(json_form()),
+        common(back).arg(platforms(None)).arg(mass_delete()).arg(dry_run()),
     ]
 }
 
@@ -329,7 +336,7 @@ impl Job {
 }
 
 /// The platforms that were asked for.
-fn places(names: &[String], stage: Stage) -> Result<Vec<String>> {
+pub fn places(names: &[String], stage: Stage) -> Result<Vec<String>> {
     let known: Vec<&str> =
         PROVIDERS.iter().filter(|p| stage != Stage::Prepare || p.prepares()).map(|p| p.name()).collect();
     let names: Vec<String> = names.iter().filter(|n| !n.is_empty()).cloned().collect();

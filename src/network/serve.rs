@@ -1,12 +1,17 @@
 //! Loops of servers: datagrams, connections, HTTP. Each runs until its task is aborted, and ends what it started.
 
-use std::convert::Infallible;
+use std::fs::File;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, LengthLimitError, Limited, StreamBody};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -79,20 +84,42 @@ pub(crate) async fn http<F, B>(
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Default + Send + 'static,
 {
+    let answer = move |request| {
+        let answer = answer(request);
+        async move { Some(answer.await) }
+    };
+    http_or_end(listener, log, limit, answer).await;
+}
+
+/// The end of a connection in place of an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no answer")]
+struct Unanswered;
+
+/// As [`http`]; `None` ends the connection.
+pub(crate) async fn http_or_end<F, B>(
+    listener: TcpListener,
+    log: &'static str,
+    limit: usize,
+    answer: impl Fn(Request<Bytes>) -> F + Clone + Send + 'static,
+) where
+    F: Future<Output = Option<Response<B>>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Default + Send + 'static,
+{
     let converse = |stream| {
         let answer = answer.clone();
         let service = service_fn(move |request| {
             let whole = receive(request, limit);
             let answer = answer.clone();
             async move {
-                Ok::<_, Infallible>(match whole.await {
-                    Ok(request) => answer(request).await,
+                match whole.await {
+                    Ok(request) => answer(request).await.ok_or(Unanswered),
                     Err(status) => {
                         let mut refusal = Response::default();
                         *refusal.status_mut() = status;
-                        refusal
+                        Ok(refusal)
                     }
-                })
+                }
             }
         });
         let connection = http1::Builder::new()
@@ -106,6 +133,33 @@ pub(crate) async fn http<F, B>(
         }
     };
     connections(listener, log, converse).await;
+}
+
+/// A body that is read while it is sent.
+pub(crate) type FileBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Pieces in which files are read.
+const PIECE: usize = 256 << 10;
+
+/// The bytes `from` up to `to` of a file, which lie in it.
+pub(crate) fn file_body(file: Arc<File>, from: u64, to: u64) -> FileBody {
+    let pieces = stream::try_unfold(from, move |at| {
+        let file = file.clone();
+        async move {
+            if at >= to {
+                return Ok(None);
+            }
+            let length = usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
+            let read = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; length];
+                file.read_exact_at(&mut piece, at).map(|()| piece)
+            });
+            let piece = read.await.map_err(io::Error::other)??;
+            let next = at + piece.len() as u64;
+            Ok(Some((Frame::data(Bytes::from(piece)), next)))
+        }
+    });
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 async fn receive(request: Request<Incoming>, limit: usize) -> Result<Request<Bytes>, StatusCode> {

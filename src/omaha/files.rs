@@ -2,23 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_util::stream;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Bytes, Frame};
 use openssl::hash::{Hasher, MessageDigest};
 
 use super::{Error, Package};
+use crate::network::serve::{FileBody, file_body};
 
 /// Pieces in which files are read.
 const PIECE: usize = 256 << 10;
 
 /// The body of an answer.
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Body = FileBody;
 
 /// A file that is offered. It stays open, so that what is sent is what was hashed, as long as nobody writes to it.
 #[derive(Clone, Debug)]
@@ -44,24 +40,7 @@ impl Served {
 
     /// The bytes `from` up to `to`, which lie in the file.
     pub fn body(&self, from: u64, to: u64) -> Body {
-        let file = self.file.clone();
-        let pieces = stream::try_unfold(from, move |at| {
-            let file = file.clone();
-            async move {
-                if at >= to {
-                    return Ok(None);
-                }
-                let length = usize::try_from(to - at).unwrap_or(PIECE).min(PIECE);
-                let read = tokio::task::spawn_blocking(move || {
-                    let mut piece = vec![0; length];
-                    file.read_exact_at(&mut piece, at).map(|()| piece)
-                });
-                let piece = read.await.map_err(io::Error::other)??;
-                let next = at + piece.len() as u64;
-                Ok(Some((Frame::data(Bytes::from(piece)), next)))
-            }
-        });
-        StreamBody::new(pieces).boxed_unsync()
+        file_body(self.file.clone(), from, to)
     }
 }
 

@@ -133,6 +133,19 @@ impl Command {
         self
     }
 
+    /// Lets the child inherit no environment variables; those set from now on are all it has.
+    pub fn env_clear(mut self) -> Self {
+        self.inner.env_clear();
+        self
+    }
+
+    /// What the child is told that it was called as, in place of the program's path.
+    pub fn arg0(mut self, name: impl AsRef<OsStr>) -> Self {
+        use std::os::unix::process::CommandExt;
+        self.inner.arg0(name);
+        self
+    }
+
     /// Sets the folder the child starts in.
     pub fn current_dir(mut self, dir: impl AsRef<Path>) -> Self {
         self.inner.current_dir(dir);

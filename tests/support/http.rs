@@ -6,82 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One request as it came.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    /// In the order they came, names as they came.
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Request {
-    pub fn new(method: &str, target: &str) -> Self {
-        Self { method: method.into(), target: target.into(), ..Self::default() }
-    }
-
-    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.into(), value.into()));
-        self
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        header(&self.headers, name)
-    }
-
-    pub fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
-    }
-
-    /// The parameters of the query.
-    pub fn query(&self) -> Vec<(String, String)> {
-        let query = self.target.split_once('?').map_or("", |(_, q)| q);
-        form_urlencoded::parse(query.as_bytes()).into_owned().collect()
-    }
-
-    /// The fields of a form in the body.
-    pub fn form(&self) -> Vec<(String, String)> {
-        form_urlencoded::parse(&self.body).into_owned().collect()
-    }
-
-    /// A field of a form in the body.
-    pub fn field(&self, name: &str) -> Option<String> {
-        self.form().into_iter().find(|(n, _)| n == name).map(|(_, v)| v)
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
-
-/// One answer.
-#[derive(Clone, Debug, Default)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Response {
-    pub fn new(status: u16, kind: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: vec![("Content-Type".into(), kind.into())], body: body.into() }
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        header(&self.headers, name)
-    }
-
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-}
+pub use mantle::doubles::{Request, Response};
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
     headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
@@ -258,7 +183,7 @@ pub fn send(address: SocketAddr, request: &Request) -> io::Result<Response> {
             continue;
         }
         if request.method == "HEAD" || status == 204 || status == 304 {
-            return Ok(Response { status, headers, body: Vec::new() });
+            return Ok(Response { status, headers, ..Response::default() });
         }
         let body = match read_body(&mut reader, &headers).ok_or_else(cut)? {
             Some(body) => body,
@@ -268,6 +193,6 @@ pub fn send(address: SocketAddr, request: &Request) -> io::Result<Response> {
                 body
             }
         };
-        return Ok(Response { status, headers, body });
+        return Ok(Response { status, headers, body, ..Response::default() });
     }
 }

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use mantle::doubles::gce::Fate;
+use mantle::doubles::gce::{Call, Records, json_answer, missing, page};
 use serde_json::{Value, json};
 
 use super::{action, error};
@@ -39,31 +41,19 @@ struct Face {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     /// By zone and name.
     instances: BTreeMap<(String, String), Instance>,
-    images: BTreeMap<String, Value>,
-    policies: BTreeMap<String, Value>,
-    operations: BTreeMap<String, Operation>,
-    /// Operations by the `requestId` of what began them.
-    requests: BTreeMap<String, String>,
-    /// How many tokens were given out; only the newest is good.
-    tokens: usize,
-    made: usize,
-    /// Items of a page.
-    page: usize,
-    /// What becomes of operations of this kind.
-    fates: BTreeMap<String, Fate>,
+    /// Images, operations, tokens.
+    records: Records,
 }
 
-/// What becomes of operations.
-#[derive(Clone)]
-pub enum Fate {
-    /// They end in this error.
-    Fails(&'static str, &'static str),
-    /// They never end.
-    Pends,
+impl Default for State {
+    fn default() -> Self {
+        let mut records = Records::new(PROJECT);
+        records.licenses.insert("mine".into());
+        Self { instances: BTreeMap::new(), records }
+    }
 }
 
 struct Instance {
@@ -73,18 +63,10 @@ struct Instance {
     guest: Option<Arc<dyn Guest>>,
 }
 
-struct Operation {
-    zone: Option<String>,
-    fate: Option<Fate>,
-    /// How often its end was waited for.
-    waits: usize,
-}
-
 impl Gce {
     pub fn start(machines: Arc<dyn Machines>) -> Self {
         let limit = machines.limit();
         let face = Arc::new(Face { machines: Mutex::new(Some(machines)), ..Face::default() });
-        lock(&face.state).page = 500;
         let own = face.clone();
         Self { proxy: Proxy::before(move |request| Some(own.answer(request))), limit, face }
     }
@@ -101,12 +83,12 @@ impl Gce {
 
     /// Lists are shown so many items at a time.
     pub fn pages_of(&self, items: usize) {
-        lock(&self.face.state).page = items;
+        lock(&self.face.state).records.page = items;
     }
 
     /// What becomes of all operations of this action from now on; none: they end well.
     pub fn fate(&self, action: &str, fate: Option<Fate>) {
-        let fates = &mut lock(&self.face.state).fates;
+        let fates = &mut lock(&self.face.state).records.fates;
         match fate {
             Some(fate) => drop(fates.insert(action.into(), fate)),
             None => drop(fates.remove(action)),
@@ -115,14 +97,12 @@ impl Gce {
 
     /// A token that is good.
     pub fn token(&self) -> String {
-        let mut state = lock(&self.face.state);
-        state.tokens += 1;
-        format!("token-{}", state.tokens)
+        lock(&self.face.state).records.token()
     }
 
     /// The tokens given out so far are good no more.
     pub fn expire_tokens(&self) {
-        lock(&self.face.state).tokens += 1;
+        lock(&self.face.state).records.tokens += 1;
     }
 
     /// Somebody else's instance, or an old one of ours.
@@ -135,23 +115,22 @@ impl Gce {
 
     /// An image.
     pub fn put_image(&self, name: &str, body: Value) {
-        let mut state = lock(&self.face.state);
-        state.put_image(name, body);
+        lock(&self.face.state).records.put_image(name, body);
     }
 
     /// The images by name.
     pub fn images(&self) -> BTreeMap<String, Value> {
-        lock(&self.face.state).images.clone()
+        lock(&self.face.state).records.images.clone()
     }
 
     /// Who may do what with an image.
     pub fn policy(&self, image: &str) -> Value {
-        lock(&self.face.state).policies.get(image).cloned().unwrap_or_default()
+        lock(&self.face.state).records.policies.get(image).cloned().unwrap_or_default()
     }
 
     /// Nobody may use the images any more whose names begin so.
     pub fn unpublish(&self, begin: &str) {
-        lock(&self.face.state).policies.retain(|name, _| !name.starts_with(begin));
+        lock(&self.face.state).records.policies.retain(|name, _| !name.starts_with(begin));
     }
 
     /// The names of instances.
@@ -230,7 +209,7 @@ impl Double for Gce {
         let state = lock(&self.face.state);
         let instances = state.instances.iter().map(|((zone, name), i)| (format!("{zone}/{name}"), i.status));
         let instances = instances.map(|(id, status)| (id, status.to_owned())).collect();
-        let images = state.images.keys().map(|name| (name.clone(), "READY".to_owned())).collect();
+        let images = state.records.images.keys().map(|name| (name.clone(), "READY".to_owned())).collect();
         Census::from([("instance".into(), instances), ("image".into(), images)])
     }
 
@@ -242,7 +221,7 @@ impl Double for Gce {
 
     fn reset(&self) {
         self.face.end();
-        *lock(&self.face.state) = State { page: 500, ..State::default() };
+        *lock(&self.face.state) = State::default();
         self.proxy.calm();
         self.proxy.take_journal();
     }
@@ -274,56 +253,6 @@ impl Double for Gce {
     }
 }
 
-fn json_answer(value: &Value) -> Response {
-    Response::new(200, "application/json; charset=UTF-8", value.to_string())
-}
-
-impl State {
-    /// Begins an operation and describes it.
-    fn operation(&mut self, root: &str, zone: Option<&str>, action: &str, request: Option<String>) -> Value {
-        self.made += 1;
-        let name = format!("operation-{}", self.made);
-        let operation =
-            Operation { zone: zone.map(str::to_owned), fate: self.fates.get(action).cloned(), waits: 0 };
-        self.operations.insert(name.clone(), operation);
-        if let Some(request) = request {
-            self.requests.insert(request, name.clone());
-        }
-        self.describe(root, &name)
-    }
-
-    fn describe(&self, root: &str, name: &str) -> Value {
-        let operation = &self.operations[name];
-        let mut value = json!({"kind": "compute#operation", "name": name, "status": "PENDING"});
-        if let Some(zone) = &operation.zone {
-            value["zone"] = format!("{root}projects/{PROJECT}/zones/{zone}").into();
-        }
-        // The first wait is given up by the service, as it does after two minutes.
-        if operation.waits == 1 || operation.waits > 0 && matches!(operation.fate, Some(Fate::Pends)) {
-            value["status"] = "RUNNING".into();
-        } else if operation.waits > 1 {
-            value["status"] = "DONE".into();
-            if let Some(Fate::Fails(code, message)) = &operation.fate {
-                value["error"] = json!({"errors": [{"code": code, "message": message}]});
-                value["httpErrorStatusCode"] = 503.into();
-                value["httpErrorMessage"] = "SERVICE UNAVAILABLE".into();
-            }
-        }
-        value
-    }
-
-    fn put_image(&mut self, name: &str, mut body: Value) {
-        body["name"] = name.into();
-        body["status"] = "READY".into();
-        self.images.insert(name.into(), body);
-    }
-
-    /// Whether an operation of this kind does its work.
-    fn does(&self, action: &str) -> bool {
-        !self.fates.contains_key(action)
-    }
-}
-
 impl Face {
     /// Ends all guests, and those under way.
     fn end(&self) {
@@ -332,43 +261,22 @@ impl Face {
     }
 
     fn answer(self: &Arc<Self>, request: &Request) -> Response {
-        let action = action(request);
         let mut state = lock(&self.state);
-        if action == "token" {
-            state.tokens += 1;
-            let token = format!("token-{}", state.tokens);
-            return json_answer(&json!({"access_token": token, "token_type": "Bearer", "expires_in": 3599}));
-        }
-        if request.header("authorization") != Some(&format!("Bearer token-{}", state.tokens)) {
-            return error(401, "authError", "Invalid Credentials");
-        }
-        let root = format!("http://{}/compute/v1/", request.header("host").unwrap_or_default());
-        let path: Vec<&str> = request.path().trim_matches('/').split('/').skip(3).collect();
-        let query: BTreeMap<String, String> = request.query().into_iter().collect();
-        let body = || serde_json::from_slice::<Value>(&request.body).unwrap_or_default();
-        if path.first() != Some(&PROJECT) {
-            return error(404, "notFound", "The resource 'projects' was not found");
-        }
-        // Ordered before, with an answer that was lost.
-        if let Some(known) = query.get("requestId").and_then(|id| state.requests.get(id)).cloned() {
-            return json_answer(&state.describe(&root, &known));
-        }
-        let request_id = query.get("requestId").cloned();
-        let missing = |what: &str| error(404, "notFound", &format!("The resource '{what}' was not found"));
-        match (action.as_str(), &path[1..]) {
-            ("operations.wait", [.., name, "wait"]) => {
-                let Some(operation) = state.operations.get_mut(*name) else { return missing(name) };
-                operation.waits += 1;
-                json_answer(&state.describe(&root, name))
-            }
+        let call = match state.records.take(request) {
+            Ok(call) => call,
+            Err(answer) => return *answer,
+        };
+        let Call { action, root, path, query, body } = &call;
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        match (action.as_str(), &path[..]) {
             ("instances.insert", ["zones", zone, _]) => {
-                let body = body();
+                let body = body.clone();
                 let name = body["name"].as_str().unwrap_or_default().to_owned();
                 let key = ((*zone).to_owned(), name.clone());
                 if state.instances.contains_key(&key) {
                     return error(409, "alreadyExists", "The resource already exists");
                 }
-                if state.does(&action) {
+                if state.records.does(action) {
                     let items = body["metadata"]["items"].as_array().cloned().unwrap_or_default();
                     let data = items.iter().find(|i| i["key"] == "user-data");
                     let userdata = data.and_then(|d| d["value"].as_str()).unwrap_or_default().to_owned();
@@ -377,37 +285,36 @@ impl Face {
                     let here = self.clone();
                     self.aside.begin(move || here.boot(&key, userdata.as_bytes()));
                 }
-                json_answer(&state.operation(&root, Some(zone), &action, request_id))
+                state.records.begin(&call, Some(zone))
             }
             ("instances.delete", ["zones", zone, _, name]) => {
                 let key = ((*zone).to_owned(), (*name).to_owned());
                 if !state.instances.contains_key(&key) {
                     return missing(name);
                 }
-                if state.does(&action)
+                if state.records.does(action)
                     && let Some(Instance { guest: Some(guest), .. }) = state.instances.remove(&key)
                 {
                     self.aside.begin(move || guest.stop());
                 }
-                json_answer(&state.operation(&root, Some(zone), &action, request_id))
+                state.records.begin(&call, Some(zone))
             }
             ("instances.get", ["zones", zone, _, name]) => {
                 let key = ((*zone).to_owned(), (*name).to_owned());
                 match state.instances.get(&key) {
-                    Some(instance) => json_answer(&instance.describe(&root, zone)),
+                    Some(instance) => json_answer(&instance.describe(root, zone)),
                     None => missing(name),
                 }
             }
             ("instances.list", ["zones", zone, _]) => {
-                let fits = fits(&query);
+                let fits = fits(query);
                 let all = state.instances.iter().filter(|((z, _), i)| z == zone && fits(&i.body));
-                let all: Vec<Value> = all.map(|((z, _), i)| i.describe(&root, z)).collect();
-                page(&all, &query, state.page, |items| json!(items))
+                let all: Vec<Value> = all.map(|((z, _), i)| i.describe(root, z)).collect();
+                page(&all, query, state.records.page, |items| json!(items))
             }
             ("instances.aggregatedList", _) => {
-                let all: Vec<Value> =
-                    state.instances.iter().map(|((z, _), i)| i.describe(&root, z)).collect();
-                page(&all, &query, state.page, |items| {
+                let all: Vec<Value> = state.instances.iter().map(|((z, _), i)| i.describe(root, z)).collect();
+                page(&all, query, state.records.page, |items| {
                     let mut zones = serde_json::Map::new();
                     for item in items {
                         let zone = item["zone"].as_str().unwrap_or_default();
@@ -433,77 +340,7 @@ impl Face {
                     &json!({"contents": contents, "start": start.to_string(), "next": end.to_string()}),
                 )
             }
-            ("images.get", [_, _, name]) => match state.images.get(*name) {
-                Some(image) => json_answer(&described(image, &root)),
-                None => missing(name),
-            },
-            ("images.getFromFamily", [_, _, _, family]) => {
-                let newest = state.images.values().rfind(|i| {
-                    i["family"] == *family
-                        && matches!(i["deprecated"]["state"].as_str(), None | Some("ACTIVE"))
-                });
-                newest.map_or_else(|| missing(family), |image| json_answer(&described(image, &root)))
-            }
-            ("images.list", _) => {
-                let filter = query.get("filter").map_or("", String::as_str);
-                let prefix =
-                    filter.strip_prefix("name eq ^").and_then(|f| f.strip_suffix(".*")).unwrap_or("");
-                let family = filter.strip_prefix("family = \"").and_then(|f| f.strip_suffix('"'));
-                let fits = |i: &&Value| {
-                    i["name"].as_str().unwrap_or_default().starts_with(prefix)
-                        && family.is_none_or(|f| i["family"] == f)
-                };
-                let all: Vec<Value> =
-                    state.images.values().filter(fits).map(|i| described(i, &root)).collect();
-                page(&all, &query, state.page, |items| json!(items))
-            }
-            ("images.insert", _) => {
-                let body = body();
-                let name = body["name"].as_str().unwrap_or_default().to_owned();
-                if state.images.contains_key(&name) {
-                    return error(409, "alreadyExists", &format!("The resource '{name}' already exists"));
-                }
-                if state.does(&action) {
-                    state.put_image(&name, body);
-                }
-                json_answer(&state.operation(&root, None, &action, request_id))
-            }
-            ("images.delete", [_, _, name]) => {
-                if !state.images.contains_key(*name) {
-                    return missing(name);
-                }
-                if state.does(&action) {
-                    state.images.remove(*name);
-                }
-                json_answer(&state.operation(&root, None, &action, None))
-            }
-            ("images.deprecate", [_, _, name, _]) => {
-                let Some(image) = state.images.get_mut(*name) else { return missing(name) };
-                image["deprecated"] = body();
-                json_answer(&state.operation(&root, None, &action, None))
-            }
-            ("images.patch", [_, _, name]) => {
-                let Some(image) = state.images.get_mut(*name) else { return missing(name) };
-                for (key, value) in body().as_object().cloned().unwrap_or_default() {
-                    image[key] = value;
-                }
-                json_answer(&state.operation(&root, None, &action, None))
-            }
-            ("images.getIamPolicy", [_, _, name, _]) => {
-                json_answer(state.policies.get(*name).unwrap_or(&json!({"etag": "ACAB"})))
-            }
-            ("images.setIamPolicy", [_, _, name, _]) => {
-                let policy = body()["policy"].clone();
-                if policy["etag"] != "ACAB" {
-                    return error(412, "conditionNotMet", "There were concurrent policy changes");
-                }
-                state.policies.insert((*name).into(), policy.clone());
-                json_answer(&policy)
-            }
-            ("licenses.get", [_, _, "mine"]) => {
-                json_answer(&json!({"selfLink": format!("{root}projects/{PROJECT}/global/licenses/mine")}))
-            }
-            _ => missing(request.path()),
+            _ => state.records.answer(&call),
         }
     }
 
@@ -544,13 +381,6 @@ impl Instance {
     }
 }
 
-fn described(image: &Value, root: &str) -> Value {
-    let mut image = image.clone();
-    let name = image["name"].as_str().unwrap_or_default();
-    image["selfLink"] = format!("{root}projects/{PROJECT}/global/images/{name}").into();
-    image
-}
-
 /// Whether something has the label that a filter asks for.
 fn fits(query: &BTreeMap<String, String>) -> impl Fn(&Value) -> bool + use<> {
     let wanted = query.get("filter").and_then(|f| {
@@ -558,23 +388,4 @@ fn fits(query: &BTreeMap<String, String>) -> impl Fn(&Value) -> bool + use<> {
         Some((key.to_owned(), value.trim_matches('"').to_owned()))
     });
     move |body| wanted.as_ref().is_none_or(|(key, value)| body["labels"][key] == *value)
-}
-
-fn page(
-    all: &[Value],
-    query: &BTreeMap<String, String>,
-    length: usize,
-    items: impl Fn(&[Value]) -> Value,
-) -> Response {
-    let start: usize =
-        query.get("pageToken").and_then(|t| t.strip_prefix("from ")?.parse().ok()).unwrap_or(0);
-    let end = (start + length).min(all.len());
-    let mut value = json!({});
-    if start < end {
-        value["items"] = items(&all[start..end]);
-    }
-    if end < all.len() {
-        value["nextPageToken"] = format!("from {end}").into();
-    }
-    json_answer(&value)
 }
