@@ -4,15 +4,20 @@ use std::path::Path;
 
 use ::mantle::applet::Context;
 use ::mantle::args;
-use ::mantle::cloud::azure;
+use ::mantle::cloud::aws::api::Api;
+use ::mantle::cloud::azure::arm::Arm;
+use ::mantle::cloud::google::Account as GoogleAccount;
+use ::mantle::cloud::google::compute::{ALL_ZONES, Compute};
 use ::mantle::cloud::google::sources::Choice;
+use ::mantle::cloud::{aws, azure};
 use ::mantle::error::{Result, Section as _, Stop, WrapErr as _, eyre, usage};
+use ::mantle::http::CallError;
 use ::mantle::publish::journal::Journal;
 use ::mantle::publish::{
     self, Accounts, Build, Finding, PROVIDERS, Phase, Release, Stage, State, Step, World,
 };
 use ::mantle::release::{Error, user};
-use ::mantle::text::did_you_mean;
+use ::mantle::text::{chain, did_you_mean};
 use ::mantle::{info, notice, output, sdk, target};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use color_eyre::eyre::Report;
@@ -137,7 +142,9 @@ pub fn commands() -> [Command; 5] {
     let verify = Command::new("verify").about("See whether a release is as it should be").long_about(
         "Look at everything that a release made: images in all regions and whether everybody may use them, the lists of \
          them, files and their signatures, and what leads to the newest release. Nothing is changed. Exit status 1: \
-         something is not as the release left it, or as it would leave it.",
+         something is not as the release left it, or as it would leave it.\n\n\
+         Without an account at a cloud its images are left out, and that is said; files and what leads to them are looked \
+         at as the public sees them.",
     );
     [
         gate::options(common(plan).arg(platforms(None)).arg(mass_delete()).arg(json_form())),
@@ -191,11 +198,19 @@ pub async fn verify(matches: &ArgMatches, context: &Context) -> Result<()> {
 
 /// Prints what a look at all steps finds.
 async fn show(matches: &ArgMatches, stage: Stage, context: &Context) -> Result<()> {
-    let job = Job::new(matches, stage, context)?;
+    let mut job = Job::new(matches, stage, context)?;
+    let left_out = match stage {
+        Stage::Verify => job.leave_out().await,
+        _ => Vec::new(),
+    };
     let world = World::new(&job.release, true);
     let findings = job.look(&world).await?;
     if args::flag(matches, "json") {
-        let plan = json!({"version": VERSION, "release": job.release.name(), "steps": findings});
+        let mut plan = json!({"version": VERSION, "release": job.release.name(), "steps": findings});
+        if stage == Stage::Verify {
+            let item = |(place, why): &(&str, String)| json!({"place": place, "reason": why});
+            plan["left_out"] = left_out.iter().map(item).collect();
+        }
         output::line(serde_json::to_string_pretty(&plan)?)?;
     } else {
         let mut phase = None;
@@ -216,6 +231,9 @@ async fn show(matches: &ArgMatches, stage: Stage, context: &Context) -> Result<(
                 output::line(format!("{:14}{detail}", ""))?;
             }
         }
+    }
+    for (place, why) in &left_out {
+        notice!("plume", "{place} was left out: {why}");
     }
     match findings.iter().filter(|f| f.state == State::Impossible).count() {
         0 => Ok(()),
@@ -297,6 +315,65 @@ impl Job {
         Ok(Self { release, steps, places })
     }
 
+    /// Leaves out what nobody can look at who has no account: images. What is left is what the public reads.
+    async fn leave_out(&mut self) -> Vec<(&'static str, String)> {
+        let mut left_out = Vec::new();
+        let is_planned = |job: &Self, place: &str| job.steps.iter().any(|s| is_of(s, place));
+        let Accounts { google, aws_credentials, azure } = self.release.accounts.clone();
+        let selection = &self.release.selection;
+        let mut without = None;
+        for partition in selection.aws.iter().flat_map(|aws| &aws.partitions) {
+            let account = aws::Account {
+                aws_region: Some(partition.bucket_region.clone()),
+                aws_profile: Some(partition.profile.clone()),
+                aws_credentials_file: aws_credentials.clone(),
+                ..aws::Account::default()
+            };
+            // Where a machine may give keys, the first call tells whether it does.
+            let called = match Api::new(&account).await {
+                Ok(api) => api.caller().await.map(drop),
+                Err(e) => Err(e),
+            };
+            if let Err(e @ CallError::Credentials { .. }) = called {
+                without.get_or_insert_with(|| chain(&e));
+            }
+        }
+        left_out.extend(without.filter(|_| aws_credentials.is_none()).map(|why| ("aws", why)));
+        if let Some(facts) = &selection.azure {
+            let without = match &facts.classic {
+                Some(_) => {
+                    let account = azure::classic::Account { azure_profile: None, azure_subscription: None };
+                    let found = tokio::task::spawn_blocking(move || account.subscription()).await;
+                    let absent = found.ok().and_then(Result::err).filter(|e| e.is_absent());
+                    absent.filter(|_| azure.azure_profile.is_none()).map(|e| chain(&e))
+                }
+                None => match Arm::new(&azure) {
+                    Err(e @ CallError::Credentials { .. }) if azure.azure_auth.is_none() => Some(chain(&e)),
+                    _ => None,
+                },
+            };
+            left_out.extend(without.map(|why| ("azure", why)));
+        }
+        if let (Some(facts), None) = (&selection.gce, &google.key) {
+            let account = GoogleAccount {
+                gce_project: facts.project.clone(),
+                gce_zone: ALL_ZONES.into(),
+                gce_service_auth: google.service,
+                gce_json_key: None,
+                gce_endpoint: None,
+            };
+            if let Err(e @ CallError::Credentials { .. }) = Compute::new(&account, false).await {
+                left_out.push(("gce", chain(&e)));
+            }
+        }
+        left_out.retain(|(place, _)| is_planned(self, place));
+        if left_out.iter().any(|(place, _)| ["aws", "gce"].contains(place)) && is_planned(self, "metadata") {
+            left_out.push(("metadata", "it names images that were left out".into()));
+        }
+        self.steps.retain(|step| !left_out.iter().any(|(place, _)| is_of(step, place)));
+        left_out
+    }
+
     async fn look(&self, world: &World<'_>) -> Result<Vec<Finding>> {
         let name = self.release.name();
         let journal = tokio::task::spawn_blocking(move || Journal::look(&name)).await??;
@@ -333,6 +410,11 @@ impl Job {
         }
         publish::carry_out(&self.steps, &findings, world, &journal).await.map_err(explain)
     }
+}
+
+/// Whether a step is about a place.
+fn is_of(step: &Step, place: &str) -> bool {
+    step.key.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The platforms that were asked for.

@@ -54,6 +54,30 @@ fn every_command_line_is_understood() {
     assert!(seen > 10, "{seen}");
 }
 
+/// The walk through a release, line by line as it stands there.
+#[test]
+fn a_release_by_the_walk() {
+    if !installed("bash") {
+        return;
+    }
+    let mut env = env();
+    env.guarded(Limit::MACHINES);
+    let lines = lines();
+    let start = lines.iter().position(|l| l.starts_with("plume rehearse")).unwrap();
+    let end = start + lines[start..].iter().position(|l| l.starts_with("plume channels")).unwrap();
+    let script = format!("set -eu\n{}\n", lines[start..end].join("\n"));
+    let outcome = env.start("bash".as_ref(), &["-c", &script]).finish().expect(0);
+    for told in [
+        "Rehearsed cl alpha amd64-usr 1.0.0 in ",
+        "\nCOREOS_VERSION=1.0.0\n",
+        "|us-west-2=ami-",
+        "\"state\": \"DEPRECATED\"",
+        " of them went wrong\n",
+    ] {
+        assert!(outcome.stdout.contains(told), "{told:?}: {}\n{}", outcome.stdout, outcome.stderr);
+    }
+}
+
 #[test]
 fn the_feature_file_of_the_walk_is_accepted() {
     if !["qemu-system-x86_64", "qemu-img", "bash"].iter().all(|p| installed(p)) {

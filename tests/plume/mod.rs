@@ -7,5 +7,6 @@ mod gated;
 mod index;
 mod killed;
 mod later;
+mod rehearse;
 mod release;
 mod world;

@@ -152,7 +152,7 @@ impl Set {
     }
 
     /// Packed, signed files of a build.
-    fn files(self) -> &'static BTreeMap<String, Vec<u8>> {
+    pub fn files(self) -> &'static BTreeMap<String, Vec<u8>> {
         static FILES: [OnceLock<BTreeMap<String, Vec<u8>>>; 2] = [OnceLock::new(), OnceLock::new()];
         FILES[self as usize].get_or_init(|| files(&self.ami(), &self.vhd()))
     }
@@ -505,7 +505,7 @@ pub fn armored() -> Vec<u8> {
     release_key().armored().to_vec().unwrap()
 }
 
-fn table(round: usize) -> String {
+pub fn table(round: usize) -> String {
     let account = AZURITE.0;
     format!(
         r#"distributions:
