@@ -190,7 +190,8 @@ fn a_web_address_is_rehearsed_in_a_bucket() {
 fn an_interrupted_rehearsal_leaves_nothing() {
     let env = env();
     let mut running = env.start(Path::new(env!("CARGO_BIN_EXE_mantle")), &words(&[]));
-    running.wait_for("Done: ");
+    // The plan has been printed.
+    running.wait_for("What is not kept:");
     running.signal(Signal::SIGINT);
     running.finish().expect(130);
     nothing_is_left(&env);
