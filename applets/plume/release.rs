@@ -318,11 +318,12 @@ impl Job {
     /// Leaves out what nobody can look at who has no account: images. What is left is what the public reads.
     async fn leave_out(&mut self) -> Vec<(&'static str, String)> {
         let mut left_out = Vec::new();
-        let is_planned = |job: &Self, place: &str| job.steps.iter().any(|s| is_of(s, place));
+        let is_planned = |place: &str| self.steps.iter().any(|s| is_of(s, place));
         let Accounts { google, aws_credentials, azure } = self.release.accounts.clone();
         let selection = &self.release.selection;
         let mut without = None;
-        for partition in selection.aws.iter().flat_map(|aws| &aws.partitions) {
+        let amazon = selection.aws.iter().filter(|_| is_planned("aws"));
+        for partition in amazon.flat_map(|aws| &aws.partitions) {
             let account = aws::Account {
                 aws_region: Some(partition.bucket_region.clone()),
                 aws_profile: Some(partition.profile.clone()),
@@ -339,7 +340,7 @@ impl Job {
             }
         }
         left_out.extend(without.filter(|_| aws_credentials.is_none()).map(|why| ("aws", why)));
-        if let Some(facts) = &selection.azure {
+        if let Some(facts) = selection.azure.as_ref().filter(|_| is_planned("azure")) {
             let without = match &facts.classic {
                 Some(_) => {
                     let account = azure::classic::Account { azure_profile: None, azure_subscription: None };
@@ -354,7 +355,7 @@ impl Job {
             };
             left_out.extend(without.map(|why| ("azure", why)));
         }
-        if let (Some(facts), None) = (&selection.gce, &google.key) {
+        if let (Some(facts), None) = (selection.gce.as_ref().filter(|_| is_planned("gce")), &google.key) {
             let account = GoogleAccount {
                 gce_project: facts.project.clone(),
                 gce_zone: ALL_ZONES.into(),
@@ -366,8 +367,7 @@ impl Job {
                 left_out.push(("gce", chain(&e)));
             }
         }
-        left_out.retain(|(place, _)| is_planned(self, place));
-        if left_out.iter().any(|(place, _)| ["aws", "gce"].contains(place)) && is_planned(self, "metadata") {
+        if left_out.iter().any(|(place, _)| ["aws", "gce"].contains(place)) && is_planned("metadata") {
             left_out.push(("metadata", "it names images that were left out".into()));
         }
         self.steps.retain(|step| !left_out.iter().any(|(place, _)| is_of(step, place)));

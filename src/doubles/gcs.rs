@@ -485,7 +485,9 @@ impl Store {
             b"" => source.attributes.clone(),
             json => attributes(&read(json)?),
         };
-        let stored = self.keep(to.0, to.1, Stored { attributes: chosen, acl: None, ..source });
+        // That of a content which somebody has changed unseen is another than was said of it.
+        let crc32c = source.backing.as_ref().map_or_else(|| crc32c::crc32c(&source.body), |_| source.crc32c);
+        let stored = self.keep(to.0, to.1, Stored { attributes: chosen, acl: None, crc32c, ..source });
         Ok(json_answer(&json!({
             "kind": "storage#rewriteResponse", "done": true, "totalBytesRewritten": size.to_string(),
             "objectSize": size.to_string(), "resource": describe(to.1, &stored),

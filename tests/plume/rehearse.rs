@@ -29,8 +29,14 @@ fn env() -> Env {
 }
 
 fn words<'a>(more: &[&'a str]) -> Vec<&'a str> {
-    let words =
-        ["plume", "--channels=channels.yaml", "--distro=ours", "rehearse", "--channel=alpha", "--board=amd64-usr"];
+    let words = [
+        "plume",
+        "--channels=channels.yaml",
+        "--distro=ours",
+        "rehearse",
+        "--channel=alpha",
+        "--board=amd64-usr",
+    ];
     [&words[..], more].concat()
 }
 
@@ -180,9 +186,14 @@ fn a_sample_is_released_though_requests_go_wrong() {
 #[test]
 fn a_web_address_is_rehearsed_in_a_bucket() {
     let env = Env::new();
-    let words = ["plume", "--distro=flatcar", "rehearse", "-C", "developer", "-B", "arm64-usr", "-V", "4000.0.0+x"];
+    let words =
+        ["plume", "--distro=flatcar", "rehearse", "-C", "developer", "-B", "arm64-usr", "-V", "4000.0.0+x"];
     let outcome = env.mantle(&words).expect(0);
-    assert!(outcome.stderr.contains("/images/arm64/4000.0.0%2Bx is rehearsed as a folder"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("/images/arm64/4000.0.0%2Bx is rehearsed as a folder"),
+        "{}",
+        outcome.stderr
+    );
     assert!(outcome.stdout.contains("Flatcar-developer-4000.0.0_x-arm64-hvm (public)"), "{}", outcome.stdout);
 }
 
@@ -233,7 +244,8 @@ fn amazons_client_and_an_anonymous_one_see_the_release() {
     let files: BTreeMap<String, PathBuf> =
         files().keys().map(|name| (name.clone(), env.home().join("build").join(name))).collect();
     let folder = tempfile::tempdir().unwrap();
-    let order = Order { selection: &selection, files: &files, folder: folder.path(), faults: Faults::default() };
+    let order =
+        Order { selection: &selection, files: &files, folder: folder.path(), faults: Faults::default() };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let world = runtime.block_on(World::start(&order)).unwrap();
     let mut inside = Env::new();
@@ -278,7 +290,9 @@ fn amazons_client_and_an_anonymous_one_see_the_release() {
 
     // Without any account: what the public reads is looked at, and what was left out is said.
     let mut nobody = Env::new();
-    for name in ["STORAGE_EMULATOR_HOST", "no_proxy", "https_proxy", "http_proxy", "AWS_EC2_METADATA_DISABLED"] {
+    for name in
+        ["STORAGE_EMULATOR_HOST", "no_proxy", "https_proxy", "http_proxy", "AWS_EC2_METADATA_DISABLED"]
+    {
         nobody.set(name, &world.environment()[name]);
     }
     let channels = format!("--channels={}", file.display());
