@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::world::{armored, files, table};
+use super::world::{Set, armored, table};
 use crate::support::emulators::environment;
 use crate::support::proxy::Proxy;
 use crate::support::{Env, Outcome, repository};
@@ -22,7 +22,7 @@ fn env() -> Env {
     std::fs::write(env.home().join("key.asc"), armored()).unwrap();
     let build = env.home().join("build");
     std::fs::create_dir(&build).unwrap();
-    for (name, body) in files() {
+    for (name, body) in Set::Small.files() {
         std::fs::write(build.join(name), body).unwrap();
     }
     env
@@ -119,7 +119,7 @@ fn a_build_is_released_and_no_account_is_used() {
     let kept = |name: &str| std::fs::read(env.home().join("kept").join(name)).unwrap();
     let image = "ours_image.bin.bz2";
     for folder in ["amd64-usr/2.0.0", "amd64-usr/current"] {
-        assert_eq!(kept(&format!("gcs/alpha-release/{folder}/{image}")), files()[image]);
+        assert_eq!(kept(&format!("gcs/alpha-release/{folder}/{image}")), Set::Small.files()[image]);
     }
     let disk = kept("azure/mine/devstoreaccount1/publish-1/ours-2.0.0-alpha.vhd");
     assert!(disk.len() == (1 << 20) + 512 && disk[1 << 20..].starts_with(b"conectix"));
@@ -242,7 +242,7 @@ fn amazons_client_and_an_anonymous_one_see_the_release() {
     let table = Table::parse(&table, "channels.yaml").unwrap();
     let selection = table.distribution("ours").unwrap().select("alpha", "amd64-usr", "2.0.0", None).unwrap();
     let files: BTreeMap<String, PathBuf> =
-        files().keys().map(|name| (name.clone(), env.home().join("build").join(name))).collect();
+        Set::Small.files().keys().map(|name| (name.clone(), env.home().join("build").join(name))).collect();
     let folder = tempfile::tempdir().unwrap();
     let order =
         Order { selection: &selection, files: &files, folder: folder.path(), faults: Faults::default() };
