@@ -182,13 +182,8 @@ job=$(submit)
 until_true "three tasks on two nodes" 600 ended "$job"
 succeeded "$job"
 say "job $job: three tasks, ${#names[@]} tests"
-# A kola from before there was `merge` cannot be asked to.
-merges=
-if "$KOLA" merge --help >/dev/null 2>&1; then merges=1; else say "skipped: this kola has no command merge"; fi
-if [[ $merges ]]; then
-	merged "$job" || { cat "merge-$job.log" && die "not merged"; }
-	cp "merged-$job/kola-times.json" durations.json
-fi
+merged "$job" || { cat "merge-$job.log" && die "not merged"; }
+cp "merged-$job/kola-times.json" durations.json
 
 # Requeued while a test runs: Slurm tells the task to end, and runs it again.
 export DURATIONS=durations.json
@@ -200,7 +195,7 @@ until_true "three tasks, one of them twice" 600 ended "$job"
 [[ $(field "${job}_1" Restarts) == 1 ]] || die "task 1 has not begun again"
 succeeded "$job"
 grep -q 'part weighted:1/3' "kola-${job}_1.log" || die "not by durations"
-[[ ! $merges ]] || merged "$job" || { cat "merge-$job.log" && die "not merged"; }
+merged "$job" || { cat "merge-$job.log" && die "not merged"; }
 say "job $job: one task requeued while it ran"
 
 # Killed without a word, as when a node's memory runs out: the machines stay. Its user has it run again.
@@ -213,7 +208,7 @@ scontrol requeue "${job}_2"
 until_true "three tasks, one of them twice" 600 ended "$job"
 succeeded "$job"
 grep -q 'left by a former run' "kola-${job}_2.log" || die "task 2 has left nothing, so this shows nothing"
-[[ ! $merges ]] || merged "$job" || { cat "merge-$job.log" && die "not merged"; }
+merged "$job" || { cat "merge-$job.log" && die "not merged"; }
 say "job $job: one task killed and run again"
 
 # A task that never begins.
@@ -221,10 +216,8 @@ job=$(submit)
 scancel "${job}_3"
 until_true "two tasks of three" 600 ended "$job"
 [[ ! -e kola-$job/part-3 ]] || die "task 3 has begun before it could be cancelled"
-if [[ $merges ]]; then
-	! merged "$job" || die "a part is missing, and nobody said so"
-	grep -q "part 3 of 3" "merge-$job.log" || { cat "merge-$job.log" && die "the missing part is not named"; }
-fi
+! merged "$job" || die "a part is missing, and nobody said so"
+grep -q "part 3 of 3" "merge-$job.log" || { cat "merge-$job.log" && die "the missing part is not named"; }
 say "job $job: one task cancelled before it began"
 for part in kola-*/part-*; do nothing_left "$part"; done
 say "all tests passed"

@@ -161,6 +161,13 @@ pub(super) fn answer(state: &mut State, region: &str, request: &Request) -> Resp
 }
 
 fn run(state: &mut State, region: &str, action: &str, form: &Form) -> Result<String> {
+    if form.get("DryRun").is_some_and(|dry| dry == "true") {
+        return Err(No(
+            412,
+            "DryRunOperation",
+            "Request would have succeeded, but DryRun flag is set.".into(),
+        ));
+    }
     // The order was given before, and its answer lost.
     let token = form.get("ClientToken").map(|token| format!("{region} {action} {token}"));
     if let Some(known) = token.as_ref().and_then(|token| state.tokens.get(token)) {

@@ -209,6 +209,9 @@ mod tests {
         let inventory = aws.inventory();
         assert!(inventory.regions["us-west-2"].images[0].is_public());
         assert!(!inventory.regions["eu-north-1"].images[0].is_public());
+        let dry =
+            ask(&aws, "us-west-2", &format!("Action=CopyImage&SourceImageId={image}&Name=dry&DryRun=true"));
+        assert_eq!(dry.status, 412, "nothing is done");
         assert_eq!(ask(&aws, "us-west-2", "Action=RunInstances").status, 400);
         assert_eq!(aws.answer(&Request::new("POST", "/")).status, 401);
     }
