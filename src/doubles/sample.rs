@@ -61,11 +61,27 @@ pub fn make(selection: &Selection, folder: &Path) -> Result<Sample, Error> {
         std::fs::write(folder.join(format!("{name}.sig")), sign(&cert, &content).map_err(cannot)?)?;
         std::fs::write(folder.join(name), content)?;
     }
+    if let Some(name) = selection.metadata.as_ref().and_then(|metadata| metadata.build.as_ref()) {
+        std::fs::write(folder.join(name), description(selection))?;
+    }
     std::fs::write(
         folder.join(FILE_NAME),
         format!("COREOS_VERSION={0}\nCOREOS_VERSION_ID={0}\n", selection.version),
     )?;
     Ok(Sample { folder, key })
+}
+
+/// What CoreOS Assembler says of a build, as far as releases need it.
+fn description(selection: &Selection) -> String {
+    let digits = "5a".repeat(32);
+    let version = &selection.version;
+    let arch = if selection.board.starts_with("arm64") { "aarch64" } else { "x86_64" };
+    let disk =
+        serde_json::json!({ "path": format!("sample-{version}-qemu.{arch}.qcow2.xz"), "sha256": digits });
+    serde_json::json!({
+        "buildid": version, "ostree-commit": digits, "coreos-assembler.basearch": arch, "images": { "qemu": disk },
+    })
+    .to_string()
 }
 
 fn sign(cert: &Cert, content: &[u8]) -> sequoia_openpgp::Result<Vec<u8>> {

@@ -109,7 +109,7 @@ fn a_build_is_released_and_no_account_is_used() {
         "to do       copy image Ours-alpha-2.0.0-hvm in eu-north-1\n",
         "done        share image Ours-Alpha-2.0.0 in mine with everybody\n",
         "Rehearsed ours alpha amd64-usr 2.0.0 in ",
-        " Ours-alpha-2.0.0-hvm (public), ",
+        " Ours-alpha-2.0.0-hvm (public)",
         "image Ours-Alpha-2.0.0 (public) in East US, West US\n",
         "image ours-alpha-0-0-1-v20200102: deprecated\n",
     ] {
