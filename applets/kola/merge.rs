@@ -111,7 +111,7 @@ fn tell(merge: &Merge, out: &Path) -> Result<()> {
     if of > 1 {
         mantle::notice!(
             "kola",
-            "{there} of {of} shares have results; what was merged is in {}/{REPORTS}/merge.json",
+            "{there} of {of} parts have results; what was merged is in {}/{REPORTS}/merge.json",
             out.display()
         );
     }
@@ -128,7 +128,7 @@ fn tell(merge: &Merge, out: &Path) -> Result<()> {
 fn explain(error: merge::Error) -> Report {
     let advice = match &error {
         merge::Error::Mixed { .. } => {
-            Some("name the results of one run only, each of its shares with the same options")
+            Some("name the results of one run only, each of its parts with the same options")
         }
         merge::Error::Occupied(_) => {
             Some("name a folder that does not exist yet, an empty one, or that of a former merge")

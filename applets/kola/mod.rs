@@ -65,7 +65,7 @@ const MANUAL: Manual = Manual {
             ),
             (
                 "~/.local/state/mantle/kola-times.json",
-                "How long each test took on each platform, for the order of later runs; `merge` keeps the times of all shares here, and in a file of this name in its output folder. XDG_STATE_HOME moves it.",
+                "How long each test took on each platform, for the order of later runs; `merge` keeps the times of all parts here, and in a file of this name in its output folder. XDG_STATE_HOME moves it.",
             ),
             ("<image>.json", "What an image can do; without it, what its distribution can do."),
             ("~/.cache/mantle/guest", "mantle's own guest images, used when no image is named."),
@@ -124,9 +124,9 @@ const MANUAL: Manual = Manual {
         ),
         (
             "kola run --sharding hash:2/8 --results gs://bucket/nightly-17",
-            "Run the second of eight shares, and store its results where the others do.",
+            "Run the second of eight parts, and store its results where the others do.",
         ),
-        ("kola merge gs://bucket/nightly-17 --output-dir merged", "Put the results of all shares together."),
+        ("kola merge gs://bucket/nightly-17 --output-dir merged", "Put the results of all parts together."),
         ("kola check-console console.txt.gz", "Look for signs of trouble in a console log."),
         (
             "kola run -p nspawn --partition hash:2/8",

@@ -59,7 +59,7 @@ pub struct Options {
     /// Also store the results here while the run goes on, in a folder of their own: gs://BUCKET/PREFIX, s3://BUCKET/PREFIX, or a folder. `kola merge` puts those of several runs together
     #[arg(long, value_name = "PLACE")]
     results: Option<Place>,
-    /// What to call the run that these tests are a share of; `kola merge` refuses shares of others
+    /// What to call the run that these tests are a part of; `kola merge` refuses parts of others
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     run_name: String,
     /// Give tests more time than they ask for, in percent

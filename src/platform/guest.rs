@@ -440,7 +440,8 @@ impl Guest {
     /// # Errors
     /// As [`Guest::ssh`].
     pub async fn boot_id(&self) -> std::result::Result<BootId, ssh::Error> {
-        Ok(BootId(self.ssh("cat /proc/sys/kernel/random/boot_id").await?.stdout))
+        // Not on record: while a boot is waited for, this is asked again and again.
+        Ok(BootId(self.ssh.run("cat /proc/sys/kernel/random/boot_id").await?.stdout))
     }
 
     async fn renew(&self) -> Result<()> {

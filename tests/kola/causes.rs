@@ -1,11 +1,13 @@
 //! What has gone wrong on real machines is given its right name.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use super::programs::{contained, containers, program};
 use super::{env, guest, root};
 use crate::support::guard::Limit;
-use crate::support::{Env, installed};
+use crate::support::{Env, Running, installed};
 
 /// The tests of a run by name: what the JUnit report calls their failures, and the message.
 fn causes(env: &Env, run: &str) -> Vec<(String, String)> {
@@ -65,6 +67,29 @@ fn failures_of_containers_are_named() {
     for line in ["    ext.p.nossh (no-ssh): ", "    ext.p.full (disk-full): ", "    ext.p.broken: "] {
         assert!(outcome.stdout.contains(line), "{}", outcome.stdout);
     }
+}
+
+#[test]
+fn people_get_a_shell_on_the_machine_of_a_failed_test() {
+    let Some(guest) = containers("usr/bin/sh") else { return };
+    let env = env();
+    program(&env, "p/tests/kola/broken", "#!/bin/sh\ntouch /run/was-here\nexit 3\n");
+    program(&env, "p/tests/kola/good", "#!/bin/sh\n");
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut command = env.command(env!("CARGO_BIN_EXE_mantle"));
+    command.args(["kola", "run", "-p", "nspawn", "-b", "debian", "-E", "p", "--output-dir=out", "ext.p.*"]);
+    command.args(guest).arg("--ssh-on-test-failure").stdin(pty.slave);
+    let mut running = Running::within(command, Limit::MACHINES);
+    // What the shell prints is not what it is told.
+    let mut keys = std::fs::File::from(pty.master.try_clone().unwrap());
+    keys.write_all(b"ls /run/was-*; echo do''ne; exit\n").unwrap();
+    running.wait_for("done");
+    let outcome = running.finish().expect(1);
+    assert!(outcome.stdout.contains("/run/was-here"), "{}", outcome.stdout);
+    assert_eq!(outcome.stderr.matches(" has failed; this is its machine ").count(), 1, "{}", outcome.stderr);
+    let folder = std::fs::read_dir(env.home().join("out/ext.p.broken")).unwrap().next().unwrap().unwrap();
+    let commands = std::fs::read_to_string(folder.path().join("commands.txt")).unwrap();
+    assert!(commands.contains("s status 0: ") && !commands.contains("boot_id"), "{commands}");
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn what_is_missing_or_was_run_twice_is_named() {
     assert!(outcome.stdout.contains("part 2 of 3 has left no results"), "{}", outcome.stdout);
     let lost = "selftest.lacking (infra): it ran nowhere: part 2 of 3 has not come to its end";
     assert!(outcome.stdout.contains(lost), "{}", outcome.stdout);
-    assert!(outcome.stderr.contains("2 of 3 shares have results"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("2 of 3 parts have results"), "{}", outcome.stderr);
     let junit = read(&env, "merged/reports/junit.xml");
     assert!(junit.contains("type=\"merge\"") && junit.contains("errors=\"2\""), "{junit}");
 
